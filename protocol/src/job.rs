@@ -1,0 +1,483 @@
+//! A job's body, and the batch of them that an ENQUEUE carries and a log entry keeps as it is.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::error_code::ErrorCode;
+use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_JOBS_MAX};
+use crate::wire::{DecodeError, Reader};
+
+/// Bytes of one row of the job table.
+pub const TABLE_ROW_BYTES: usize = 12;
+
+/// Attribute: the job's key, opaque bytes.
+const ATTRIBUTE_KEY: u8 = 1;
+/// Attribute: a header, a name with its length in a u8 before it and the value behind it.
+const ATTRIBUTE_HEADER: u8 = 2;
+
+/// Why a job or a batch is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The batch's fields do not fit together, or it is over a limit.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A row's end lies before its start or behind the bodies.
+    #[error("job {ordinal} of the batch ends at byte {end}; allowed are {start} to {bodies}")]
+    End {
+        /// Which job of the batch, from 0.
+        ordinal: usize,
+        /// The end given.
+        end: usize,
+        /// Where its body starts.
+        start: usize,
+        /// Bytes of all bodies.
+        bodies: usize,
+    },
+    /// A body is over the limit.
+    #[error("job {ordinal} of the batch has {bytes} bytes; allowed are {bytes_max}")]
+    TooLarge {
+        /// Which job of the batch, from 0.
+        ordinal: usize,
+        /// Its bytes.
+        bytes: usize,
+        /// The limit in force.
+        bytes_max: usize,
+    },
+    /// A body does not match its checksum.
+    #[error("job {ordinal} of the batch has crc32 {actual:#010x}, but its row says {stated:#010x}")]
+    Checksum {
+        /// Which job of the batch, from 0.
+        ordinal: usize,
+        /// Computed over the body.
+        actual: u32,
+        /// Stated in the table.
+        stated: u32,
+    },
+    /// A body's attributes can't be read.
+    #[error("job {ordinal} of the batch: {source}")]
+    Attributes {
+        /// Which job of the batch, from 0.
+        ordinal: usize,
+        /// What is wrong with them.
+        source: DecodeError,
+    },
+}
+
+impl JobError {
+    /// The code to answer with.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Decode(error) | Self::Attributes { source: error, .. } => error.code(),
+            Self::End { .. } => ErrorCode::BadRequest,
+            Self::TooLarge { .. } => ErrorCode::JobTooLarge,
+            Self::Checksum { .. } => ErrorCode::BadChecksum,
+        }
+    }
+}
+
+/// A job as a producer makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// What the worker gets.
+    pub payload: Vec<u8>,
+    /// The key, if it has one.
+    pub key: Option<Vec<u8>>,
+    /// Names and values, in this order.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Job {
+    /// A job with this payload and nothing else.
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Self {
+            payload: payload.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Bytes that its body takes.
+    pub fn body_bytes(&self) -> usize {
+        4 + self.attributes_bytes() + self.payload.len()
+    }
+
+    fn attributes_bytes(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, |key| 3 + key.len());
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| 4 + name.len() + value.len());
+        key + headers.sum::<usize>()
+    }
+
+    /// Appends the body.
+    ///
+    /// # Errors
+    /// [`DecodeError::Range`] if the attributes or a header's name are over their limits.
+    pub fn put_body(&self, out: &mut impl BufMut) -> Result<(), DecodeError> {
+        let attributes = self.attributes_bytes();
+        let allowed = "at most 65535 bytes of key and headers together";
+        check_max("attributes", attributes, ATTRIBUTES_BYTES_MAX, allowed)?;
+        for (name, _) in &self.headers {
+            check_max("header name", name.len(), 255, "at most 255 bytes")?;
+        }
+        out.put_u32_le(attributes as u32);
+        if let Some(key) = &self.key {
+            out.put_u8(ATTRIBUTE_KEY);
+            out.put_u16_le(key.len() as u16);
+            out.put_slice(key);
+        }
+        for (name, value) in &self.headers {
+            out.put_u8(ATTRIBUTE_HEADER);
+            out.put_u16_le((1 + name.len() + value.len()) as u16);
+            out.put_u8(name.len() as u8);
+            out.put_slice(name.as_bytes());
+            out.put_slice(value);
+        }
+        out.put_slice(&self.payload);
+        Ok(())
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it does not have the layout of SPEC.md.
+    pub fn from_body(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut job = Self::default();
+        let mut reader = Reader::new(body);
+        let attributes = reader.u32()? as usize;
+        let mut attributes = Reader::new(reader.bytes(attributes)?);
+        while attributes.remaining() > 0 {
+            let tag = attributes.u8()?;
+            let length = attributes.u16()?;
+            let mut value = Reader::new(attributes.bytes(usize::from(length))?);
+            match tag {
+                ATTRIBUTE_KEY => job.key = Some(value.bytes(value.remaining())?.to_vec()),
+                ATTRIBUTE_HEADER => job.headers.push(read_header(&mut value)?),
+                tag => return Err(reserved_tag(tag)),
+            }
+        }
+        job.payload = reader.bytes(reader.remaining())?.to_vec();
+        Ok(job)
+    }
+}
+
+fn read_header(value: &mut Reader<'_>) -> Result<(String, Vec<u8>), DecodeError> {
+    let length = value.u8()?;
+    let name =
+        std::str::from_utf8(value.bytes(usize::from(length))?).map_err(|_| DecodeError::Text {
+            field: "header name",
+        })?;
+    Ok((name.to_owned(), value.bytes(value.remaining())?.to_vec()))
+}
+
+fn reserved_tag(tag: u8) -> DecodeError {
+    DecodeError::Reserved {
+        field: "attribute tag",
+        value: u64::from(tag),
+    }
+}
+
+/// Reads a body's attributes without keeping them, as a server does before it takes the job.
+fn check_body(body: &[u8]) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(body);
+    let length = reader.u32()? as usize;
+    let allowed = "at most 65535 bytes of key and headers together";
+    check_max("attributes", length, ATTRIBUTES_BYTES_MAX, allowed)?;
+    let mut attributes = Reader::new(reader.bytes(length)?);
+    while attributes.remaining() > 0 {
+        let tag = attributes.u8()?;
+        let length = attributes.u16()?;
+        let mut value = Reader::new(attributes.bytes(usize::from(length))?);
+        match tag {
+            ATTRIBUTE_KEY => {}
+            ATTRIBUTE_HEADER => drop(read_header(&mut value)?),
+            tag => return Err(reserved_tag(tag)),
+        }
+    }
+    Ok(())
+}
+
+fn check_max(
+    field: &'static str,
+    value: usize,
+    max: usize,
+    allowed: &'static str,
+) -> Result<(), DecodeError> {
+    if value <= max {
+        return Ok(());
+    }
+    Err(DecodeError::Range {
+        field,
+        value: value as u64,
+        allowed,
+    })
+}
+
+/// A batch being put together: the job table and the bodies, as they travel and are kept.
+#[derive(Clone, Debug, Default)]
+pub struct BatchBuilder {
+    table: BytesMut,
+    bodies: BytesMut,
+}
+
+impl BatchBuilder {
+    /// Adds a job.
+    ///
+    /// # Errors
+    /// [`DecodeError::Batch`] if the batch would be over its limits, [`DecodeError::Range`] if the
+    /// job itself is; the batch stays as it was.
+    pub fn push(&mut self, job: &Job) -> Result<(), DecodeError> {
+        let start = self.bodies.len();
+        check_batch(self.len() + 1, start + job.body_bytes())?;
+        job.put_body(&mut self.bodies)?;
+        let body = self.bodies.get(start..).unwrap_or_default();
+        self.table.put_u32_le(self.bodies.len() as u32);
+        self.table.put_u32_le(0);
+        self.table.put_u32_le(crc32fast::hash(body));
+        Ok(())
+    }
+
+    /// Jobs in it.
+    pub fn len(&self) -> usize {
+        self.table.len() / TABLE_ROW_BYTES
+    }
+
+    /// Whether it has no job.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Bytes of the bodies.
+    pub fn bodies_bytes(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// The batch as it stands.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            count: self.len() as u32,
+            table: &self.table,
+            bodies: &self.bodies,
+        }
+    }
+}
+
+/// Checks a batch's size: 1 to 65,536 jobs, at most 4 MiB of bodies.
+fn check_batch(jobs: usize, bytes: usize) -> Result<(), DecodeError> {
+    let too_large = |field, value: usize, allowed| {
+        Err(DecodeError::Batch {
+            field,
+            value: value as u64,
+            allowed,
+        })
+    };
+    if !(1..=BATCH_JOBS_MAX).contains(&jobs) {
+        return too_large("a job count of", jobs, "1 to 65536 jobs");
+    }
+    if bytes > BATCH_BYTES_MAX {
+        return too_large("a size in bytes of", bytes, "at most 4 MiB");
+    }
+    Ok(())
+}
+
+/// The job table and the bodies of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// Jobs in it.
+    pub count: u32,
+    /// `count` rows of [`TABLE_ROW_BYTES`].
+    pub table: &'a [u8],
+    /// All bodies behind each other.
+    pub bodies: &'a [u8],
+}
+
+/// One row of a job table with its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Reserved: 0.
+    pub flags: u32,
+    /// crc32 (IEEE) of the body, made by the producer.
+    pub crc32: u32,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl<'a> Batch<'a> {
+    /// Reads a batch, which ends the message.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if its sizes do not fit together or are over a limit.
+    pub fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let count = reader.u32()?;
+        check_batch(count as usize, 0)?;
+        let table = reader.bytes(count as usize * TABLE_ROW_BYTES)?;
+        let bodies = reader.bytes(reader.remaining())?;
+        check_batch(count as usize, bodies.len())?;
+        Ok(Self {
+            count,
+            table,
+            bodies,
+        })
+    }
+
+    /// Writes the batch.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.count);
+        out.put_slice(self.table);
+        out.put_slice(self.bodies);
+    }
+
+    /// The jobs, as far as the table is right; [`Batch::check`] says whether it is.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'a>> + use<'a> {
+        let bodies = self.bodies;
+        let mut start = 0;
+        self.table
+            .chunks_exact(TABLE_ROW_BYTES)
+            .map_while(move |row| {
+                let (end, flags, crc32) = read_row(row)?;
+                let body = bodies.get(start..end)?;
+                start = end;
+                Some(Row { flags, crc32, body })
+            })
+    }
+
+    /// Checks every job: its place, size, reserved flags, checksum and attributes.
+    ///
+    /// # Errors
+    /// [`JobError`] naming the first job that is wrong.
+    pub fn check(&self, job_bytes_max: usize) -> Result<(), JobError> {
+        let mut start = 0;
+        let wrong_end = |ordinal, end, start| JobError::End {
+            ordinal,
+            end,
+            start,
+            bodies: self.bodies.len(),
+        };
+        for (ordinal, row) in self.table.chunks_exact(TABLE_ROW_BYTES).enumerate() {
+            let (end, flags, crc32) = read_row(row).unwrap_or_default();
+            let body = self
+                .bodies
+                .get(start..end)
+                .ok_or_else(|| wrong_end(ordinal, end, start))?;
+            check_job(ordinal, body, flags, crc32, job_bytes_max)?;
+            start = end;
+        }
+        if start != self.bodies.len() {
+            return Err(DecodeError::Surplus {
+                count: self.bodies.len() - start,
+            }
+            .into());
+        }
+        Ok(())
+    }
+}
+
+fn read_row(row: &[u8]) -> Option<(usize, u32, u32)> {
+    let mut reader = Reader::new(row);
+    Some((
+        reader.u32().ok()? as usize,
+        reader.u32().ok()?,
+        reader.u32().ok()?,
+    ))
+}
+
+fn check_job(
+    ordinal: usize,
+    body: &[u8],
+    flags: u32,
+    stated: u32,
+    bytes_max: usize,
+) -> Result<(), JobError> {
+    if body.len() > bytes_max {
+        return Err(JobError::TooLarge {
+            ordinal,
+            bytes: body.len(),
+            bytes_max,
+        });
+    }
+    if flags != 0 {
+        return Err(DecodeError::Reserved {
+            field: "job flags",
+            value: u64::from(flags),
+        }
+        .into());
+    }
+    let actual = crc32fast::hash(body);
+    if actual != stated {
+        return Err(JobError::Checksum {
+            ordinal,
+            actual,
+            stated,
+        });
+    }
+    check_body(body).map_err(|source| JobError::Attributes { ordinal, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Job {
+        Job {
+            payload: b"pay".to_vec(),
+            key: Some(b"k".to_vec()),
+            headers: vec![("h".into(), b"v".to_vec()), (String::new(), Vec::new())],
+        }
+    }
+
+    #[test]
+    fn a_body_comes_back_and_no_beginning_of_it_passes() {
+        let mut body = Vec::new();
+        sample().put_body(&mut body).unwrap();
+        assert_eq!(body.len(), sample().body_bytes());
+        assert_eq!(Job::from_body(&body).unwrap(), sample());
+        for end in 0..body.len() - 3 {
+            assert!(Job::from_body(&body[..end]).is_err(), "{end} bytes");
+            assert!(check_body(&body[..end]).is_err(), "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn each_fault_of_a_batch_is_named() {
+        let mut builder = BatchBuilder::default();
+        builder.push(&sample()).unwrap();
+        builder.push(&Job::new("second")).unwrap();
+        let good = builder.batch();
+        assert_eq!(good.check(1000), Ok(()));
+        assert_eq!(good.rows().count(), 2);
+        assert_eq!(good.check(12).unwrap_err().code(), ErrorCode::JobTooLarge);
+
+        let mut bodies = good.bodies.to_vec();
+        *bodies.last_mut().unwrap() ^= 1;
+        let flipped = Batch {
+            bodies: &bodies,
+            ..good
+        };
+        assert!(matches!(
+            flipped.check(1000),
+            Err(JobError::Checksum { ordinal: 1, .. })
+        ));
+
+        let mut table = good.table.to_vec();
+        table[3] = 0x80;
+        let beyond = Batch {
+            table: &table,
+            ..good
+        };
+        assert!(matches!(
+            beyond.check(1000),
+            Err(JobError::End { ordinal: 0, .. })
+        ));
+
+        let mut table = good.table.to_vec();
+        table[4] = 1;
+        let flagged = Batch {
+            table: &table,
+            ..good
+        };
+        assert_eq!(
+            flagged.check(1000).unwrap_err().code(),
+            ErrorCode::Unsupported
+        );
+    }
+}

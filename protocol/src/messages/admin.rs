@@ -1,0 +1,216 @@
+//! The commands on queues and groups. Their bodies are JSON, so that they can grow.
+
+use bytes::{BufMut, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::name;
+use crate::wire::DecodeError;
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// [`DecodeError::Json`].
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(body).map_err(|error| DecodeError::Json {
+        reason: error.to_string(),
+    })
+}
+
+/// Appends a JSON body.
+pub fn encode<T: Serialize>(out: &mut BytesMut, value: &T) {
+    serde_json::to_writer(out.writer(), value).expect("these types have no map with odd keys");
+}
+
+/// The settings of a queue. In CREATE_QUEUE what is left out has its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSettings {
+    /// Failures after which a job is dead: it is tried once more than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_max: Option<u32>,
+    /// Milliseconds before the first retry after a failure; it doubles from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff_first_ms: Option<u64>,
+    /// Longest time in milliseconds before a retry after a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff_longest_ms: Option<u64>,
+    /// Crashes after which a job is dead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crashes_max: Option<u32>,
+    /// Milliseconds before the redelivery after a second crash; it doubles from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crash_backoff_first_ms: Option<u64>,
+    /// Longest time in milliseconds before a redelivery after a crash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crash_backoff_longest_ms: Option<u64>,
+}
+
+/// CREATE_QUEUE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateQueue {
+    /// The queue's name.
+    pub queue: String,
+    /// Its settings.
+    #[serde(default)]
+    pub settings: QueueSettings,
+}
+
+/// DELETE_QUEUE, DESCRIBE_QUEUE and LIST_GROUPS: one queue by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueName {
+    /// The queue's name.
+    pub queue: String,
+}
+
+/// LIST_QUEUES: a page of the queues by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQueues {
+    /// Only names behind this one; empty for the first page.
+    #[serde(default)]
+    pub after: String,
+    /// Queues at most; a server may give fewer, but then `more` is set.
+    pub limit: u32,
+}
+
+/// The reply to LIST_QUEUES.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueList {
+    /// The queues of this page.
+    pub queues: Vec<QueueSummary>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+/// One queue in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSummary {
+    /// Its name.
+    pub queue: String,
+    /// The offset of the first job it still has.
+    pub first_offset: u64,
+    /// The offset that its next job will have.
+    pub next_offset: u64,
+    /// Its groups.
+    pub groups: Vec<String>,
+}
+
+/// What a group is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupKind {
+    /// Consumers share the jobs under leases.
+    Work,
+    /// Consumers read in order and commit through an offset.
+    Stream,
+}
+
+/// From where a new group sees the jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupStart {
+    /// From the first job that the queue still has.
+    #[default]
+    Start,
+    /// Only jobs enqueued from now on.
+    End,
+    /// From this offset on.
+    Offset(u64),
+}
+
+/// CREATE_GROUP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateGroup {
+    /// The queue.
+    pub queue: String,
+    /// The group's name.
+    pub group: String,
+    /// Its kind.
+    pub kind: GroupKind,
+    /// From where it sees the jobs.
+    #[serde(default)]
+    pub start: GroupStart,
+}
+
+/// DELETE_GROUP and DESCRIBE_GROUP: one group by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupName {
+    /// The queue.
+    pub queue: String,
+    /// The group's name.
+    pub group: String,
+}
+
+/// The reply to DESCRIBE_QUEUE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueDescription {
+    /// Its name.
+    pub queue: String,
+    /// The offset of the first job it still has.
+    pub first_offset: u64,
+    /// The offset that its next job will have.
+    pub next_offset: u64,
+    /// The durability in force: `fsync`, `interval:<ms>` or `os`.
+    pub durability: String,
+    /// All settings as they are in force.
+    pub settings: QueueSettings,
+    /// Its groups by name.
+    pub groups: Vec<GroupDescription>,
+}
+
+/// A group: in QueueDescription, in the reply to LIST_GROUPS, and as the reply to DESCRIBE_GROUP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupDescription {
+    /// The queue.
+    pub queue: String,
+    /// The group's name.
+    pub group: String,
+    /// Its kind.
+    pub kind: GroupKind,
+    /// The lowest offset that it has not consumed.
+    pub committed_offset: u64,
+    /// Jobs consumed above the committed offset.
+    pub consumed_above: u64,
+    /// Jobs that a FETCH would get now; in a stream group, jobs not committed.
+    pub ready: u64,
+    /// Jobs out under a lease.
+    pub leased: u64,
+    /// Jobs that wait for their time.
+    pub delayed: u64,
+    /// Dead jobs.
+    pub dead: u64,
+    /// The first of the dead jobs by offset, at most 100.
+    pub dead_jobs: Vec<DeadJob>,
+}
+
+/// A dead job of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadJob {
+    /// Its offset.
+    pub offset: u64,
+    /// Why it is dead: `failures`, `crashes` or `damaged`.
+    pub cause: String,
+    /// The last error's text.
+    pub reason: String,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// How often a worker said that it failed.
+    pub failures: u32,
+    /// How often its lease was lost.
+    pub crashes: u32,
+    /// When it died: milliseconds since the Unix epoch.
+    pub died_at_ms: u64,
+}
+
+/// Checks a name that arrived in a JSON body.
+///
+/// # Errors
+/// [`DecodeError::Name`].
+pub fn check_name(name: &str) -> Result<(), DecodeError> {
+    Ok(name::check(name)?)
+}

@@ -1,0 +1,274 @@
+//! COMMIT, RELEASE, FAIL and EXTEND.
+
+use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
+
+pub use super::handles::Statuses;
+use super::handles::{
+    HandleSet, HandleSets, put_sets, put_statuses, read_sets, read_status, read_statuses,
+};
+use crate::error_code::ErrorCode;
+use crate::limits::{HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, REASON_BYTES_MAX};
+use crate::wire::{DecodeError, Reader, in_range, put_name, put_text};
+
+const FORM_JOBS: u8 = 0;
+const FORM_THROUGH: u8 = 1;
+
+/// In FAIL: the queue's retry policy decides.
+const BY_POLICY_U32: u32 = u32::MAX;
+const BY_POLICY_U64: u64 = u64::MAX;
+
+/// COMMIT: consumes jobs by token, or all jobs of a stream group through an offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit<'a> {
+    /// Jobs of work groups. The reply has a status for each.
+    Jobs(HandleSets<'a>),
+    /// A stream group's jobs up to and with this offset. The reply has one status.
+    Through {
+        /// The queue.
+        queue: &'a str,
+        /// The group; empty for `default`.
+        group: &'a str,
+        /// The last offset that is consumed.
+        offset: u64,
+    },
+}
+
+impl<'a> Commit<'a> {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Jobs(sets) => {
+                out.put_u8(FORM_JOBS);
+                put_sets(out, sets);
+            }
+            Self::Through {
+                queue,
+                group,
+                offset,
+            } => {
+                out.put_u8(FORM_THROUGH);
+                put_name(out, queue);
+                put_name(out, group);
+                out.put_u64_le(*offset);
+            }
+        }
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let commit = match reader.u8()? {
+            FORM_JOBS => Self::Jobs(read_sets(&mut reader)?),
+            FORM_THROUGH => Self::Through {
+                queue: reader.name()?,
+                group: reader.name_or_empty()?,
+                offset: reader.u64()?,
+            },
+            form => {
+                let allowed = "0 (jobs) or 1 (through an offset)";
+                return Err(DecodeError::Range {
+                    field: "form",
+                    value: form.into(),
+                    allowed,
+                });
+            }
+        };
+        reader.finish()?;
+        Ok(commit)
+    }
+}
+
+/// The body of a reply that is statuses alone: COMMIT, RELEASE, EXTEND, a FETCH's commits.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_statuses(body: &[u8]) -> Result<Statuses, DecodeError> {
+    let mut reader = Reader::new(body);
+    let statuses = read_statuses(&mut reader)?;
+    reader.finish()?;
+    Ok(statuses)
+}
+
+/// Appends the body of a reply that is statuses alone.
+pub fn encode_statuses(out: &mut BytesMut, statuses: &[Option<ErrorCode>]) {
+    put_statuses(out, statuses);
+}
+
+/// RELEASE: hands jobs back without fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release<'a> {
+    /// The jobs.
+    pub jobs: HandleSet<'a>,
+    /// Milliseconds until they are ready again; 0 for at once.
+    pub delay_ms: u64,
+}
+
+impl<'a> Release<'a> {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.jobs.encode(out);
+        out.put_u64_le(self.delay_ms);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let jobs = HandleSet::decode(&mut reader)?;
+        let delay_ms = reader.u64()?;
+        check_delay(delay_ms)?;
+        reader.finish()?;
+        Ok(Self { jobs, delay_ms })
+    }
+}
+
+/// FAIL: hands jobs back with a reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fail<'a> {
+    /// The jobs.
+    pub jobs: HandleSet<'a>,
+    /// Failures after which a job is dead, instead of the queue's; 0: it is dead now.
+    pub failures_max: Option<u32>,
+    /// Milliseconds until the next attempt, instead of the queue's backoff.
+    pub delay_ms: Option<u64>,
+    /// Why, for people; cut at [`REASON_BYTES_MAX`].
+    pub reason: &'a str,
+}
+
+impl<'a> Fail<'a> {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.jobs.encode(out);
+        out.put_u32_le(self.failures_max.unwrap_or(BY_POLICY_U32));
+        out.put_u64_le(self.delay_ms.unwrap_or(BY_POLICY_U64));
+        put_text(out, self.reason, REASON_BYTES_MAX);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let jobs = HandleSet::decode(&mut reader)?;
+        let failures_max = Some(reader.u32()?).filter(|value| *value != BY_POLICY_U32);
+        let delay_ms = Some(reader.u64()?).filter(|value| *value != BY_POLICY_U64);
+        check_delay(delay_ms.unwrap_or(0))?;
+        let reason = crate::wire::cut(reader.text("reason")?, REASON_BYTES_MAX);
+        reader.finish()?;
+        Ok(Self {
+            jobs,
+            failures_max,
+            delay_ms,
+            reason,
+        })
+    }
+}
+
+/// What became of one failed job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailOutcome {
+    /// It was refused.
+    Refused(ErrorCode),
+    /// It is ready again after so many milliseconds.
+    Retry {
+        /// Milliseconds from now.
+        in_ms: u64,
+    },
+    /// It is dead.
+    Dead,
+}
+
+/// The reply to FAIL, in the order of the request.
+pub type FailReply = SmallVec<[FailOutcome; 2]>;
+
+/// Appends the body of a reply to FAIL.
+pub fn encode_fail_reply(out: &mut BytesMut, outcomes: &[FailOutcome]) {
+    out.put_u32_le(outcomes.len() as u32);
+    for outcome in outcomes {
+        let (status, dead, in_ms) = match *outcome {
+            FailOutcome::Refused(code) => (code as u16, 0, 0),
+            FailOutcome::Retry { in_ms } => (0, 0, in_ms),
+            FailOutcome::Dead => (0, 1, 0),
+        };
+        out.put_u16_le(status);
+        out.put_u8(dead);
+        out.put_u64_le(in_ms);
+    }
+}
+
+/// Reads the body of a reply to FAIL.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_fail_reply(body: &[u8]) -> Result<FailReply, DecodeError> {
+    let mut reader = Reader::new(body);
+    let count = reader.u32()?;
+    in_range(
+        "outcome count",
+        count.into(),
+        0..=HANDLES_MAX as u64,
+        "at most 65536",
+    )?;
+    let mut outcomes = FailReply::new();
+    for _ in 0..count {
+        let (status, dead, in_ms) = (read_status(&mut reader)?, reader.u8()?, reader.u64()?);
+        outcomes.push(match (status, dead) {
+            (Some(code), _) => FailOutcome::Refused(code),
+            (None, 0) => FailOutcome::Retry { in_ms },
+            (None, _) => FailOutcome::Dead,
+        });
+    }
+    reader.finish()?;
+    Ok(outcomes)
+}
+
+/// EXTEND: renews leases, from now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extend<'a> {
+    /// The jobs.
+    pub jobs: HandleSet<'a>,
+    /// Milliseconds from now: of a timed lease, or of a session lease's maximum run.
+    pub lease_ms: u64,
+}
+
+impl<'a> Extend<'a> {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.jobs.encode(out);
+        out.put_u64_le(self.lease_ms);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let jobs = HandleSet::decode(&mut reader)?;
+        let lease_ms = reader.u64()?;
+        check_lease(lease_ms)?;
+        reader.finish()?;
+        Ok(Self { jobs, lease_ms })
+    }
+}
+
+pub(crate) fn check_lease(lease_ms: u64) -> Result<(), DecodeError> {
+    let allowed = LEASE_MS_MIN as u64..=LEASE_MS_MAX as u64;
+    in_range("lease_ms", lease_ms, allowed, "100 ms to 366 days")
+}
+
+fn check_delay(delay_ms: u64) -> Result<(), DecodeError> {
+    in_range(
+        "delay_ms",
+        delay_ms,
+        0..=LEASE_MS_MAX as u64,
+        "0 to 366 days",
+    )
+}

@@ -1,0 +1,11 @@
+//! The bodies of requests and replies, one file for each role.
+//!
+//! Every message has `encode(&self, &mut BytesMut)`, which appends its body, and
+//! `decode(&[u8])`, which reads a whole body and refuses what the layout does not allow.
+
+pub mod admin;
+pub mod enqueue;
+pub mod fetch;
+pub mod handles;
+pub mod lease;
+pub mod session;

@@ -1,0 +1,64 @@
+//! The commands of the protocol, once. SPEC.md section 8 lists the same, and a test compares them.
+
+macro_rules! opcodes {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal;)*) => {
+        /// What a frame asks for; a reply carries the opcode of its request.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Opcode { $($(#[$doc])* $variant = $code,)* }
+
+        impl Opcode {
+            /// All opcodes in the order of SPEC.md.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The opcode with this number.
+            pub fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The name that SPEC.md uses.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+opcodes! {
+    /// Greets, names the session, and agrees on a version.
+    Hello = 0x01, "HELLO";
+    /// Ends the session; its leases end at once.
+    Goodbye = 0x02, "GOODBYE";
+    /// Asks for an answer; also the heartbeat.
+    Ping = 0x03, "PING";
+    /// Creates a queue.
+    CreateQueue = 0x10, "CREATE_QUEUE";
+    /// Deletes a queue with its groups and jobs.
+    DeleteQueue = 0x11, "DELETE_QUEUE";
+    /// Lists queues by name.
+    ListQueues = 0x12, "LIST_QUEUES";
+    /// Describes one queue with its groups.
+    DescribeQueue = 0x13, "DESCRIBE_QUEUE";
+    /// Creates a group on a queue.
+    CreateGroup = 0x18, "CREATE_GROUP";
+    /// Deletes a group.
+    DeleteGroup = 0x19, "DELETE_GROUP";
+    /// Lists the groups of a queue.
+    ListGroups = 0x1a, "LIST_GROUPS";
+    /// Describes one group, its dead jobs included.
+    DescribeGroup = 0x1b, "DESCRIBE_GROUP";
+    /// Appends a batch of jobs to one queue.
+    Enqueue = 0x20, "ENQUEUE";
+    /// Takes ready jobs under a lease, and may carry commits.
+    Fetch = 0x30, "FETCH";
+    /// Consumes jobs.
+    Commit = 0x31, "COMMIT";
+    /// Hands jobs back without fault.
+    Release = 0x32, "RELEASE";
+    /// Hands jobs back with a reason; the retry policy decides what follows.
+    Fail = 0x33, "FAIL";
+    /// Renews leases.
+    Extend = 0x34, "EXTEND";
+    /// Reads jobs from an offset on, without a lease.
+    Read = 0x35, "READ";
+}
