@@ -1,0 +1,47 @@
+//! What lies under the state lock.
+
+use crate::queue::Machine;
+use crate::types::EntryIndex;
+
+use super::sessions::Sessions;
+use super::waiters::Waiters;
+
+/// The state of one log: the machine, which is rebuilt from the log, and what lives only while the
+/// server runs.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) machine: Machine,
+    pub(super) waiters: Waiters,
+    pub(super) sessions: Sessions,
+    /// The last entry appended.
+    pub(super) last_index: EntryIndex,
+    /// An entry could not be appended after its facts were applied: the state is ahead of the log,
+    /// so nothing more is told from it.
+    pub(super) halted: bool,
+    /// No request is taken any more.
+    pub(super) stopping: bool,
+    /// Where facts are encoded; kept so that a turn allocates nothing.
+    pub(super) facts_buffer: Vec<u8>,
+    seed: u64,
+}
+
+impl Core {
+    pub(super) fn new(machine: Machine, last_index: EntryIndex, seed: u64) -> Self {
+        Self {
+            machine,
+            waiters: Waiters::default(),
+            sessions: Sessions::default(),
+            last_index,
+            halted: false,
+            stopping: false,
+            facts_buffer: Vec::new(),
+            seed,
+        }
+    }
+
+    /// The next seed for jitter. Quality does not matter, only that neighbours differ.
+    pub(super) fn next_seed(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.seed >> 16
+    }
+}

@@ -1,0 +1,95 @@
+//! Why the broker refuses.
+
+use crate::log::LogError;
+use crate::queue::{JobRefusal, Refusal};
+
+/// Why a request was not done. Unless it says otherwise, nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// No queue has this name.
+    #[error("there is no queue {queue:?}; create it, or enqueue to it with auto_create on")]
+    NoSuchQueue {
+        /// The name.
+        queue: String,
+    },
+    /// No group of the queue has this name.
+    #[error(
+        "queue {queue:?} has no group {group:?}; create it (only 'default' is born with its first \
+         FETCH)"
+    )]
+    NoSuchGroup {
+        /// The queue's name.
+        queue: String,
+        /// The group's name.
+        group: String,
+    },
+    /// The group is of the other kind.
+    #[error("group {group:?} of queue {queue:?} is a {kind} group; {allowed}")]
+    WrongGroupKind {
+        /// The queue's name.
+        queue: String,
+        /// The group's name.
+        group: String,
+        /// Its kind in words.
+        kind: &'static str,
+        /// What may be done with it.
+        allowed: &'static str,
+    },
+    /// A queue or group could not be made or changed.
+    #[error("{what}: {refusal}")]
+    Refused {
+        /// The queue or group in words.
+        what: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// One job could not be read or committed through.
+    #[error("{what}: {refusal}")]
+    Job {
+        /// The job in words.
+        what: String,
+        /// Why.
+        refusal: JobRefusal,
+    },
+    /// The connection's session has another connection by now.
+    #[error("another connection has taken this session over; use that one, or a new session")]
+    SessionReplaced,
+    /// The server is stopping.
+    #[error("the server is stopping; connect again when it is back")]
+    ShuttingDown,
+    /// The log takes no writes, and what was written may not survive.
+    #[error("the log takes no more writes until the server is started again: {reason}")]
+    Poisoned {
+        /// The first failure.
+        reason: String,
+    },
+    /// The disk has no room for more.
+    #[error("{0}")]
+    NoSpace(LogError),
+    /// Stored bytes can't be read.
+    #[error("{0}")]
+    Unreadable(LogError),
+}
+
+impl From<LogError> for BrokerError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::NoSpace { .. } => Self::NoSpace(error),
+            LogError::Damaged { .. } => Self::Unreadable(error),
+            error => Self::Poisoned { reason: error.to_string() },
+        }
+    }
+}
+
+/// Why the broker could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The log could not be opened or replayed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}

@@ -1,0 +1,143 @@
+//! How a connection hears of what happens after its call has returned: jobs granted to a waiting
+//! FETCH, the end of a wait, and the release of what its held replies depend on.
+//!
+//! A [`Shard`] stands for one I/O thread. Others never wake its connections one by one: they wake
+//! the shard's notifier once, and it wakes the connections on their own thread.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use super::fetch::Grants;
+use super::waiters::WaiterId;
+use crate::types::EntryIndex;
+
+/// What a connection is told.
+#[derive(Debug)]
+pub enum Event {
+    /// Jobs were granted to a waiting FETCH.
+    Granted {
+        /// The FETCH.
+        waiter: WaiterId,
+        /// The jobs. They may leave when this index is released.
+        grants: Grants,
+        /// The index of the entry that granted them.
+        gate: EntryIndex,
+    },
+    /// A FETCH has waited for as long as it wanted to, or the server is stopping.
+    WaitEnded {
+        /// The FETCH.
+        waiter: WaiterId,
+    },
+    /// Another connection has taken the session over.
+    Replaced,
+    /// The session was silent for too long, or the server is stopping: no more requests.
+    Closing,
+}
+
+/// One connection's mailbox.
+#[derive(Debug)]
+pub struct Mailbox {
+    shard: Arc<Shard>,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    events: Vec<Event>,
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    /// A mailbox for a connection of this shard.
+    pub fn new(shard: Arc<Shard>) -> Arc<Self> {
+        Arc::new(Self { shard, inside: Mutex::default() })
+    }
+
+    /// Takes all events, and has `cx` woken for the next.
+    pub fn take(&self, cx: &Context<'_>, events: &mut Vec<Event>) {
+        let mut inside = self.inside.lock();
+        match &mut inside.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            waker => *waker = Some(cx.waker().clone()),
+        }
+        events.append(&mut inside.events);
+    }
+
+    /// Takes what is left, when the connection is gone.
+    pub fn take_last(&self) -> Vec<Event> {
+        let mut inside = self.inside.lock();
+        inside.waker = None;
+        std::mem::take(&mut inside.events)
+    }
+
+    /// Puts an event in and wakes the connection.
+    pub(super) fn send(&self, event: Event) {
+        let waker = {
+            let mut inside = self.inside.lock();
+            inside.events.push(event);
+            inside.waker.clone()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Puts an event in that may leave only when `gate` is released; the connection is woken then.
+    pub(super) fn send_gated(self: &Arc<Self>, event: Event, gate: EntryIndex) {
+        self.inside.lock().events.push(event);
+        self.wake_when_released(gate);
+    }
+
+    /// Has the connection woken when `gate` is released.
+    pub fn wake_when_released(self: &Arc<Self>, gate: EntryIndex) {
+        self.shard.waiting.lock().connections.push((gate, Arc::clone(self)));
+    }
+
+    fn wake(&self) {
+        let waker = self.inside.lock().waker.clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The connections of one I/O thread that wait for a release.
+#[derive(Debug, Default)]
+pub struct Shard {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    connections: Vec<(EntryIndex, Arc<Mailbox>)>,
+    notifier: Option<Waker>,
+}
+
+impl Shard {
+    /// The notifier's turn, on the shard's own thread: wakes the connections whose index has been
+    /// released, and is woken again by [`Shard::notify`]. Never ready.
+    pub fn poll_wake(&self, cx: &Context<'_>, released: EntryIndex) -> Poll<()> {
+        let due: Vec<_> = {
+            let mut waiting = self.waiting.lock();
+            waiting.notifier = Some(cx.waker().clone());
+            waiting.connections.extract_if(.., |(gate, _)| *gate <= released).collect()
+        };
+        due.iter().for_each(|(_, mailbox)| mailbox.wake());
+        Poll::Pending
+    }
+
+    /// Wakes the notifier if someone waits. Costs no system call when it runs already.
+    pub fn notify(&self) {
+        let mut waiting = self.waiting.lock();
+        if waiting.connections.is_empty() {
+            return;
+        }
+        let notifier = waiting.notifier.take();
+        drop(waiting);
+        if let Some(notifier) = notifier {
+            notifier.wake();
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One turn under the state lock: facts are applied as they are decided, and appended as one entry.
+//!
+//! Validation, append and apply happen under one lock and in memory, so no one can see the state
+//! between them; and nothing that depends on the turn leaves before its entry is released.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::core::Core;
+use super::error::BrokerError;
+use super::fact_codec;
+use super::fetch::Grants;
+use super::mailbox::{Event, Mailbox};
+use super::waiters::WaiterId;
+use crate::log::{Log, NewEntry};
+use crate::queue::{Fact, Run, Runs, push_offset};
+use crate::types::{EntryIndex, GroupId, Offset, QueueId, Stamp};
+
+/// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
+#[derive(Clone, Copy, Debug)]
+pub struct JobBatch<'a> {
+    /// Jobs in it.
+    pub count: u32,
+    /// The job table.
+    pub table: &'a [u8],
+    /// The bodies.
+    pub bodies: &'a [u8],
+}
+
+/// Jobs on their way to a FETCH that waited for them.
+type HandOff = (Arc<Mailbox>, WaiterId, Grants);
+
+/// The state during one turn.
+pub(super) struct Turn<'a> {
+    pub(super) core: &'a mut Core,
+    pub(super) log: &'a Log,
+    pub(super) stamp: Stamp,
+    pub(super) lease_now_ms: u64,
+    facts: Vec<u8>,
+    committed: Option<(GroupId, Runs)>,
+    hand_offs: SmallVec<[HandOff; 1]>,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn begin(
+        core: &'a mut Core,
+        log: &'a Log,
+        stamp: Stamp,
+        lease_now_ms: u64,
+    ) -> Self {
+        let facts = std::mem::take(&mut core.facts_buffer);
+        let hand_offs = SmallVec::new();
+        Self { core, log, stamp, lease_now_ms, facts, committed: None, hand_offs }
+    }
+
+    /// Applies a fact that has just been validated, and has it stand in this turn's entry.
+    pub(super) fn record(&mut self, fact: &Fact) {
+        self.apply(fact);
+        self.encode_committed();
+        fact_codec::encode(&mut self.facts, fact);
+    }
+
+    /// Records that a job is consumed. Neighbours become one fact.
+    pub(super) fn record_committed(&mut self, group: GroupId, offset: Offset) {
+        let run = Run { first: offset, count: 1 };
+        self.apply(&Fact::Committed { group, runs: SmallVec::from_iter([run]) });
+        match &mut self.committed {
+            Some((known, runs)) if *known == group => push_offset(runs, offset),
+            _ => {
+                self.encode_committed();
+                self.committed = Some((group, SmallVec::from_iter([run])));
+            }
+        }
+    }
+
+    fn apply(&mut self, fact: &Fact) {
+        let applied = self.core.machine.apply(fact, self.stamp, self.lease_now_ms);
+        applied.expect("the fact was validated against this state, under the same lock");
+    }
+
+    fn encode_committed(&mut self) {
+        if let Some((group, runs)) = self.committed.take() {
+            fact_codec::encode(&mut self.facts, &Fact::Committed { group, runs });
+        }
+    }
+
+    /// Appends jobs to a queue, behind the facts of the turn so far, and applies them.
+    pub(super) fn append_jobs(
+        &mut self,
+        queue: QueueId,
+        base: Offset,
+        batch: JobBatch<'_>,
+    ) -> Result<(), BrokerError> {
+        self.append_facts()?;
+        let JobBatch { count, table, bodies } = batch;
+        let entry = NewEntry { queue, base_offset: base, count, table, bodies, ..self.entry(&[]) };
+        self.core.last_index = self.log.append(&entry)?;
+        let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
+        applied.expect("the base was read from this state, under the same lock");
+        Ok(())
+    }
+
+    /// Has jobs leave to a FETCH that waited, when this turn's entry is released.
+    pub(super) fn hand_off(&mut self, mailbox: Arc<Mailbox>, waiter: WaiterId, grants: Grants) {
+        self.hand_offs.push((mailbox, waiter, grants));
+    }
+
+    /// Appends what was recorded. Gives the index that a reply to this turn waits for: also a turn
+    /// that changed nothing has seen the state up to there.
+    pub(super) fn finish(mut self) -> Result<EntryIndex, BrokerError> {
+        let appended = self.append_facts();
+        self.facts.clear();
+        self.core.facts_buffer = std::mem::take(&mut self.facts);
+        if let Err(error) = appended {
+            self.core.halted = true;
+            return Err(error);
+        }
+        let gate = self.core.last_index;
+        for (mailbox, waiter, grants) in self.hand_offs {
+            mailbox.send_gated(Event::Granted { waiter, grants, gate }, gate);
+        }
+        Ok(gate)
+    }
+
+    fn append_facts(&mut self) -> Result<(), BrokerError> {
+        self.encode_committed();
+        if !self.facts.is_empty() {
+            self.core.last_index = self.log.append(&self.entry(&self.facts))?;
+            self.facts.clear();
+        }
+        Ok(())
+    }
+
+    fn entry<'e>(&self, facts: &'e [u8]) -> NewEntry<'e> {
+        NewEntry {
+            queue: QueueId(0),
+            base_offset: Offset(0),
+            count: 0,
+            table: &[],
+            facts,
+            bodies: &[],
+            stamp: self.stamp,
+            producer: [0; 16],
+            sequence: 0,
+        }
+    }
+}
