@@ -1,0 +1,247 @@
+//! What can be seen of the state: ids, descriptions, counts, single jobs.
+
+use super::group::DeadJob;
+use super::machine::Queue;
+use super::{GroupKind, Holder, Machine, QueueSettings};
+use crate::types::{Grant, GroupId, Offset, QueueId};
+
+/// A queue, described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueInfo<'a> {
+    /// Its id.
+    pub queue: QueueId,
+    /// Its name.
+    pub name: &'a str,
+    /// Its settings.
+    pub settings: &'a QueueSettings,
+    /// The offset of its first job.
+    pub first: Offset,
+    /// The offset that its next job will get.
+    pub next: Offset,
+    /// How many groups it has.
+    pub group_count: usize,
+}
+
+/// A group, described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInfo<'a> {
+    /// Its id.
+    pub group: GroupId,
+    /// The queue whose jobs it sees.
+    pub queue: QueueId,
+    /// Its name within the queue.
+    pub name: &'a str,
+    /// Its kind.
+    pub kind: GroupKind,
+    /// Where its jobs stand.
+    pub counts: GroupCounts,
+}
+
+/// Where the jobs of a group stand. Every job from `committed` to the end of the queue that is not
+/// `consumed_above` is exactly one of ready, leased, delayed and dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupCounts {
+    /// Jobs that can be fetched now, fresh or again.
+    pub ready: u64,
+    /// Jobs that are out with a worker.
+    pub leased: u64,
+    /// Jobs that can be fetched later.
+    pub delayed: u64,
+    /// Jobs that are not fetched again.
+    pub dead: u64,
+    /// The lowest offset that is not consumed: the oldest job that the group keeps alive.
+    pub committed: Offset,
+    /// Jobs above `committed` that are consumed.
+    pub consumed_above: u64,
+    /// The memory for what is consumed above `committed`, in bytes.
+    pub consumed_heap_bytes: usize,
+    /// The first job that was never delivered.
+    pub next_fetch: Offset,
+}
+
+/// A lease, described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Its number.
+    pub grant: Grant,
+    /// Who holds it.
+    pub holder: Holder,
+    /// How long it runs from its grant or last extension, in milliseconds.
+    pub lease_ms: u64,
+    /// Which delivery of the job to the group this is; the first is 1.
+    pub attempt: u32,
+    /// How often a worker said that the job failed.
+    pub failures: u32,
+    /// How often the job's worker was lost.
+    pub crashes: u32,
+    /// Whether it was restored by a replay and its worker not heard of since.
+    pub restored: bool,
+}
+
+/// Where one job stands for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// It is consumed.
+    Consumed,
+    /// It is out with a worker.
+    Leased,
+    /// It can be fetched.
+    Ready,
+    /// It can be fetched later.
+    Delayed {
+        /// When, on the clock of the log.
+        due_log_ms: u64,
+    },
+    /// It is not fetched again.
+    Dead,
+}
+
+impl Machine {
+    /// The queue of this name.
+    pub fn queue_id(&self, name: &str) -> Option<QueueId> {
+        self.queue_names.get(name).copied()
+    }
+
+    /// The group of this name in a queue.
+    pub fn group_id(&self, queue: QueueId, name: &str) -> Option<GroupId> {
+        self.queues.get(&queue)?.groups.get(name).copied()
+    }
+
+    /// The queue of a group.
+    pub fn queue_of(&self, group: GroupId) -> Option<QueueId> {
+        self.groups.get(&group).map(|state| state.queue)
+    }
+
+    /// The offset that the next job of a queue gets.
+    pub fn next_offset(&self, queue: QueueId) -> Option<Offset> {
+        self.queues.get(&queue).map(|state| state.next)
+    }
+
+    /// All queues, by name.
+    pub fn queues(&self) -> impl Iterator<Item = QueueInfo<'_>> {
+        self.queue_names
+            .values()
+            .filter_map(|queue| self.queue(*queue))
+    }
+
+    /// One queue.
+    pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
+        let Queue {
+            name,
+            settings,
+            first,
+            next,
+            groups,
+        } = self.queues.get(&queue)?;
+        let group_count = groups.len();
+        Some(QueueInfo {
+            queue,
+            name,
+            settings,
+            first: *first,
+            next: *next,
+            group_count,
+        })
+    }
+
+    /// The groups of a queue, by name.
+    pub fn groups(&self, queue: QueueId) -> impl Iterator<Item = GroupInfo<'_>> {
+        let state = self.queues.get(&queue);
+        let groups = state.into_iter().flat_map(|state| state.groups.values());
+        groups.filter_map(|group| self.group(*group))
+    }
+
+    /// One group.
+    pub fn group(&self, group: GroupId) -> Option<GroupInfo<'_>> {
+        let state = self.groups.get(&group)?;
+        let consumed = &state.consumed;
+        let counts = GroupCounts {
+            ready: self.ready_count(group),
+            leased: state.leased_count,
+            delayed: state.delayed_count,
+            dead: state.dead.len() as u64,
+            committed: consumed.floor(),
+            consumed_above: consumed.above_count(),
+            consumed_heap_bytes: consumed.heap_bytes(),
+            next_fetch: state.next_fetch,
+        };
+        let (queue, kind) = (state.queue, state.kind);
+        Some(GroupInfo {
+            group,
+            queue,
+            name: &state.name,
+            kind,
+            counts,
+        })
+    }
+
+    /// How many jobs of a group can be fetched now (for a stream group: read). Cheap.
+    pub fn ready_count(&self, group: GroupId) -> u64 {
+        let Some(state) = self.groups.get(&group) else {
+            return 0;
+        };
+        let next = self.next_offset(state.queue).unwrap_or_default();
+        next.0 - state.next_fetch.0 + state.ready.len() as u64
+    }
+
+    /// The dead jobs of a group from an offset on, by offset.
+    pub fn dead(&self, group: GroupId, from: Offset) -> impl Iterator<Item = (Offset, &DeadJob)> {
+        let state = self.groups.get(&group).into_iter();
+        state
+            .flat_map(move |state| state.dead.range(from..))
+            .map(|(offset, job)| (*offset, job))
+    }
+
+    /// The lease of a job, if it is leased.
+    pub fn lease(&self, group: GroupId, offset: Offset) -> Option<LeaseInfo> {
+        let lease = self.leases.get(group, offset)?;
+        let mark = self
+            .groups
+            .get(&group)?
+            .marks
+            .get(&offset)
+            .copied()
+            .unwrap_or_default();
+        Some(LeaseInfo {
+            grant: lease.grant,
+            holder: self.leases.holder(lease),
+            lease_ms: lease.lease_ms(),
+            attempt: mark.attempts.saturating_add(1),
+            failures: mark.failures,
+            crashes: mark.crashes,
+            restored: lease.restored(),
+        })
+    }
+
+    /// Where a job stands for a group; none if there is no such group or no such job yet.
+    pub fn job(&self, group: GroupId, offset: Offset) -> Option<JobState> {
+        let state = self.groups.get(&group)?;
+        if offset >= self.next_offset(state.queue)? {
+            return None;
+        }
+        if state.consumed.contains(offset) {
+            return Some(JobState::Consumed);
+        }
+        if offset >= state.next_fetch || state.ready.contains(&offset) {
+            return Some(JobState::Ready);
+        }
+        if state.dead.contains_key(&offset) {
+            return Some(JobState::Dead);
+        }
+        if self.leases.get(group, offset).is_some() {
+            return Some(JobState::Leased);
+        }
+        let due_log_ms = state.marks.get(&offset)?.due_log_ms?;
+        Some(JobState::Delayed { due_log_ms })
+    }
+
+    /// How many leases there are in all groups.
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// The heap memory of all leases in bytes. It does not shrink when leases end.
+    pub fn lease_heap_bytes(&self) -> usize {
+        self.leases.heap_bytes()
+    }
+}

@@ -1,0 +1,177 @@
+//! How the machine says no: to a request, and to a fact that cannot be.
+
+use thiserror::Error;
+
+use super::settings::SettingsError;
+use crate::types::{Grant, GroupId, Offset, QueueId};
+
+/// Why a request about a queue or a group is refused. Nothing has changed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The name is taken.
+    #[error("the queue exists already, with {} settings", if *.same_settings { "the same" } else { "other" })]
+    QueueExists {
+        /// The queue of that name.
+        queue: QueueId,
+        /// Whether it has the settings that were asked for.
+        same_settings: bool,
+    },
+    /// No queue has this id.
+    #[error("there is no such queue; create it or enqueue to it first")]
+    NoSuchQueue,
+    /// The name is taken within the queue.
+    #[error("the group exists already")]
+    GroupExists {
+        /// The group of that name.
+        group: GroupId,
+    },
+    /// No group has this id.
+    #[error("there is no such group; create it first")]
+    NoSuchGroup,
+    /// The start is not in the queue.
+    #[error("a group of this queue can start at {first} to {next}")]
+    StartOutside {
+        /// The first offset of the queue.
+        first: Offset,
+        /// The offset that its next job will get.
+        next: Offset,
+    },
+    /// A setting is not allowed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// All ids have been given.
+    #[error("this log has given all its 2^32 ids of that sort; use another log")]
+    OutOfIds,
+}
+
+/// Why a request about one job is refused. Nothing has changed.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobRefusal {
+    /// The group has consumed the job, whoever asks.
+    #[error("the group has consumed this job already")]
+    AlreadyConsumed,
+    /// The job is not consumed, and the token is not that of its lease.
+    #[error("the lease is over: the job is not yours any more")]
+    LeaseLost,
+    /// There is no such job yet.
+    #[error("the queue ends before offset {next}")]
+    BeyondEnd {
+        /// The offset that its next job will get.
+        next: Offset,
+    },
+    /// The group is of the other kind.
+    #[error("a work group commits job by job, a stream group through an offset")]
+    WrongKind,
+    /// No group has this id.
+    #[error("there is no such group; create it first")]
+    NoSuchGroup,
+    /// The lease cannot be that long.
+    #[error("a lease can run for at most {} ms", super::LEASE_MS_MAX)]
+    LeaseTooLong,
+}
+
+/// A fact that cannot follow the facts before it: the log is damaged or not this one.
+///
+/// The machine that returned it may have applied a part of the fact and must be thrown away.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Contradiction {
+    /// The queue was never made, or is deleted.
+    #[error("the log speaks of queue {0}, which does not exist at this point")]
+    NoSuchQueue(QueueId),
+    /// The group was never made, or is deleted.
+    #[error("the log speaks of group {0}, which does not exist at this point")]
+    NoSuchGroup(GroupId),
+    /// A new queue has an id or a name that was given before.
+    #[error("the log makes queue {queue} named {name:?}, but the id or the name is taken")]
+    QueueTwice {
+        /// The id.
+        queue: QueueId,
+        /// The name.
+        name: Box<str>,
+    },
+    /// A new group has an id or a name that was given before.
+    #[error("the log makes group {group} named {name:?}, but the id or the name is taken")]
+    GroupTwice {
+        /// The id.
+        group: GroupId,
+        /// The name.
+        name: Box<str>,
+    },
+    /// A queue starts where offsets were given before.
+    #[error("queue {queue} starts at offset {found}, but offsets below {least} were given before")]
+    OffsetsTwice {
+        /// The queue.
+        queue: QueueId,
+        /// Where it starts.
+        found: Offset,
+        /// Where it could.
+        least: Offset,
+    },
+    /// Jobs do not follow the jobs before them.
+    #[error("queue {queue} goes on at offset {found}, but its next is {expected}")]
+    NotNext {
+        /// The queue.
+        queue: QueueId,
+        /// Where the jobs start.
+        found: Offset,
+        /// Where they should.
+        expected: Offset,
+    },
+    /// Offsets that the queue does not have.
+    #[error("the log speaks of offset {offset} in group {group}, outside the queue")]
+    OutsideQueue {
+        /// The group.
+        group: GroupId,
+        /// The offset.
+        offset: Offset,
+    },
+    /// A work-group fact on a stream group, or the other way round.
+    #[error("the log treats group {group} as one of the other kind")]
+    WrongKind {
+        /// The group.
+        group: GroupId,
+    },
+    /// The job was neither fresh nor waiting to be delivered again.
+    #[error("the log grants offset {offset} of group {group}, which was not to be had")]
+    NotReady {
+        /// The group.
+        group: GroupId,
+        /// The job.
+        offset: Offset,
+    },
+    /// The job was not leased.
+    #[error("the log ends or changes a lease on offset {offset} of group {group}; there is none")]
+    NotLeased {
+        /// The group.
+        group: GroupId,
+        /// The job.
+        offset: Offset,
+    },
+    /// A grant that was given before.
+    #[error("the log gives grant {found}, but {least} is the next")]
+    GrantTwice {
+        /// The grant.
+        found: Grant,
+        /// The lowest that can be given.
+        least: Grant,
+    },
+    /// A committed offset that goes back.
+    #[error("the log commits group {group} through {through}, which it had consumed already")]
+    CommitBack {
+        /// The group.
+        group: GroupId,
+        /// The last consumed offset, as the log says.
+        through: Offset,
+    },
+    /// A lease longer than any that can be granted.
+    #[error("the log has a lease of {lease_ms} ms in group {group}; no lease is that long")]
+    LeaseTooLong {
+        /// The group.
+        group: GroupId,
+        /// The duration.
+        lease_ms: u64,
+    },
+}

@@ -1,0 +1,231 @@
+//! The facts that stand in the log, and the small types that they are made of.
+//!
+//! A fact says what has been decided, never what was asked for: granted offsets, durations, due
+//! times, outcomes. So the same log gives the same state under other rules.
+
+use smallvec::SmallVec;
+
+use super::QueueSettings;
+use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
+
+/// Something that has happened to the queues and groups of a log, other than new jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A queue was made.
+    QueueCreated {
+        /// Its id.
+        queue: QueueId,
+        /// Its name.
+        name: Box<str>,
+        /// Its settings.
+        settings: QueueSettings,
+        /// The offset of its first job: above 0 if a queue of this name was deleted before, since
+        /// `name:offset` names one job for ever.
+        first_offset: Offset,
+    },
+    /// A queue was deleted, with its jobs and groups.
+    QueueDeleted {
+        /// The queue.
+        queue: QueueId,
+    },
+    /// A group was made.
+    GroupCreated {
+        /// Its id.
+        group: GroupId,
+        /// The queue whose jobs it sees.
+        queue: QueueId,
+        /// Its name within the queue.
+        name: Box<str>,
+        /// Its kind.
+        kind: GroupKind,
+        /// The first job that it sees.
+        start: Offset,
+    },
+    /// A group was deleted, with its leases.
+    GroupDeleted {
+        /// The group.
+        group: GroupId,
+    },
+    /// Jobs went out under leases.
+    Granted {
+        /// The work group.
+        group: GroupId,
+        /// Who holds the leases.
+        holder: Holder,
+        /// How long each lease runs, in milliseconds of the lease clock.
+        lease_ms: u64,
+        /// The grant of the first job; the others count on from it, over all runs.
+        first_grant: Grant,
+        /// The jobs.
+        runs: Runs,
+    },
+    /// A lease runs for a new duration from now on.
+    Extended {
+        /// The work group.
+        group: GroupId,
+        /// The leased job.
+        offset: Offset,
+        /// The new duration in milliseconds.
+        lease_ms: u64,
+    },
+    /// Leased jobs are consumed.
+    Committed {
+        /// The work group.
+        group: GroupId,
+        /// The jobs.
+        runs: Runs,
+    },
+    /// All jobs up to an offset are consumed.
+    CommittedThrough {
+        /// The stream group.
+        group: GroupId,
+        /// The last consumed offset.
+        through: Offset,
+    },
+    /// A lease ended without a commit.
+    LeaseEnded {
+        /// The work group.
+        group: GroupId,
+        /// The job that was leased.
+        offset: Offset,
+        /// Why it ended.
+        reason: EndReason,
+        /// What becomes of the job.
+        outcome: Outcome,
+        /// What the worker said; empty if it said nothing.
+        message: Box<str>,
+    },
+}
+
+/// How the members of a group share its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// They share the jobs under leases and commit job by job.
+    Work,
+    /// They read in order and commit through an offset.
+    Stream,
+}
+
+/// Who holds a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A session: the lease ends with it, or when its time is over.
+    Session(SessionId),
+    /// Nobody: the lease ends when its time is over, not by silence.
+    Timed,
+}
+
+/// Neighbouring offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The lowest.
+    pub first: Offset,
+    /// How many.
+    pub count: u32,
+}
+
+/// Offsets as runs. One or two of them take no allocation.
+pub type Runs = SmallVec<[Run; 2]>;
+
+/// Why a lease ended without a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The worker handed the job back. No fault.
+    Released,
+    /// The worker does not have the job: its session came back without it or said goodbye. No
+    /// fault.
+    Undelivered,
+    /// The worker said that the job failed. Counts as a failure.
+    Failed,
+    /// The time of the lease was over.
+    Expired {
+        /// Whether it counts as a crash of the job: not if the server was away meanwhile.
+        crash: bool,
+    },
+    /// The session was silent for too long.
+    SessionLost {
+        /// Whether it counts as a crash of the job: not if the server was away meanwhile.
+        crash: bool,
+    },
+    /// The payload of the job cannot be read.
+    Damaged,
+}
+
+/// What becomes of a job whose lease ended without a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It can be fetched at once.
+    Ready,
+    /// It can be fetched later.
+    Delayed {
+        /// When, on the clock of the log.
+        due_log_ms: u64,
+    },
+    /// It is not fetched again.
+    Dead,
+}
+
+/// What a worker that reports a failure wants to become of the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// What the settings of the queue say.
+    Policy,
+    /// The backoff of the queue, but with this many failures allowed.
+    FailuresMax(u32),
+    /// Again after this delay in milliseconds, if the queue allows one more failure.
+    DelayMs(u64),
+    /// Dead at once.
+    Never,
+}
+
+/// Where a new group starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the first job of the queue.
+    Beginning,
+    /// With the next job that is enqueued.
+    End,
+    /// With this offset.
+    At(Offset),
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// It was not heard from for the grace time.
+    Silent,
+    /// It said that it was going.
+    Goodbye,
+}
+
+impl EndReason {
+    /// Whether it counts as a crash of the job.
+    pub fn is_crash(self) -> bool {
+        matches!(
+            self,
+            Self::Expired { crash: true } | Self::SessionLost { crash: true }
+        )
+    }
+}
+
+impl Run {
+    /// The offsets of the run, in order.
+    pub fn offsets(self) -> impl Iterator<Item = Offset> {
+        (0..u64::from(self.count)).map(move |n| self.first.plus(n))
+    }
+}
+
+/// Adds `offset` to `runs`: to the last run if it goes on there, otherwise as a new one.
+pub fn push_offset(runs: &mut Runs, offset: Offset) {
+    if let Some(last) = runs.last_mut()
+        && last.first.0.checked_add(u64::from(last.count)) == Some(offset.0)
+        && let Some(count) = last.count.checked_add(1)
+    {
+        last.count = count;
+        return;
+    }
+    runs.push(Run {
+        first: offset,
+        count: 1,
+    });
+}

@@ -1,0 +1,512 @@
+//! The state of all queues and groups of one log, and how a fact changes it.
+//!
+//! Nothing here decides: what to grant, refuse or retry is in `requests`, and stands in the fact.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashMap;
+
+use super::group::{DeadJob, Group};
+use super::leases::{LEASE_MS_MAX, Leases};
+use super::{Contradiction, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run};
+use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
+
+/// The queues and groups of one log.
+///
+/// A request is validated by a method that takes `&self` and gives a [`Fact`] or a refusal; the
+/// fact is appended to the log and then given to [`apply`](Self::apply), as it is when the log is
+/// replayed. Two requests about the same job may share an entry only if the second is validated
+/// after the fact of the first was applied.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) queues: FxHashMap<QueueId, Queue>,
+    pub(super) queue_names: BTreeMap<Box<str>, QueueId>,
+    /// The next offset of each queue that was deleted, by name: offsets are never given twice.
+    pub(super) retired: BTreeMap<Box<str>, Offset>,
+    pub(super) groups: FxHashMap<GroupId, Group>,
+    pub(super) leases: Leases,
+    /// All delayed jobs by due time in `log_ms`.
+    pub(super) delayed: BTreeSet<(u64, GroupId, Offset)>,
+    /// Groups that got ready jobs since this was last taken, in the order of the events.
+    woken: Vec<GroupId>,
+    pub(super) next_queue: QueueId,
+    pub(super) next_group: GroupId,
+    pub(super) next_grant: Grant,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) name: Box<str>,
+    pub(super) settings: QueueSettings,
+    /// The offset of its first job.
+    pub(super) first: Offset,
+    /// The offset that its next job gets.
+    pub(super) next: Offset,
+    pub(super) groups: BTreeMap<Box<str>, GroupId>,
+}
+
+impl Machine {
+    /// The state of an empty log.
+    pub fn new() -> Self {
+        Self {
+            queues: FxHashMap::default(),
+            queue_names: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            groups: FxHashMap::default(),
+            leases: Leases::new(),
+            delayed: BTreeSet::new(),
+            woken: Vec::new(),
+            next_queue: QueueId(1),
+            next_group: GroupId(1),
+            next_grant: Grant(1),
+        }
+    }
+
+    /// Applies an entry of `count` jobs that start at `base`.
+    ///
+    /// # Errors
+    /// The entry cannot follow those before it; see [`Contradiction`].
+    pub fn apply_jobs(
+        &mut self,
+        queue: QueueId,
+        base: Offset,
+        count: u32,
+        stamp: Stamp,
+    ) -> Result<(), Contradiction> {
+        self.advance(stamp.log_ms);
+        let state = self
+            .queues
+            .get_mut(&queue)
+            .ok_or(Contradiction::NoSuchQueue(queue))?;
+        let next = base
+            .0
+            .checked_add(u64::from(count))
+            .filter(|_| base == state.next);
+        let Some(next) = next else {
+            return Err(Contradiction::NotNext {
+                queue,
+                found: base,
+                expected: state.next,
+            });
+        };
+        state.next = Offset(next);
+        for group in state.groups.values() {
+            wake(&mut self.groups, &mut self.woken, *group);
+        }
+        Ok(())
+    }
+
+    /// Applies a fact. `stamp` is that of its entry; `lease_now_ms` is the lease clock, from which
+    /// leases run (any value while replaying, since [`rearm`](Self::rearm) follows).
+    ///
+    /// # Errors
+    /// The fact cannot follow those before it; see [`Contradiction`].
+    pub fn apply(
+        &mut self,
+        fact: &Fact,
+        stamp: Stamp,
+        lease_now_ms: u64,
+    ) -> Result<(), Contradiction> {
+        self.advance(stamp.log_ms);
+        match fact {
+            Fact::QueueCreated {
+                queue,
+                name,
+                settings,
+                first_offset,
+            } => self.queue_created(*queue, name, settings, *first_offset),
+            Fact::QueueDeleted { queue } => self.queue_deleted(*queue),
+            Fact::GroupCreated {
+                group,
+                queue,
+                name,
+                kind,
+                start,
+            } => {
+                let state = Group::new(*queue, name.clone(), *kind, *start);
+                self.group_created(*group, state)
+            }
+            Fact::GroupDeleted { group } => self.group_deleted(*group),
+            Fact::Granted {
+                group,
+                holder,
+                lease_ms,
+                first_grant,
+                runs,
+            } => {
+                let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
+                self.granted(
+                    *group,
+                    (*holder, *first_grant),
+                    lease_ms,
+                    runs,
+                    lease_now_ms,
+                )
+            }
+            Fact::Extended {
+                group,
+                offset,
+                lease_ms,
+            } => {
+                let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
+                let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
+                leased(extended, *group, *offset)
+            }
+            Fact::Committed { group, runs } => self.committed(*group, runs),
+            Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
+            Fact::LeaseEnded {
+                group,
+                offset,
+                reason,
+                outcome,
+                message,
+            } => self.lease_ended((*group, *offset), *reason, *outcome, message, stamp),
+        }
+    }
+
+    /// Makes ready the delayed jobs that are due at `log_ms`. No fact, since due times are facts;
+    /// applying an entry does it too, with the stamp of the entry.
+    pub fn advance(&mut self, log_ms: u64) {
+        while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
+            && due_log_ms <= log_ms
+        {
+            self.delayed.pop_first();
+            if let Some(state) = self.groups.get_mut(&group) {
+                undelay(state, offset);
+                state.ready.insert(offset);
+            }
+            wake(&mut self.groups, &mut self.woken, group);
+        }
+    }
+
+    /// When the next delayed job is due, on the clock of the log.
+    pub fn next_due_log_ms(&self) -> Option<u64> {
+        self.delayed.first().map(|(due_log_ms, ..)| *due_log_ms)
+    }
+
+    /// Lets all leases run in full from now on, when the server is ready after a replay, and marks
+    /// them as restored: their end is no crash until their worker has been heard of.
+    pub fn rearm(&mut self, lease_now_ms: u64) {
+        self.leases.rearm(lease_now_ms);
+    }
+
+    /// Gives no grant below `floor` from now on: the term of the start, in the upper 32 bits.
+    pub fn raise_grants(&mut self, floor: Grant) {
+        self.next_grant = self.next_grant.max(floor);
+    }
+
+    /// Moves to the end of `woken` the groups that got ready jobs since this was last called, each
+    /// once, in the order in which it happened.
+    pub fn take_woken(&mut self, woken: &mut Vec<GroupId>) {
+        for group in self.woken.drain(..) {
+            if let Some(state) = self.groups.get_mut(&group) {
+                state.woken = false;
+                woken.push(group);
+            }
+        }
+    }
+
+    fn queue_created(
+        &mut self,
+        queue: QueueId,
+        name: &str,
+        settings: &QueueSettings,
+        first: Offset,
+    ) -> Result<(), Contradiction> {
+        let given = queue < self.next_queue || queue.0 == u32::MAX;
+        if given || self.queue_names.contains_key(name) {
+            return Err(Contradiction::QueueTwice {
+                queue,
+                name: name.into(),
+            });
+        }
+        let least = self.retired.get(name).copied().unwrap_or_default();
+        if first < least {
+            return Err(Contradiction::OffsetsTwice {
+                queue,
+                found: first,
+                least,
+            });
+        }
+        self.retired.remove(name);
+        self.next_queue = QueueId(queue.0 + 1);
+        self.queue_names.insert(name.into(), queue);
+        let (name, settings) = (name.into(), settings.clone());
+        let state = Queue {
+            name,
+            settings,
+            first,
+            next: first,
+            groups: BTreeMap::new(),
+        };
+        self.queues.insert(queue, state);
+        Ok(())
+    }
+
+    fn queue_deleted(&mut self, queue: QueueId) -> Result<(), Contradiction> {
+        let state = self
+            .queues
+            .remove(&queue)
+            .ok_or(Contradiction::NoSuchQueue(queue))?;
+        for group in state.groups.values() {
+            self.remove_group(*group);
+        }
+        self.queue_names.remove(&state.name);
+        self.retired.insert(state.name, state.next);
+        Ok(())
+    }
+
+    fn group_created(&mut self, group: GroupId, state: Group) -> Result<(), Contradiction> {
+        let queue = self.queues.get_mut(&state.queue);
+        let queue = queue.ok_or(Contradiction::NoSuchQueue(state.queue))?;
+        let given = group < self.next_group || group.0 == u32::MAX;
+        if given || queue.groups.contains_key(&state.name) {
+            return Err(Contradiction::GroupTwice {
+                group,
+                name: state.name,
+            });
+        }
+        if !(queue.first..=queue.next).contains(&state.next_fetch) {
+            return Err(Contradiction::OutsideQueue {
+                group,
+                offset: state.next_fetch,
+            });
+        }
+        queue.groups.insert(state.name.clone(), group);
+        self.next_group = GroupId(group.0 + 1);
+        self.groups.insert(group, state);
+        wake(&mut self.groups, &mut self.woken, group);
+        Ok(())
+    }
+
+    fn group_deleted(&mut self, group: GroupId) -> Result<(), Contradiction> {
+        let state = self
+            .remove_group(group)
+            .ok_or(Contradiction::NoSuchGroup(group))?;
+        if let Some(queue) = self.queues.get_mut(&state.queue) {
+            queue.groups.remove(&state.name);
+        }
+        Ok(())
+    }
+
+    fn remove_group(&mut self, group: GroupId) -> Option<Group> {
+        let state = self.groups.remove(&group)?;
+        if state.leased_count > 0 {
+            self.leases.remove_group(group);
+        }
+        for (offset, mark) in &state.marks {
+            if let Some(due_log_ms) = mark.due_log_ms {
+                self.delayed.remove(&(due_log_ms, group, *offset));
+            }
+        }
+        Some(state)
+    }
+
+    fn granted(
+        &mut self,
+        group: GroupId,
+        (holder, first_grant): (Holder, Grant),
+        lease_ms: u32,
+        runs: &[Run],
+        lease_now_ms: u64,
+    ) -> Result<(), Contradiction> {
+        let Self {
+            queues,
+            groups,
+            leases,
+            delayed,
+            next_grant,
+            ..
+        } = self;
+        let state = work_group(groups, group)?;
+        let end = queues
+            .get(&state.queue)
+            .map_or(Offset(0), |queue| queue.next);
+        let mut grant = first_grant;
+        if grant < *next_grant {
+            return Err(Contradiction::GrantTwice {
+                found: grant,
+                least: *next_grant,
+            });
+        }
+        let (mut fresh_count, mut redelivered_count) = (0_u64, 0_u64);
+        for run in runs {
+            inside(group, *run, end)?;
+            for offset in run.offsets() {
+                if offset == state.next_fetch {
+                    state.next_fetch = offset.next();
+                    fresh_count += 1;
+                } else if take_redelivered(state, delayed, group, offset) {
+                    redelivered_count += 1;
+                } else {
+                    return Err(Contradiction::NotReady { group, offset });
+                }
+                leases.insert((group, offset), (holder, grant), lease_ms, lease_now_ms);
+                let next = grant.0.checked_add(1).map(Grant);
+                grant = next.ok_or(Contradiction::GrantTwice {
+                    found: grant,
+                    least: *next_grant,
+                })?;
+            }
+        }
+        *next_grant = grant;
+        state.leased_count += fresh_count + redelivered_count;
+        if fresh_count != redelivered_count {
+            state.fresh_owed = redelivered_count > fresh_count;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
+        let state = work_group(&mut self.groups, group)?;
+        for run in runs {
+            inside(group, *run, state.next_fetch)?;
+            for offset in run.offsets() {
+                leased(self.leases.remove(group, offset), group, offset)?;
+                state.leased_count -= 1;
+                state.remove_mark(offset);
+                state.consumed.insert(offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn committed_through(&mut self, group: GroupId, through: Offset) -> Result<(), Contradiction> {
+        let state = self
+            .groups
+            .get_mut(&group)
+            .ok_or(Contradiction::NoSuchGroup(group))?;
+        if state.kind != GroupKind::Stream {
+            return Err(Contradiction::WrongKind { group });
+        }
+        if self
+            .queues
+            .get(&state.queue)
+            .is_none_or(|queue| through >= queue.next)
+        {
+            return Err(Contradiction::OutsideQueue {
+                group,
+                offset: through,
+            });
+        }
+        if through < state.consumed.floor() {
+            return Err(Contradiction::CommitBack { group, through });
+        }
+        state.consumed.raise(through.next());
+        state.next_fetch = through.next();
+        Ok(())
+    }
+
+    fn lease_ended(
+        &mut self,
+        (group, offset): (GroupId, Offset),
+        reason: EndReason,
+        outcome: Outcome,
+        message: &str,
+        stamp: Stamp,
+    ) -> Result<(), Contradiction> {
+        let state = work_group(&mut self.groups, group)?;
+        leased(self.leases.remove(group, offset), group, offset)?;
+        state.leased_count -= 1;
+        let mut mark = state.mark_after(offset, reason);
+        match outcome {
+            Outcome::Ready => {
+                state.marks.insert(offset, mark);
+                state.ready.insert(offset);
+                wake(&mut self.groups, &mut self.woken, group);
+            }
+            Outcome::Delayed { due_log_ms } => {
+                mark.due_log_ms = Some(due_log_ms);
+                state.marks.insert(offset, mark);
+                state.delayed_count += 1;
+                self.delayed.insert((due_log_ms, group, offset));
+            }
+            Outcome::Dead => {
+                state.remove_mark(offset);
+                let dead = DeadJob {
+                    reason,
+                    message: message.into(),
+                    attempts: mark.attempts,
+                    failures: mark.failures,
+                    crashes: mark.crashes,
+                    died_wall_ms: stamp.wall_ms,
+                };
+                state.dead.insert(offset, dead);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Notes that a group has got ready jobs.
+fn wake(groups: &mut FxHashMap<GroupId, Group>, woken: &mut Vec<GroupId>, group: GroupId) {
+    if let Some(state) = groups.get_mut(&group)
+        && !std::mem::replace(&mut state.woken, true)
+    {
+        woken.push(group);
+    }
+}
+
+/// Takes a job that was delivered before from where it waits; false if it does not.
+///
+/// A job whose due time has not come may be granted: whether to is for the one who decides.
+fn take_redelivered(
+    state: &mut Group,
+    delayed: &mut BTreeSet<(u64, GroupId, Offset)>,
+    group: GroupId,
+    offset: Offset,
+) -> bool {
+    if state.ready.remove(&offset) {
+        return true;
+    }
+    let due_log_ms = undelay(state, offset);
+    due_log_ms.is_some_and(|due_log_ms| delayed.remove(&(due_log_ms, group, offset)))
+}
+
+/// Takes the due time from the mark of a job, if it has one.
+fn undelay(state: &mut Group, offset: Offset) -> Option<u64> {
+    let due_log_ms = state.marks.get_mut(&offset)?.due_log_ms.take();
+    state.delayed_count -= u64::from(due_log_ms.is_some());
+    due_log_ms
+}
+
+fn work_group(
+    groups: &mut FxHashMap<GroupId, Group>,
+    group: GroupId,
+) -> Result<&mut Group, Contradiction> {
+    let state = groups
+        .get_mut(&group)
+        .ok_or(Contradiction::NoSuchGroup(group))?;
+    match state.kind {
+        GroupKind::Work => Ok(state),
+        GroupKind::Stream => Err(Contradiction::WrongKind { group }),
+    }
+}
+
+/// Checks that a run ends by `end`, so that walking it is bounded by what the queue holds.
+fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
+    match run.first.0.checked_add(u64::from(run.count)) {
+        Some(run_end) if run_end <= end.0 => Ok(()),
+        _ => Err(Contradiction::OutsideQueue {
+            group,
+            offset: run.first,
+        }),
+    }
+}
+
+fn leased(was_leased: bool, group: GroupId, offset: Offset) -> Result<(), Contradiction> {
+    was_leased
+        .then_some(())
+        .ok_or(Contradiction::NotLeased { group, offset })
+}
+
+fn lease_ms_of_slot(group: GroupId, lease_ms: u64) -> Result<u32, Contradiction> {
+    debug_assert_eq!(LEASE_MS_MAX, u64::from(u32::MAX));
+    u32::try_from(lease_ms).map_err(|_| Contradiction::LeaseTooLong { group, lease_ms })
+}

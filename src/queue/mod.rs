@@ -1,0 +1,43 @@
+//! The state machine: where every job of a log stands for every group.
+//!
+//! Pure, synchronous and deterministic: time and seeds are arguments, and the order of no hash
+//! map leaks out. **Invariant:** it knows no log, no file, no socket and no protocol.
+//!
+//! One rule runs through it. A request is *validated* against the [`Machine`] by a method that
+//! changes nothing and gives a [`Fact`]; the fact is appended to the log; and then it is *applied*
+//! ([`Machine::apply`]). A replay applies the same facts, so applying takes no decision. A fact
+//! that cannot follow those before it is a [`Contradiction`]: the log is damaged or foreign.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `machine` | the state, and how a fact changes it |
+//! | `requests` | validation: requests become facts or refusals |
+//! | `describe` | what can be seen |
+//! | `facts`, `settings`, `errors` | the types that pass through |
+//! | `group` | the state of one group |
+//! | `offset_set` | what a group has consumed |
+//! | `leases`, `wheel` | who has which job, and until when |
+//! | `retry` | backoff and death |
+
+mod describe;
+mod errors;
+mod facts;
+mod group;
+mod leases;
+mod machine;
+mod offset_set;
+mod requests;
+mod retry;
+mod settings;
+mod wheel;
+
+pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
+pub use errors::{Contradiction, JobRefusal, Refusal};
+pub use facts::{
+    EndReason, Fact, GroupKind, Holder, Outcome, Retry, Run, Runs, SessionEnd, Start, push_offset,
+};
+pub use group::DeadJob;
+pub use leases::LEASE_MS_MAX;
+pub use machine::Machine;
+pub use requests::Picked;
+pub use settings::{BACKOFF_MS_MAX, QueueSettings, SettingsError};

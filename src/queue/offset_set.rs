@@ -1,0 +1,372 @@
+//! The offsets that a group has consumed: everything below a floor, and a set above it.
+//!
+//! The set is kept in chunks of 64 Ki offsets, each in the smallest of three forms: a sorted array
+//! while it is sparse, a bitmap of 8 KiB when it is not, and no memory at all once it is full. So
+//! one job that stays out holds back nothing: a million offsets consumed above it cost about
+//! 10 KiB, and there is no cap. The floor moves over a long run chunk by chunk.
+
+use std::collections::BTreeMap;
+
+use crate::types::Offset;
+
+const CHUNK_BITS: u32 = 16;
+const CHUNK_LEN: u32 = 1 << CHUNK_BITS;
+const WORD_COUNT: usize = (CHUNK_LEN / u64::BITS) as usize;
+
+/// From here on a bitmap (8 KiB) is smaller than a sorted array of u16.
+const ARRAY_LEN_MAX: usize = 4096;
+
+/// A set of offsets that starts as "everything below `floor`" and only grows.
+#[derive(Debug)]
+pub(super) struct OffsetSet {
+    /// The lowest offset that is not in the set.
+    floor: u64,
+    /// How many offsets above the floor are in the set.
+    above_count: u64,
+    /// The offsets above the floor, by `offset >> CHUNK_BITS`. No chunk is empty.
+    chunks: BTreeMap<u64, Chunk>,
+}
+
+/// The members of one chunk, as the low 16 bits of their offsets.
+#[derive(Debug)]
+enum Chunk {
+    /// Sorted, at most `ARRAY_LEN_MAX` long, nothing below the floor.
+    Array(Vec<u16>),
+    /// Bits below the floor may still be set, but are not counted.
+    Bitmap {
+        words: Box<[u64; WORD_COUNT]>,
+        count: u32,
+    },
+    /// Every offset of the chunk.
+    Full,
+}
+
+impl OffsetSet {
+    /// The set of all offsets below `floor`.
+    pub(super) fn new(floor: Offset) -> Self {
+        Self {
+            floor: floor.0,
+            above_count: 0,
+            chunks: BTreeMap::new(),
+        }
+    }
+
+    /// The lowest offset that is not in the set.
+    pub(super) fn floor(&self) -> Offset {
+        Offset(self.floor)
+    }
+
+    /// How many offsets above the floor are in the set.
+    pub(super) fn above_count(&self) -> u64 {
+        self.above_count
+    }
+
+    pub(super) fn contains(&self, offset: Offset) -> bool {
+        offset.0 < self.floor
+            || self
+                .chunks
+                .get(&(offset.0 >> CHUNK_BITS))
+                .is_some_and(|c| c.contains(low(offset.0)))
+    }
+
+    /// Adds `offset`; false if it was in the set before.
+    pub(super) fn insert(&mut self, offset: Offset) -> bool {
+        let offset = offset.0;
+        if offset < self.floor {
+            return false;
+        }
+        if offset == self.floor {
+            self.floor += 1;
+            self.raise_over_members();
+            return true;
+        }
+        let chunk = self
+            .chunks
+            .entry(offset >> CHUNK_BITS)
+            .or_insert(Chunk::Array(Vec::new()));
+        let added = chunk.insert(low(offset));
+        self.above_count += u64::from(added);
+        added
+    }
+
+    /// Adds everything below `floor` to a set that has nothing above its own floor.
+    pub(super) fn raise(&mut self, floor: Offset) {
+        debug_assert!(
+            self.chunks.is_empty(),
+            "only a set without members above its floor"
+        );
+        self.floor = self.floor.max(floor.0);
+    }
+
+    /// The heap memory of the set in bytes; the nodes of the tree are estimated.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let nodes = self.chunks.len() * (size_of::<u64>() + size_of::<Chunk>());
+        nodes + self.chunks.values().map(Chunk::heap_bytes).sum::<usize>()
+    }
+
+    /// Moves the floor over the members that it has come to touch.
+    fn raise_over_members(&mut self) {
+        while let Some(chunk) = self.chunks.get_mut(&(self.floor >> CHUNK_BITS)) {
+            let key = self.floor >> CHUNK_BITS;
+            let run = chunk.take_run(low(self.floor));
+            let emptied = chunk.is_empty();
+            self.floor += u64::from(run);
+            self.above_count -= u64::from(run);
+            if emptied {
+                self.chunks.remove(&key);
+            }
+            if run == 0 || self.floor >> CHUNK_BITS == key {
+                return;
+            }
+        }
+    }
+}
+
+impl Chunk {
+    fn contains(&self, low: u16) -> bool {
+        match self {
+            Self::Array(array) => array.binary_search(&low).is_ok(),
+            Self::Bitmap { words, .. } => words
+                .get(word_of(low))
+                .is_some_and(|word| word & bit_of(low) != 0),
+            Self::Full => true,
+        }
+    }
+
+    /// Adds `low`; false if it was there before.
+    fn insert(&mut self, low: u16) -> bool {
+        match self {
+            Self::Array(array) => {
+                // Commits mostly come in order, so the end is tried before the search.
+                if array.last().is_none_or(|&last| last < low) {
+                    array.push(low);
+                } else {
+                    let Err(at) = array.binary_search(&low) else {
+                        return false;
+                    };
+                    array.insert(at, low);
+                }
+                if array.len() > ARRAY_LEN_MAX {
+                    *self = Self::bitmap(array);
+                }
+                true
+            }
+            Self::Bitmap { words, count } => {
+                let Some(word) = words.get_mut(word_of(low)) else {
+                    return false;
+                };
+                if *word & bit_of(low) != 0 {
+                    return false;
+                }
+                *word |= bit_of(low);
+                *count += 1;
+                if *count == CHUNK_LEN {
+                    *self = Self::Full;
+                }
+                true
+            }
+            Self::Full => false,
+        }
+    }
+
+    fn bitmap(array: &[u16]) -> Self {
+        let mut words = Box::new([0; WORD_COUNT]);
+        for &low in array {
+            if let Some(word) = words.get_mut(word_of(low)) {
+                *word |= bit_of(low);
+            }
+        }
+        Self::Bitmap {
+            words,
+            count: array.len() as u32,
+        }
+    }
+
+    /// Forgets the unbroken run of members that starts at `from`, and says how long it was.
+    fn take_run(&mut self, from: u16) -> u32 {
+        let from = u32::from(from);
+        match self {
+            Self::Array(array) => {
+                let members = array.iter().zip(from..);
+                let run = members
+                    .take_while(|&(&low, wanted)| u32::from(low) == wanted)
+                    .count();
+                array.drain(..run);
+                run as u32
+            }
+            Self::Bitmap { words, count } => {
+                let mut at = from;
+                while let Some(word) = words.get((at / u64::BITS) as usize) {
+                    let skipped = at % u64::BITS;
+                    let ones = (word >> skipped).trailing_ones();
+                    at += ones;
+                    if ones < u64::BITS - skipped {
+                        break;
+                    }
+                }
+                *count -= at - from;
+                at - from
+            }
+            Self::Full => {
+                *self = Self::Array(Vec::new());
+                CHUNK_LEN - from
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Array(array) => array.is_empty(),
+            Self::Bitmap { count, .. } => *count == 0,
+            Self::Full => false,
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Array(array) => array.capacity() * size_of::<u16>(),
+            Self::Bitmap { .. } => WORD_COUNT * size_of::<u64>(),
+            Self::Full => 0,
+        }
+    }
+}
+
+/// The place of an offset within its chunk.
+fn low(offset: u64) -> u16 {
+    (offset & u64::from(CHUNK_LEN - 1)) as u16
+}
+
+fn word_of(low: u16) -> usize {
+    usize::from(low) / u64::BITS as usize
+}
+
+fn bit_of(low: u16) -> u64 {
+    1 << (u32::from(low) % u64::BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::queue::retry::mix;
+
+    /// The obviously right set: every member above the start, one by one.
+    struct Model {
+        floor: u64,
+        members: BTreeSet<u64>,
+    }
+
+    impl Model {
+        fn insert(&mut self, offset: u64) -> bool {
+            let added = offset >= self.floor && self.members.insert(offset);
+            while self.members.remove(&self.floor) {
+                self.floor += 1;
+            }
+            added
+        }
+
+        fn contains(&self, offset: u64) -> bool {
+            offset < self.floor || self.members.contains(&offset)
+        }
+    }
+
+    fn check(set: &OffsetSet, model: &Model, seed: u64) {
+        assert_eq!(set.floor().0, model.floor, "floor, seed {seed}");
+        assert_eq!(
+            set.above_count(),
+            model.members.len() as u64,
+            "count, seed {seed}"
+        );
+        assert!(
+            set.chunks.values().all(|chunk| !chunk.is_empty()),
+            "empty chunk, seed {seed}"
+        );
+    }
+
+    fn insert_both(set: &mut OffsetSet, model: &mut Model, offset: u64, seed: u64) {
+        assert_eq!(
+            set.insert(Offset(offset)),
+            model.insert(offset),
+            "at {offset}, seed {seed}"
+        );
+    }
+
+    #[test]
+    fn agrees_with_a_plain_set() {
+        for seed in 0..6 {
+            // Starts just below a chunk border, so that every seed crosses some.
+            let start = 65_530 + seed;
+            let mut set = OffsetSet::new(Offset(start));
+            let mut model = Model {
+                floor: start,
+                members: BTreeSet::new(),
+            };
+            let window = [50, 3_000, 9_000, 70_000, 140_000, 300_000][seed as usize];
+            for step in 0..60_000 {
+                let noise = mix(seed, step, 0);
+                let offset = model.floor.saturating_sub(3) + noise % window;
+                if noise >> 60 == 0 {
+                    let floor = model.floor;
+                    insert_both(&mut set, &mut model, floor, seed);
+                }
+                insert_both(&mut set, &mut model, offset, seed);
+                if step % 64 == 0 {
+                    check(&set, &model, seed);
+                    let probe = model.floor.saturating_sub(2) + (noise >> 20) % window;
+                    assert_eq!(
+                        set.contains(Offset(probe)),
+                        model.contains(probe),
+                        "seed {seed}"
+                    );
+                }
+            }
+            check(&set, &model, seed);
+        }
+    }
+
+    #[test]
+    fn full_chunks_cost_nothing_and_are_crossed_at_once() {
+        for seed in 0..3 {
+            let start = 65_536 * seed + seed;
+            let mut set = OffsetSet::new(Offset(start));
+            let mut model = Model {
+                floor: start,
+                members: BTreeSet::new(),
+            };
+            let end = start + 4 * 65_536;
+            // Every offset but the first, in an order that leaves holes for long (the factor is
+            // odd, so it visits each place of a range whose size is a power of two once).
+            let size = 4 * 65_536;
+            for step in 0..size {
+                let offset = start + (step * 40_503 + seed) % size;
+                if offset != start {
+                    insert_both(&mut set, &mut model, offset, seed);
+                }
+            }
+            check(&set, &model, seed);
+            assert!(
+                set.chunks
+                    .values()
+                    .filter(|c| matches!(c, Chunk::Full))
+                    .count()
+                    >= 3
+            );
+            assert!(set.heap_bytes() < 20_000, "{}", set.heap_bytes());
+            insert_both(&mut set, &mut model, start, seed);
+            check(&set, &model, seed);
+            assert_eq!((set.floor().0, set.chunks.len()), (end, 0));
+        }
+    }
+
+    #[test]
+    fn an_array_becomes_a_bitmap_when_that_is_smaller() {
+        let mut set = OffsetSet::new(Offset(0));
+        (0..ARRAY_LEN_MAX as u64).for_each(|n| assert!(set.insert(Offset(2 * n + 1))));
+        assert!(matches!(set.chunks[&0], Chunk::Array(_)));
+        assert!(set.insert(Offset(65_535)));
+        assert!(matches!(set.chunks[&0], Chunk::Bitmap { count: 4097, .. }));
+        assert!(!set.insert(Offset(1)) && !set.insert(Offset(65_535)));
+        assert!(set.contains(Offset(8_191)) && !set.contains(Offset(8_190)));
+    }
+}

@@ -1,0 +1,118 @@
+//! What can be set per queue, with the defaults and what is allowed.
+
+use thiserror::Error;
+
+/// The longest backoff that can be set: 365 days, in milliseconds.
+pub const BACKOFF_MS_MAX: u64 = 365 * 24 * 3_600 * 1_000;
+
+/// How a queue treats the jobs that come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// How many failures a job may have; one more and it is dead.
+    pub failures_max: u32,
+    /// The wait after the first failure, in milliseconds; it doubles with each further one.
+    pub backoff_first_ms: u64,
+    /// Where the doubling ends, in milliseconds, before jitter.
+    pub backoff_longest_ms: u64,
+    /// How many crashes a job may have; one more and it is dead.
+    pub crashes_max: u32,
+    /// The wait after the second crash, in milliseconds; it doubles with each further one. After
+    /// the first crash there is none.
+    pub crash_backoff_first_ms: u64,
+    /// Where the doubling ends, in milliseconds, before jitter.
+    pub crash_backoff_longest_ms: u64,
+}
+
+/// A setting that is not allowed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{field} is {found}; allowed is {least} to {most}")]
+pub struct SettingsError {
+    /// The name of the field.
+    pub field: &'static str,
+    /// What it was set to.
+    pub found: u64,
+    /// The lowest value allowed.
+    pub least: u64,
+    /// The highest value allowed, given the other fields.
+    pub most: u64,
+}
+
+impl QueueSettings {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let (longest_ms, crash_longest_ms) =
+            (self.backoff_longest_ms, self.crash_backoff_longest_ms);
+        check("backoff_longest_ms", longest_ms, BACKOFF_MS_MAX)?;
+        check("backoff_first_ms", self.backoff_first_ms, longest_ms)?;
+        check("crash_backoff_longest_ms", crash_longest_ms, BACKOFF_MS_MAX)?;
+        check(
+            "crash_backoff_first_ms",
+            self.crash_backoff_first_ms,
+            crash_longest_ms,
+        )
+    }
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            failures_max: 25,
+            backoff_first_ms: 1_000,
+            backoff_longest_ms: 3_600_000,
+            crashes_max: 5,
+            crash_backoff_first_ms: 5_000,
+            crash_backoff_longest_ms: 300_000,
+        }
+    }
+}
+
+/// A wait of 0 is not allowed: a job that always fails would turn without a pause.
+fn check(field: &'static str, found: u64, most: u64) -> Result<(), SettingsError> {
+    if (1..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(SettingsError {
+        field,
+        found,
+        least: 1,
+        most,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_field_and_what_is_allowed() {
+        let base = QueueSettings::default();
+        assert_eq!(base.validate(), Ok(()));
+        let wrong = QueueSettings {
+            backoff_first_ms: 3_600_001,
+            ..base.clone()
+        };
+        let text = wrong.validate().unwrap_err().to_string();
+        assert_eq!(text, "backoff_first_ms is 3600001; allowed is 1 to 3600000");
+        let wrong = QueueSettings {
+            crash_backoff_first_ms: 0,
+            ..base.clone()
+        };
+        assert_eq!(
+            wrong.validate().unwrap_err().field,
+            "crash_backoff_first_ms"
+        );
+        let wrong = QueueSettings {
+            crash_backoff_longest_ms: u64::MAX,
+            ..base.clone()
+        };
+        assert_eq!(wrong.validate().unwrap_err().most, BACKOFF_MS_MAX);
+        let wrong = QueueSettings {
+            backoff_longest_ms: 0,
+            ..base
+        };
+        assert_eq!(wrong.validate().unwrap_err().field, "backoff_longest_ms");
+    }
+}
