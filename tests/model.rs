@@ -5,6 +5,13 @@
 //! record, as after a restart, and must look the same. `JOBLOG_SEEDS=200` runs that many seeds,
 //! `JOBLOG_SEEDS=17..18` just those; the seed stands in the failure.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "this file is a test throughout, also where it is not inside a test function"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
