@@ -10,7 +10,7 @@ use crate::types::{Grant, GroupId, Offset, QueueId};
 #[non_exhaustive]
 pub enum Refusal {
     /// The name is taken.
-    #[error("the queue exists already, with {} settings", if *.same_settings { "the same" } else { "other" })]
+    #[error("the queue exists already; its settings are the same: {same_settings}")]
     QueueExists {
         /// The queue of that name.
         queue: QueueId,

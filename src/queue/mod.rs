@@ -29,6 +29,8 @@ mod offset_set;
 mod requests;
 mod retry;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod wheel;
 
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
