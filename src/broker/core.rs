@@ -1,7 +1,7 @@
 //! What lies under the state lock.
 
 use crate::queue::Machine;
-use crate::types::EntryIndex;
+use crate::types::{EntryIndex, GroupId};
 
 use super::sessions::Sessions;
 use super::waiters::Waiters;
@@ -22,6 +22,8 @@ pub(super) struct Core {
     pub(super) stopping: bool,
     /// Where facts are encoded; kept so that a turn allocates nothing.
     pub(super) facts_buffer: Vec<u8>,
+    /// Where groups with new ready jobs are listed; kept for the same reason.
+    pub(super) woken_buffer: Vec<GroupId>,
     seed: u64,
 }
 
@@ -35,6 +37,7 @@ impl Core {
             halted: false,
             stopping: false,
             facts_buffer: Vec::new(),
+            woken_buffer: Vec::new(),
             seed,
         }
     }

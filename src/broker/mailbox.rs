@@ -118,10 +118,12 @@ struct Waiting {
 impl Shard {
     /// The notifier's turn, on the shard's own thread: wakes the connections whose index has been
     /// released, and is woken again by [`Shard::notify`]. Never ready.
-    pub fn poll_wake(&self, cx: &Context<'_>, released: EntryIndex) -> Poll<()> {
+    pub fn poll_wake(&self, cx: &Context<'_>, released: impl FnOnce() -> EntryIndex) -> Poll<()> {
         let due: Vec<_> = {
             let mut waiting = self.waiting.lock();
             waiting.notifier = Some(cx.waker().clone());
+            // Asked only now: what is released after this finds the notifier's waker in place.
+            let released = released();
             waiting.connections.extract_if(.., |(gate, _)| *gate <= released).collect()
         };
         due.iter().for_each(|(_, mailbox)| mailbox.wake());

@@ -107,8 +107,8 @@ impl<'a> Turn<'a> {
     }
 
     /// Appends what was recorded. Gives the index that a reply to this turn waits for: also a turn
-    /// that changed nothing has seen the state up to there.
-    pub(super) fn finish(mut self) -> Result<EntryIndex, BrokerError> {
+    /// that changed nothing has seen the state up to there. Also whether it handed jobs off.
+    pub(super) fn finish(mut self) -> Result<(EntryIndex, bool), BrokerError> {
         let appended = self.append_facts();
         self.facts.clear();
         self.core.facts_buffer = std::mem::take(&mut self.facts);
@@ -117,10 +117,11 @@ impl<'a> Turn<'a> {
             return Err(error);
         }
         let gate = self.core.last_index;
+        let handed_off = !self.hand_offs.is_empty();
         for (mailbox, waiter, grants) in self.hand_offs {
             mailbox.send_gated(Event::Granted { waiter, grants, gate }, gate);
         }
-        Ok(gate)
+        Ok((gate, handed_off))
     }
 
     fn append_facts(&mut self) -> Result<(), BrokerError> {

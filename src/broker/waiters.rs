@@ -99,6 +99,13 @@ impl Waiters {
         ids
     }
 
+    /// Takes out all of one connection.
+    pub(super) fn remove_all(&mut self, mailbox: &Arc<Mailbox>) {
+        let of_mailbox = self.all.iter().filter(|(_, one)| Arc::ptr_eq(&one.mailbox, mailbox));
+        let ids: Vec<_> = of_mailbox.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| drop(self.remove(id)));
+    }
+
     /// Puts one into other lines, because queues or groups came or went. It keeps its place.
     pub(super) fn move_to(&mut self, id: WaiterId, lines: SmallVec<[Line; 1]>) {
         let Some(waiter) = self.all.get_mut(&id) else { return };

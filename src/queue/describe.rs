@@ -1,9 +1,11 @@
 //! What can be seen of the state: ids, descriptions, counts, single jobs.
 
+use std::ops::Bound;
+
 use super::group::DeadJob;
 use super::machine::Queue;
 use super::{GroupKind, Holder, Machine, QueueSettings};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// A queue, described.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +126,12 @@ impl Machine {
             .filter_map(|queue| self.queue(*queue))
     }
 
+    /// The queues whose names come behind `after`, by name.
+    pub fn queues_after(&self, after: &str) -> impl Iterator<Item = QueueId> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        self.queue_names.range::<str, _>(behind).map(|(_, queue)| *queue)
+    }
+
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
         let Queue {
@@ -233,6 +241,16 @@ impl Machine {
         }
         let due_log_ms = state.marks.get(&offset)?.due_log_ms?;
         Some(JobState::Delayed { due_log_ms })
+    }
+
+    /// The sessions that hold leases, by id.
+    pub fn session_ids(&self) -> Vec<SessionId> {
+        self.leases.session_ids()
+    }
+
+    /// How many leases a session holds.
+    pub fn session_lease_count(&self, session: SessionId) -> usize {
+        self.leases.of_session(session).count()
     }
 
     /// How many leases there are in all groups.

@@ -240,6 +240,13 @@ impl Leases {
         })
     }
 
+    /// The sessions that hold leases, by id.
+    pub(super) fn session_ids(&self) -> Vec<SessionId> {
+        let mut ids: Vec<_> = self.session_index.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Notes that the worker of a session has been heard of since the last start.
     pub(super) fn mark_living(&mut self, session: SessionId) {
         let Some(&index) = self.session_index.get(&session) else {

@@ -1,0 +1,131 @@
+//! The server's binary: settings, start, and a clean end on SIGTERM or SIGINT.
+
+use std::error::Error;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use joblog::broker::{Broker, BrokerOptions, LogOptions, Threads};
+use joblog::config::{Config, Overrides};
+use joblog::server::data_dir::DataDir;
+use joblog::server::{ServerOptions, serve};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A durable job queue: a fetched job counts as consumed only after an explicit commit.
+///
+/// Settings come from flags, else from the environment, else from the file given with --config,
+/// else they have their defaults, which docs/configuration.md lists.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Read settings from this TOML file.
+    #[arg(long, env = "JOBLOG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Keep the data in this directory. [default: joblog-data]
+    #[arg(long, env = "JOBLOG_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Listen on this address; port 0 takes a free one. [default: 127.0.0.1:7411]
+    #[arg(long, env = "JOBLOG_LISTEN", value_name = "ADDR")]
+    listen: Option<String>,
+
+    /// Answer when the disk has it (fsync), when the system has it and sync every so many
+    /// milliseconds (interval:<ms>), or when the system has it (os). [default: fsync]
+    #[arg(long, env = "JOBLOG_DURABILITY", value_name = "LEVEL")]
+    durability: Option<String>,
+
+    /// Allow an address that others can reach, though there is no authentication yet.
+    #[arg(long, env = "JOBLOG_INSECURE")]
+    insecure: bool,
+
+    /// Log this much to standard error: error, warn, info, debug or trace.
+    #[arg(long, env = "JOBLOG_LOG", value_name = "LEVEL", default_value = "info")]
+    log: tracing::Level,
+}
+
+impl Args {
+    fn resolve(self) -> Result<Config, Box<dyn Error>> {
+        let mut config = Config::defaults();
+        if let Some(path) = &self.config {
+            Overrides::read(path)?.apply(&mut config)?;
+        }
+        let flags = Overrides {
+            listen: self.listen,
+            data: self.data,
+            durability: self.durability,
+            insecure: self.insecure.then_some(true),
+            ..Overrides::default()
+        };
+        flags.apply(&mut config)?;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).init();
+    match args.resolve().and_then(|config| run(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("joblogd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let data_dir = DataDir::open(&config.data)?;
+    let sync_time = data_dir.measure_sync()?;
+    let listener = TcpListener::bind(config.listen)
+        .map_err(|error| format!("could not listen on {}: {error}", config.listen))?;
+    let address = listener.local_addr()?;
+
+    let log_options = LogOptions { segment_bytes: config.segment_bytes };
+    let options = BrokerOptions {
+        durability: config.durability,
+        silence_ms: config.session_silence_ms,
+        auto_create: config.auto_create,
+        shards: config.io_threads,
+    };
+    let broker = Broker::open(&data_dir.log_dir(0), log_options, options)?;
+    let threads = Threads::start(&broker)?;
+
+    let mut stdout = std::io::stdout().lock();
+    writeln!(
+        stdout,
+        "joblogd ready on {address} (durability {}, a sync takes {:.2} ms here, data in {})",
+        config.durability,
+        sync_time.as_secs_f64() * 1_000.0,
+        config.data.display()
+    )?;
+    stdout.flush()?;
+    drop(stdout);
+
+    let server_options = ServerOptions {
+        job_bytes_max: config.job_bytes_max,
+        run_ms_max: config.session_run_ms_max,
+        connections_max: config.connections_max,
+    };
+    serve(listener, &broker, &server_options, until_signal())?;
+    threads.stop()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Done when SIGTERM or SIGINT has come.
+async fn until_signal() {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        tracing::error!("signals can't be caught: end the server with SIGKILL; it loses nothing");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+}

@@ -1,0 +1,281 @@
+//! FETCH: taking jobs under a lease, at once or when some come.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::error::BrokerError;
+use super::mailbox::{Event, Mailbox};
+use super::turn::Turn;
+use super::waiters::{Line, Waiter, WaiterId};
+use crate::log::JobLocation;
+use crate::queue::{Fact, GroupKind, Holder, Picked, Start};
+use crate::types::{Grant, GroupId, Offset, QueueId};
+
+/// The group that is born with its first FETCH.
+pub const DEFAULT_GROUP: &str = "default";
+
+/// How much a FETCH takes, and under which lease.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchTerms {
+    /// Jobs at most.
+    pub jobs_max: usize,
+    /// Bytes of bodies at most; a first job that is larger comes all the same.
+    pub bytes_max: u64,
+    /// Who holds the leases.
+    pub holder: Holder,
+    /// The time of the leases in milliseconds.
+    pub lease_ms: u64,
+}
+
+/// A FETCH that waits if there is nothing to take.
+#[derive(Debug)]
+pub struct Wait<'a> {
+    /// For how long, in milliseconds.
+    pub wait_ms: u64,
+    /// Whom to tell.
+    pub mailbox: &'a Arc<Mailbox>,
+}
+
+/// Jobs under their leases.
+#[derive(Debug)]
+pub struct Grants {
+    /// The time of the leases in milliseconds.
+    pub lease_ms: u64,
+    /// The jobs.
+    pub jobs: SmallVec<[GrantedJob; 1]>,
+}
+
+/// One job under its lease.
+#[derive(Debug)]
+pub struct GrantedJob {
+    /// Which queue of the FETCH it is from, counted from 0.
+    pub queue_ordinal: u8,
+    /// The group.
+    pub group: GroupId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its lease.
+    pub grant: Grant,
+    /// How often it has been delivered to the group, this time included.
+    pub attempt: u32,
+    /// Where its bytes are, once the grant is released.
+    pub location: JobLocation,
+}
+
+/// A queue's group, as far as it exists.
+pub(super) enum Place {
+    Group(QueueId, GroupId),
+    /// The queue exists, and its group `default` is to be born.
+    Unborn(QueueId),
+    /// No queue has this name yet.
+    NoQueue,
+}
+
+impl Turn<'_> {
+    /// Finds the group of a queue for a FETCH. A missing queue is no error.
+    ///
+    /// # Errors
+    /// `NoSuchGroup`, `WrongGroupKind`.
+    pub(super) fn place(&self, queue: &str, group: &str) -> Result<Place, BrokerError> {
+        let machine = &self.core.machine;
+        let Some(queue_id) = machine.queue_id(queue) else { return Ok(Place::NoQueue) };
+        let Some(group_id) = machine.group_id(queue_id, group) else {
+            if group == DEFAULT_GROUP {
+                return Ok(Place::Unborn(queue_id));
+            }
+            return Err(BrokerError::NoSuchGroup { queue: queue.into(), group: group.into() });
+        };
+        match machine.group(group_id).map(|info| info.kind) {
+            Some(GroupKind::Stream) => Err(BrokerError::WrongGroupKind {
+                queue: queue.into(),
+                group: group.into(),
+                kind: "stream",
+                allowed: "READ its jobs and COMMIT through an offset",
+            }),
+            _ => Ok(Place::Group(queue_id, group_id)),
+        }
+    }
+
+    /// Takes what is ready in these queues, in their order; `default` is born where it is missing.
+    pub(super) fn take(
+        &mut self,
+        queues: &[impl AsRef<str>],
+        group: &str,
+        terms: &FetchTerms,
+    ) -> Result<Grants, BrokerError> {
+        let mut grants = Grants { lease_ms: terms.lease_ms, jobs: SmallVec::new() };
+        let mut bytes_left = terms.bytes_max;
+        for (ordinal, queue) in queues.iter().enumerate() {
+            let (queue, group) = match self.place(queue.as_ref(), group)? {
+                Place::Group(queue, group) => (queue, group),
+                Place::Unborn(queue) => (queue, self.bear_default(queue)?),
+                Place::NoQueue => continue,
+            };
+            if grants.jobs.len() >= terms.jobs_max || bytes_left == 0 {
+                break;
+            }
+            self.take_from(ordinal as u8, queue, group, terms, &mut bytes_left, &mut grants);
+        }
+        Ok(grants)
+    }
+
+    fn take_from(
+        &mut self,
+        queue_ordinal: u8,
+        queue: QueueId,
+        group: GroupId,
+        terms: &FetchTerms,
+        bytes_left: &mut u64,
+        grants: &mut Grants,
+    ) {
+        let log = self.log;
+        let machine = &self.core.machine;
+        let mut first = grants.jobs.is_empty();
+        let mut fits = |offset| {
+            let bytes = log.job_len(queue, offset).map_or(0, u64::from);
+            if bytes > *bytes_left && !std::mem::take(&mut first) {
+                *bytes_left = 0;
+                return false;
+            }
+            first = false;
+            *bytes_left = bytes_left.saturating_sub(bytes);
+            true
+        };
+        let mut picked = Picked::new();
+        machine.pick(group, terms.jobs_max - grants.jobs.len(), &mut fits, &mut picked);
+        if picked.is_empty() {
+            return;
+        }
+        let first_grant = machine.next_grant();
+        let fact = machine.grant(group, terms.holder, terms.lease_ms, first_grant, &picked);
+        self.record(&fact.expect("the lease's bounds were checked with the request"));
+        for (nth, offset) in (0..).zip(picked.offsets()) {
+            let lease = self.core.machine.lease(group, offset);
+            grants.jobs.push(GrantedJob {
+                queue_ordinal,
+                group,
+                offset,
+                grant: Grant(first_grant.0 + nth),
+                attempt: lease.map_or(1, |lease| lease.attempt),
+                location: log.locate(queue, offset).expect("a job of the queue is in its log"),
+            });
+        }
+    }
+
+    /// Makes the group `default` of a queue, from its first job on.
+    pub(super) fn bear_default(&mut self, queue: QueueId) -> Result<GroupId, BrokerError> {
+        let what = || format!("group {DEFAULT_GROUP:?}");
+        let made = self.core.machine.create_group(
+            queue,
+            DEFAULT_GROUP,
+            GroupKind::Work,
+            Start::Beginning,
+        );
+        let fact = made.map_err(|refusal| BrokerError::Refused { what: what(), refusal })?;
+        self.record(&fact);
+        let Fact::GroupCreated { group, .. } = fact else {
+            unreachable!("create_group gives GroupCreated")
+        };
+        Ok(group)
+    }
+
+    /// Puts a FETCH that found nothing into its lines.
+    pub(super) fn wait(
+        &mut self,
+        queues: &[&str],
+        group: &str,
+        terms: FetchTerms,
+        wait: &Wait<'_>,
+    ) -> WaiterId {
+        let queues: SmallVec<[Arc<str>; 1]> = queues.iter().map(|name| Arc::from(*name)).collect();
+        let lines = queues.iter().map(|queue| self.line(queue, group)).collect();
+        self.core.waiters.add(Waiter {
+            queues,
+            group: group.into(),
+            terms,
+            mailbox: Arc::clone(wait.mailbox),
+            deadline_ms: self.stamp.log_ms + wait.wait_ms,
+            lines,
+        })
+    }
+
+    fn line(&self, queue: &Arc<str>, group: &str) -> Line {
+        match self.place(queue, group) {
+            Ok(Place::Group(_, group)) => Line::Group(group),
+            _ => Line::Queue(Arc::clone(queue)),
+        }
+    }
+
+    /// Lets those who waited for this queue, or for a group of it, look again.
+    pub(super) fn queue_changed(&mut self, queue: &str) {
+        for id in self.core.waiters.of_queue(queue) {
+            self.look_again(id);
+        }
+    }
+
+    /// Moves those who waited for a group that is gone back to its queue's name.
+    pub(super) fn group_gone(&mut self, group: GroupId) {
+        for id in self.core.waiters.of_group(group) {
+            self.look_again(id);
+        }
+        self.core.waiters.forget_group(group);
+    }
+
+    /// Serves a waiting FETCH if there is something for it now, or puts it into the right lines.
+    fn look_again(&mut self, id: WaiterId) {
+        if self.serve(id) {
+            return;
+        }
+        let Some(waiter) = self.core.waiters.get(id) else { return };
+        let lines = waiter.queues.iter().map(|queue| self.line(queue, &waiter.group)).collect();
+        self.core.waiters.move_to(id, lines);
+    }
+
+    /// Gives jobs that have become ready to those who wait, in order, and wakes no one else.
+    pub(super) fn serve_waiters(&mut self) {
+        let mut woken = std::mem::take(&mut self.core.woken_buffer);
+        self.core.machine.take_woken(&mut woken);
+        for group in woken.drain(..) {
+            while self.core.machine.ready_count(group) > 0
+                && let Some(id) = self.core.waiters.first(group)
+                && self.serve(id)
+            {}
+        }
+        self.core.woken_buffer = woken;
+    }
+
+    fn serve(&mut self, id: WaiterId) -> bool {
+        let Some(waiter) = self.core.waiters.get(id) else { return false };
+        let (queues, group, terms) =
+            (waiter.queues.clone(), Arc::clone(&waiter.group), waiter.terms);
+        match self.take(&queues, &group, &terms) {
+            Ok(grants) if grants.jobs.is_empty() => false,
+            Ok(grants) => {
+                if let Some(waiter) = self.core.waiters.remove(id) {
+                    self.hand_off(waiter.mailbox, id, grants);
+                }
+                true
+            }
+            // One of its groups has become another kind: it hears that when it asks again.
+            Err(_) => {
+                self.end_wait(id);
+                true
+            }
+        }
+    }
+
+    /// Ends the waits that are over.
+    pub(super) fn end_waits(&mut self, now_ms: u64) {
+        while let Some(waiter) = self.core.waiters.overdue(now_ms) {
+            self.end_wait(waiter);
+        }
+    }
+
+    /// Ends one wait without a job.
+    pub(super) fn end_wait(&mut self, waiter: WaiterId) {
+        if let Some(Waiter { mailbox, .. }) = self.core.waiters.remove(waiter) {
+            mailbox.send(Event::WaitEnded { waiter });
+        }
+    }
+}

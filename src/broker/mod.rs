@@ -1,0 +1,498 @@
+//! The broker: the only place where the log and the state machine meet.
+//!
+//! Every request is one [`turn`](turn): validated against the state, appended to the log and
+//! applied, under one short lock. Its answer is [`Gated`]: it may leave when the log has released
+//! the index that it saw. FETCHes that find nothing wait here, and a timer ends leases, sessions
+//! and waits.
+//!
+//! **Invariant:** the broker knows no socket and no protocol. It tells a connection what happens
+//! later through its [`Mailbox`].
+//!
+//! | file | subject |
+//! |---|---|
+//! | `turn` | one turn under the lock |
+//! | `core` | what lies under the lock |
+//! | `fact_codec` | facts as bytes in an entry |
+//! | `fetch`, `waiters` | FETCH, and those that wait |
+//! | `leases`, `admin` | the other requests |
+//! | `sessions` | who is connected, who is silent |
+//! | `gate`, `mailbox` | when answers leave, and who is woken |
+//! | `threads` | the sync thread and the timer |
+//! | `open` | recovery |
+
+mod admin;
+mod core;
+mod error;
+mod fact_codec;
+mod fetch;
+mod gate;
+mod leases;
+mod mailbox;
+mod open;
+mod sessions;
+mod threads;
+mod turn;
+mod waiters;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+pub use admin::{GroupDescription, QueueDescription, QueueSummary};
+pub use error::{BrokerError, OpenError};
+pub use fetch::{DEFAULT_GROUP, FetchTerms, GrantedJob, Grants, Wait};
+pub use gate::{Gated, Release};
+pub use leases::{Failed, Held, Verdicts};
+pub use mailbox::{Event, Mailbox, Shard};
+pub use sessions::SessionHandle;
+pub use threads::Threads;
+pub use turn::JobBatch;
+pub use waiters::WaiterId;
+
+pub use crate::log::{Durability, JobLocation, LogError, LogOptions};
+pub use crate::queue::{
+    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Retry, Start,
+};
+
+use self::core::Core;
+use self::threads::Alarm;
+use self::turn::Turn;
+use crate::clock::{LeaseClock, LogClock};
+use crate::log::Log;
+use crate::queue::SessionEnd;
+use crate::types::{EntryIndex, Grant, GroupId, Offset, SessionId};
+
+/// How a broker behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerOptions {
+    /// When an answer may leave.
+    pub durability: Durability,
+    /// Silence in milliseconds after which a session that did not say otherwise is ended.
+    pub silence_ms: u64,
+    /// Whether ENQUEUE creates missing queues.
+    pub auto_create: bool,
+    /// How many I/O threads have connections.
+    pub shards: usize,
+}
+
+/// One log with its state.
+#[derive(Debug)]
+pub struct Broker {
+    log: Log,
+    core: Mutex<Core>,
+    clock: LogClock,
+    lease_clock: LeaseClock,
+    options: BrokerOptions,
+    shards: Vec<Arc<Shard>>,
+    alarm: Alarm,
+}
+
+/// A session that was greeted.
+#[derive(Clone, Debug)]
+pub struct Greeted {
+    /// The session of this connection.
+    pub handle: SessionHandle,
+    /// Whether it was known.
+    pub resumed: bool,
+    /// Silence in milliseconds after which it is ended.
+    pub silence_ms: u64,
+    /// Leases that go on.
+    pub leases_kept: usize,
+    /// Leases that were released, because the client does not hold their tokens.
+    pub leases_released: usize,
+}
+
+/// Jobs that were enqueued.
+#[derive(Clone, Copy, Debug)]
+pub struct Enqueued {
+    /// The offset of the first.
+    pub first: Offset,
+    /// Whether the queue was made for them.
+    pub created: bool,
+}
+
+/// Leased jobs of one group, by name.
+#[derive(Clone, Debug)]
+pub struct HeldSet<'a> {
+    /// The queue.
+    pub queue: &'a str,
+    /// The group.
+    pub group: &'a str,
+    /// The jobs.
+    pub jobs: SmallVec<[Held; 2]>,
+}
+
+/// A FETCH.
+#[derive(Debug)]
+pub struct FetchRequest<'a> {
+    /// The queues, in order.
+    pub queues: &'a [&'a str],
+    /// The group.
+    pub group: &'a str,
+    /// How much, and under which lease.
+    pub terms: FetchTerms,
+    /// Whether to wait.
+    pub wait: Option<Wait<'a>>,
+    /// What to commit before.
+    pub commits: &'a [HeldSet<'a>],
+}
+
+/// What a FETCH got.
+#[derive(Debug)]
+pub struct Fetched {
+    /// What became of its commits, in order.
+    pub commits: Verdicts,
+    /// Its jobs, or that it waits.
+    pub jobs: FetchedJobs,
+}
+
+/// The jobs of a FETCH.
+#[derive(Debug)]
+pub enum FetchedJobs {
+    /// At once; none if it does not wait.
+    Now(Grants),
+    /// They come as an [`Event`].
+    Waiting(WaiterId),
+}
+
+/// What a READ got.
+#[derive(Debug)]
+pub struct ReadJobs {
+    /// Where to read on.
+    pub next: Offset,
+    /// The offset that the queue's next job will have.
+    pub end: Offset,
+    /// The jobs.
+    pub jobs: Vec<(Offset, JobLocation)>,
+}
+
+/// Requests of producers and workers.
+impl Broker {
+    /// Greets a session: detaches its old connection, and releases what the client does not hold.
+    pub fn hello(
+        &self,
+        session: SessionId,
+        silence_ms: Option<u64>,
+        held: &[Grant],
+        mailbox: &Arc<Mailbox>,
+    ) -> Gated<Greeted> {
+        self.turn(|turn| {
+            let machine = &mut turn.core.machine;
+            let leases = machine.session_lease_count(session);
+            let released = machine.resume_session(session, held);
+            let resumed = leases > 0 || turn.core.sessions.knows(session);
+            let silence_ms = silence_ms.unwrap_or(self.options.silence_ms);
+            let now_ms = turn.lease_now_ms;
+            let mailbox = Some(Arc::clone(mailbox));
+            let (handle, before) =
+                turn.core.sessions.connect(session, silence_ms, mailbox, now_ms);
+            if let Some(before) = before {
+                turn.core.waiters.remove_all(&before);
+                before.send(Event::Replaced);
+            }
+            released.iter().for_each(|fact| turn.record(fact));
+            Ok(Greeted {
+                handle,
+                resumed,
+                silence_ms,
+                leases_kept: leases - released.len(),
+                leases_released: released.len(),
+            })
+        })
+    }
+
+    /// Ends a session at once, with all its leases.
+    pub fn goodbye(&self, caller: &SessionHandle) -> Gated<()> {
+        self.turn(|turn| {
+            turn.check_current(caller)?;
+            turn.end_session(caller.session, SessionEnd::Goodbye);
+            Ok(())
+        })
+    }
+
+    /// Notes that something came from a client: its session is not silent.
+    pub fn heard(&self, caller: &SessionHandle) {
+        caller.heard(self.lease_clock.now_ms());
+    }
+
+    /// Appends jobs to a queue; `create` says whether the client wants a missing one made.
+    pub fn enqueue(&self, queue: &str, create: bool, batch: JobBatch<'_>) -> Gated<Enqueued> {
+        self.turn(|turn| {
+            let (id, created) = match turn.queue(queue) {
+                Ok(id) => (id, false),
+                Err(_) if create && self.options.auto_create => {
+                    tracing::info!(queue, "created by its first ENQUEUE");
+                    (turn.create_queue(queue, QueueSettings::default())?, true)
+                }
+                Err(error) => return Err(error),
+            };
+            let first = turn.core.machine.next_offset(id).unwrap_or_default();
+            turn.append_jobs(id, first, batch)?;
+            Ok(Enqueued { first, created })
+        })
+    }
+
+    /// Takes ready jobs under a lease, or waits for some. Commits are done first; a request that
+    /// is refused has done none of them.
+    pub fn fetch(&self, caller: &SessionHandle, request: &FetchRequest<'_>) -> Gated<Fetched> {
+        self.turn(|turn| {
+            turn.check_current(caller)?;
+            for queue in request.queues {
+                turn.place(queue, request.group)?;
+            }
+            let commits = turn.commit_sets(request.commits)?;
+            let grants = turn.take(request.queues, request.group, &request.terms)?;
+            let jobs = match &request.wait {
+                Some(wait) if grants.jobs.is_empty() => FetchedJobs::Waiting(turn.wait(
+                    request.queues,
+                    request.group,
+                    request.terms,
+                    wait,
+                )),
+                _ => FetchedJobs::Now(grants),
+            };
+            Ok(Fetched { commits, jobs })
+        })
+    }
+
+    /// Consumes jobs. A request that is refused as a whole has consumed none.
+    pub fn commit(&self, sets: &[HeldSet<'_>]) -> Gated<Verdicts> {
+        self.turn(|turn| turn.commit_sets(sets))
+    }
+
+    /// Consumes all jobs of a stream group through an offset. `AlreadyConsumed` is a verdict, other
+    /// refusals are errors.
+    pub fn commit_through(
+        &self,
+        queue: &str,
+        group: &str,
+        through: Offset,
+    ) -> Gated<Result<(), JobRefusal>> {
+        self.turn(|turn| {
+            let id = turn.group(queue, group)?;
+            let what = || format!("offset {through} of queue {queue:?}, group {group:?}");
+            match turn.core.machine.commit_through(id, through) {
+                Ok(fact) => Ok(Ok(turn.record(&fact))),
+                Err(refusal @ JobRefusal::AlreadyConsumed) => Ok(Err(refusal)),
+                Err(refusal) => Err(BrokerError::Job { what: what(), refusal }),
+            }
+        })
+    }
+
+    /// Hands jobs back without fault, ready after `delay_ms`.
+    pub fn release(&self, set: &HeldSet<'_>, delay_ms: u64) -> Gated<Verdicts> {
+        self.turn(|turn| {
+            let group = turn.work_group(set.queue, set.group)?;
+            Ok(turn.release(group, set.jobs.iter().copied(), delay_ms))
+        })
+    }
+
+    /// Hands jobs back with a reason.
+    pub fn fail(
+        &self,
+        set: &HeldSet<'_>,
+        retry: Retry,
+        reason: &str,
+    ) -> Gated<SmallVec<[Result<Failed, JobRefusal>; 2]>> {
+        self.turn(|turn| {
+            let group = turn.work_group(set.queue, set.group)?;
+            Ok(turn.fail(group, set.jobs.iter().copied(), retry, reason))
+        })
+    }
+
+    /// Renews leases for `lease_ms` from now.
+    pub fn extend(&self, set: &HeldSet<'_>, lease_ms: u64) -> Gated<Verdicts> {
+        self.turn(|turn| {
+            let group = turn.work_group(set.queue, set.group)?;
+            Ok(turn.extend(group, set.jobs.iter().copied(), lease_ms))
+        })
+    }
+
+    /// Finds jobs from an offset on, without a lease.
+    pub fn read(
+        &self,
+        queue: &str,
+        from: Offset,
+        jobs_max: usize,
+        bytes_max: u64,
+    ) -> Gated<ReadJobs> {
+        self.view(|turn| {
+            let id = turn.queue(queue)?;
+            let info = turn.core.machine.queue(id);
+            let (first, end) = info.map_or_else(Default::default, |info| (info.first, info.next));
+            let mut read = ReadJobs { next: from.max(first), end, jobs: Vec::new() };
+            let mut bytes = 0;
+            while read.next < end && read.jobs.len() < jobs_max {
+                bytes += self.log.job_len(id, read.next).map_or(0, u64::from);
+                if bytes > bytes_max && !read.jobs.is_empty() {
+                    break;
+                }
+                let Some(location) = self.log.locate(id, read.next) else { break };
+                read.jobs.push((read.next, location));
+                read.next = read.next.next();
+            }
+            Ok(read)
+        })
+    }
+}
+
+/// Connections.
+impl Broker {
+    /// The I/O threads' shards.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    /// The durability in force.
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    /// What may leave now.
+    pub fn released(&self) -> EntryIndex {
+        match self.options.durability {
+            Durability::Fsync => self.log.synced(),
+            Durability::Interval { .. } | Durability::Os => self.log.written(),
+        }
+    }
+
+    /// Whether an answer with this gate may leave.
+    pub fn release_of(&self, gate: EntryIndex) -> Release {
+        if gate <= self.released() {
+            return Release::Released;
+        }
+        match self.log.poisoned() {
+            None => Release::Held,
+            Some(_) => Release::Lost,
+        }
+    }
+
+    /// To be called after the turns of one read from a socket. Below `fsync` it writes what they
+    /// appended, here and now, so that nothing waits for another thread.
+    pub fn flush(&self) {
+        if self.options.durability == Durability::Fsync {
+            return;
+        }
+        if let Err(error) = self.log.write() {
+            tracing::error!(%error, "the log could not be written; no more writes are taken");
+        }
+        self.notify_shards();
+    }
+
+    /// Takes leave of a connection: its FETCHes wait no longer, and jobs that were granted to it
+    /// but not sent go back at once.
+    pub fn disconnect(
+        &self,
+        caller: &SessionHandle,
+        mailbox: &Arc<Mailbox>,
+        undelivered: &mut dyn Iterator<Item = Grants>,
+    ) {
+        let gated = self.turn(|turn| {
+            turn.core.waiters.remove_all(mailbox);
+            turn.core.sessions.disconnect(caller);
+            let in_mailbox = mailbox.take_last().into_iter().filter_map(|event| match event {
+                Event::Granted { grants, .. } => Some(grants),
+                _ => None,
+            });
+            for job in undelivered.chain(in_mailbox).flat_map(|grants| grants.jobs) {
+                let held = Held { offset: job.offset, grant: Some(job.grant) };
+                turn.release(job.group, [held], 0);
+            }
+            Ok(())
+        });
+        if gated.result.is_ok() {
+            self.flush();
+        }
+    }
+
+    /// Stops taking requests: waiting FETCHes are answered, and connections close.
+    pub fn stop(&self) {
+        let mut core = self.core.lock();
+        core.stopping = true;
+        for id in core.waiters.ids() {
+            if let Some(waiter) = core.waiters.remove(id) {
+                waiter.mailbox.send(Event::WaitEnded { waiter: id });
+            }
+        }
+        core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Closing));
+    }
+
+    fn notify_shards(&self) {
+        self.shards.iter().for_each(|shard| shard.notify());
+    }
+}
+
+/// Turns.
+impl Broker {
+    /// A turn that may change the state.
+    fn turn<T>(&self, act: impl FnOnce(&mut Turn<'_>) -> Result<T, BrokerError>) -> Gated<T> {
+        if let Some(reason) = self.log.poisoned() {
+            let error = BrokerError::Poisoned { reason: reason.to_string() };
+            return Gated { result: Err(error), gate: EntryIndex(0) };
+        }
+        self.view(act)
+    }
+
+    /// A turn that only looks.
+    fn view<T>(&self, act: impl FnOnce(&mut Turn<'_>) -> Result<T, BrokerError>) -> Gated<T> {
+        let mut core = self.core.lock();
+        if core.stopping || core.halted {
+            let halted = || BrokerError::Poisoned { reason: "an entry did not fit".into() };
+            let error = if core.halted { halted() } else { BrokerError::ShuttingDown };
+            return Gated { result: Err(error), gate: EntryIndex(0) };
+        }
+        let (stamp, lease_now_ms) = (self.clock.stamp(), self.lease_clock.now_ms());
+        let mut turn = Turn::begin(&mut core, &self.log, stamp, lease_now_ms);
+        let result = act(&mut turn);
+        turn.serve_waiters();
+        let finished = turn.finish();
+        self.alarm.plan(core.next_deadline_ms());
+        drop(core);
+        match finished {
+            Ok((gate, handed_off)) => {
+                // The sync thread may have been faster than the hand-off's entry in the list of
+                // those to wake.
+                if handed_off && gate <= self.released() {
+                    self.notify_shards();
+                }
+                Gated { result, gate }
+            }
+            Err(error) => Gated { result: Err(error), gate: EntryIndex(0) },
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Whether the caller's connection is still its session's.
+    fn check_current(&self, caller: &SessionHandle) -> Result<(), BrokerError> {
+        if self.core.sessions.is_current(caller) {
+            return Ok(());
+        }
+        Err(BrokerError::SessionReplaced)
+    }
+
+    /// Ends a session with all its leases. Its connection is closed unless it said goodbye.
+    fn end_session(&mut self, session: SessionId, end: SessionEnd) {
+        let seed = self.core.next_seed();
+        let ended = self.core.machine.end_session(session, end, self.stamp.log_ms, seed);
+        ended.iter().for_each(|fact| self.record(fact));
+        if let Some(Some(mailbox)) = self.core.sessions.remove(session) {
+            self.core.waiters.remove_all(&mailbox);
+            if end == SessionEnd::Silent {
+                mailbox.send(Event::Closing);
+            }
+        }
+    }
+
+    /// Consumes jobs of several groups; checks that all groups are there before it begins.
+    fn commit_sets(&mut self, sets: &[HeldSet<'_>]) -> Result<Verdicts, BrokerError> {
+        let group_of = |set: &HeldSet<'_>| self.work_group(set.queue, set.group);
+        let groups = sets.iter().map(group_of).collect::<Result<SmallVec<[GroupId; 2]>, _>>()?;
+        let mut verdicts = Verdicts::new();
+        for (set, group) in sets.iter().zip(groups) {
+            self.commit(group, set.jobs.iter().copied(), &mut verdicts);
+        }
+        Ok(verdicts)
+    }
+}

@@ -1,0 +1,161 @@
+//! The broker's two threads: one syncs the log, the other ends leases, sessions and waits.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use super::Broker;
+use super::core::Core;
+use super::error::OpenError;
+use super::turn::Turn;
+use crate::log::Durability;
+use crate::queue::SessionEnd;
+
+/// Longest sleep of the timer, and time between two looks at leases and sessions.
+const TURN_MS: u64 = 100;
+
+/// Leases ended under one lock; more wait for the next turn, so that requests get in between.
+const EXPIRED_PER_TURN_MAX: usize = 1_000;
+
+/// How the timer is told of a deadline that comes before it would look.
+#[derive(Debug, Default)]
+pub(super) struct Alarm {
+    planned_ms: AtomicU64,
+    timer: OnceLock<Thread>,
+}
+
+impl Alarm {
+    /// Has the timer look at this time on the log's clock, if it does not do so before.
+    pub(super) fn plan(&self, deadline_ms: Option<u64>) {
+        if let Some(deadline_ms) = deadline_ms
+            && deadline_ms < self.planned_ms.load(Ordering::Relaxed)
+            && let Some(timer) = self.timer.get()
+        {
+            self.planned_ms.store(deadline_ms, Ordering::Relaxed);
+            timer.unpark();
+        }
+    }
+}
+
+/// The running threads of a broker.
+#[derive(Debug)]
+pub struct Threads {
+    broker: Arc<Broker>,
+    stop: Arc<AtomicBool>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// [`OpenError::Thread`] if the system has no thread to give.
+    pub fn start(broker: &Arc<Broker>) -> Result<Self, OpenError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawn = |name: &str, run: fn(&Broker, &AtomicBool)| {
+            let (broker, stop) = (Arc::clone(broker), Arc::clone(&stop));
+            thread::Builder::new().name(name.into()).spawn(move || run(&broker, &stop))
+        };
+        let mut handles = vec![spawn("joblog-timer", Broker::run_timer)?];
+        if broker.durability() != Durability::Os {
+            handles.push(spawn("joblog-sync", Broker::run_sync)?);
+        }
+        Ok(Self { broker: Arc::clone(broker), stop, handles })
+    }
+
+    /// Ends them, then syncs and closes the log.
+    ///
+    /// # Errors
+    /// [`OpenError::Log`] if the last sync failed.
+    pub fn stop(self) -> Result<(), OpenError> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.broker.log.wake();
+        for handle in self.handles {
+            handle.thread().unpark();
+            if handle.join().is_err() {
+                tracing::error!("a thread of the broker has panicked");
+            }
+        }
+        Ok(self.broker.log.close()?)
+    }
+}
+
+impl Broker {
+    fn run_sync(&self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) && self.log.poisoned().is_none() {
+            match self.options.durability {
+                Durability::Interval { ms } => thread::park_timeout(Duration::from_millis(ms)),
+                _ if !self.log.wait_for_append(self.log.synced(), Duration::from_secs(1)) => {
+                    continue;
+                }
+                _ => {}
+            }
+            if self.log.synced() < self.log.written() || self.durability() == Durability::Fsync {
+                if let Err(error) = self.log.sync() {
+                    tracing::error!(%error, "the log could not be synced; no more writes are taken");
+                }
+                self.notify_shards();
+            }
+        }
+    }
+
+    fn run_timer(&self, stop: &AtomicBool) {
+        self.alarm.timer.get_or_init(thread::current);
+        let mut look_ms = 0;
+        let mut horizon_ms = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let lease_now_ms = self.lease_clock.turn();
+            // A deadline is acted on one look after the clock has passed it: what came from
+            // clients in between has been read by then, so a late server is no dead client.
+            let expire_up_to_ms = (lease_now_ms >= look_ms).then_some(horizon_ms);
+            if expire_up_to_ms.is_some() {
+                look_ms = lease_now_ms + TURN_MS;
+                horizon_ms = lease_now_ms;
+            }
+            let now_ms = self.clock.log_ms();
+            self.alarm.planned_ms.store(now_ms + TURN_MS, Ordering::Relaxed);
+            let deadline_ms = self.timer_turn(expire_up_to_ms);
+            let sleep_ms = deadline_ms.map_or(TURN_MS, |at| at.saturating_sub(now_ms).min(TURN_MS));
+            thread::park_timeout(Duration::from_millis(sleep_ms));
+        }
+    }
+
+    /// One turn of the timer. Gives the next deadline on the log's clock.
+    fn timer_turn(&self, expire_up_to_ms: Option<u64>) -> Option<u64> {
+        let gated = self.turn(|turn| {
+            turn.core.machine.advance(turn.stamp.log_ms);
+            turn.end_waits(turn.stamp.log_ms);
+            if let Some(horizon_ms) = expire_up_to_ms {
+                turn.end_leases(horizon_ms);
+            }
+            Ok(())
+        });
+        if gated.result.is_ok() {
+            self.flush();
+        }
+        self.core.lock().next_deadline_ms()
+    }
+}
+
+impl Turn<'_> {
+    /// Ends leases that are over and sessions that are silent at `horizon_ms` of the lease clock.
+    fn end_leases(&mut self, horizon_ms: u64) {
+        let seed = self.core.next_seed();
+        let now_ms = self.stamp.log_ms;
+        let machine = &mut self.core.machine;
+        let expired = machine.take_expired(horizon_ms, now_ms, seed, EXPIRED_PER_TURN_MAX);
+        expired.iter().for_each(|fact| self.record(fact));
+        while let Some(session) = self.core.sessions.next_silent(horizon_ms) {
+            self.end_session(session, SessionEnd::Silent);
+        }
+    }
+}
+
+impl Core {
+    /// When the next delayed job is due or the next wait is over, on the log's clock.
+    pub(super) fn next_deadline_ms(&self) -> Option<u64> {
+        let due_ms = self.machine.next_due_log_ms();
+        due_ms.into_iter().chain(self.waiters.next_deadline_ms()).min()
+    }
+}

@@ -1,0 +1,276 @@
+//! One connection's task: it reads, acts on all complete frames, holds replies until they may
+//! leave, and writes. No channel, no timer, no task of its own for any request.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use joblog_protocol::ErrorCode;
+use joblog_protocol::frame::{Header, Peek};
+use joblog_protocol::limits::{FRAME_HEADER_BYTES, FRAME_LENGTH_MAX};
+use rustc_hash::FxHashMap;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+
+use super::ServerOptions;
+use super::reply::{Body, HeldReplies, OUTPUT_BYTES_MAX, Reply};
+use crate::broker::{Broker, Event, Mailbox, Release, SessionHandle, Shard, WaiterId};
+use crate::types::EntryIndex;
+
+/// Bytes asked of the socket in one read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A receive buffer that has grown beyond this is given back when it is empty.
+const INPUT_KEPT_BYTES: usize = 256 * 1024;
+
+/// Replies that may be held on one connection; beyond this nothing more is read from it.
+const HELD_REPLIES_MAX: usize = 4_096;
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) broker: Arc<Broker>,
+    pub(super) options: ServerOptions,
+    pub(super) mailbox: Arc<Mailbox>,
+    /// The session, once it has been greeted.
+    pub(super) session: Option<SessionHandle>,
+    /// The FETCHes that wait, with their correlation ids.
+    pub(super) waiting: FxHashMap<WaiterId, u64>,
+    /// No more requests are acted on; what is held is written, and then the connection closes.
+    pub(super) closing: bool,
+    stream: TcpStream,
+    events: Vec<Event>,
+    input: BytesMut,
+    /// Bytes of a refused frame that are still to come and are passed over.
+    skip_bytes: usize,
+    held: HeldReplies,
+    /// The gate for whose release this connection is to be woken.
+    awaited: Option<EntryIndex>,
+    output: BytesMut,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        broker: Arc<Broker>,
+        shard: Arc<Shard>,
+        options: ServerOptions,
+    ) -> Self {
+        Self {
+            broker,
+            options,
+            mailbox: Mailbox::new(shard),
+            session: None,
+            waiting: FxHashMap::default(),
+            closing: false,
+            stream,
+            events: Vec::new(),
+            input: BytesMut::new(),
+            skip_bytes: 0,
+            held: HeldReplies::default(),
+            awaited: None,
+            output: BytesMut::new(),
+        }
+    }
+
+    /// Whether HELLO has been answered.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Serves until the connection is over, or, with `until_greeted`, until HELLO has come.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) fn poll_serve(
+        &mut self,
+        cx: &mut Context<'_>,
+        until_greeted: bool,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            self.take_events(cx);
+            let read = self.poll_input(cx)?;
+            let held = self.release();
+            let written = self.poll_output(cx)?;
+            if self.closing && self.held.len() == 0 && self.output.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if until_greeted && self.is_greeted() {
+                return Poll::Ready(Ok(()));
+            }
+            // What left made room for more replies, and for more to read.
+            let room = written.is_ready() && self.output.is_empty() && !held && self.held.len() > 0;
+            if read.is_pending() && !room {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn take_events(&mut self, cx: &Context<'_>) {
+        self.mailbox.take(cx, &mut self.events);
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Granted { waiter, grants, gate } => {
+                    if let Some(correlation) = self.waiting.remove(&waiter) {
+                        self.push_jobs(gate, correlation, grants);
+                    }
+                }
+                Event::WaitEnded { waiter } => {
+                    if let Some(correlation) = self.waiting.remove(&waiter) {
+                        self.push_no_jobs(correlation);
+                    }
+                }
+                Event::Replaced => {
+                    self.push_error(0, 0, ErrorCode::SessionReplaced, REPLACED.to_owned());
+                }
+                Event::Closing => self.closing = true,
+            }
+        }
+    }
+
+    /// Reads once and acts on what came.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let full = self.held.len() >= HELD_REPLIES_MAX || self.output.len() >= OUTPUT_BYTES_MAX;
+        if self.closing || full {
+            return Poll::Pending;
+        }
+        if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
+            self.input.reserve(READ_BYTES);
+        }
+        let stream = Pin::new(&mut self.stream);
+        match ready!(poll_read_buf(stream, cx, &mut self.input))? {
+            0 => self.client_gone(),
+            _ => self.act_on_input(),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The client sends nothing more: it can't commit, so jobs on their way to it go back. Other
+    /// replies still leave.
+    fn client_gone(&mut self) {
+        self.closing = true;
+        self.leave();
+    }
+
+    /// Takes leave of the broker. To be called once more when the connection is dropped.
+    pub(super) fn leave(&mut self) {
+        if let Some(session) = self.session.take() {
+            let grants = self.held.take_grants();
+            self.broker.disconnect(&session, &self.mailbox, &mut grants.into_iter());
+        }
+    }
+
+    fn act_on_input(&mut self) {
+        if let Some(session) = &self.session {
+            self.broker.heard(session);
+        }
+        let mut input = std::mem::take(&mut self.input);
+        while !self.closing && self.act_on_frame(&mut input) {}
+        if input.is_empty() && input.capacity() > INPUT_KEPT_BYTES {
+            input = BytesMut::new();
+        }
+        self.input = input;
+        self.broker.flush();
+    }
+
+    /// Acts on the frame at the front; false if it is not complete.
+    fn act_on_frame(&mut self, input: &mut BytesMut) -> bool {
+        let skipped = self.skip_bytes.min(input.len());
+        input.advance(skipped);
+        self.skip_bytes -= skipped;
+        match Header::peek(input) {
+            Peek::NeedMore => return false,
+            Peek::Whole(header) => {
+                let end = FRAME_HEADER_BYTES + header.body_bytes();
+                let body = input.get(FRAME_HEADER_BYTES..end).unwrap_or_default();
+                self.act(header, body);
+                input.advance(end);
+            }
+            Peek::TooLarge(header) => {
+                self.skip_bytes = header.length as usize + 4;
+                let text = format!(
+                    "a frame of length {} is over the limit; allowed are 12 to {FRAME_LENGTH_MAX}; \
+                     split the batch",
+                    header.length
+                );
+                let code = ErrorCode::FrameTooLarge;
+                self.push_error(header.opcode, header.correlation, code, text);
+            }
+            Peek::Malformed { length } => {
+                let text = format!(
+                    "a frame of length {length} is shorter than its header; allowed are 12 to \
+                     {FRAME_LENGTH_MAX}"
+                );
+                self.push_error(0, 0, ErrorCode::MalformedFrame, text);
+            }
+        }
+        true
+    }
+
+    /// Encodes what may leave. Whether something is held back until a release.
+    fn release(&mut self) -> bool {
+        loop {
+            let Some(gate) = self.held.release(&self.broker, &mut self.output) else {
+                self.awaited = None;
+                return false;
+            };
+            if self.awaited != Some(gate) {
+                self.awaited = Some(gate);
+                self.mailbox.wake_when_released(gate);
+                // It may have been released just before it was put on the list.
+                if self.broker.release_of(gate) != Release::Held {
+                    continue;
+                }
+            }
+            return true;
+        }
+    }
+
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let written = ready!(stream.poll_write(cx, &self.output))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(written);
+        }
+        if self.output.capacity() > 2 * OUTPUT_BYTES_MAX {
+            self.output = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has a reply leave when its gate is released. An error that closes the connection is its
+    /// last reply.
+    pub(super) fn push(&mut self, reply: Reply) {
+        if let Body::Error(code, _) = &reply.body
+            && code.closes()
+        {
+            self.closing = true;
+        }
+        self.held.push(reply);
+    }
+
+    /// Answers with an error that depends on no state.
+    pub(super) fn push_error(
+        &mut self,
+        opcode: u8,
+        correlation: u64,
+        code: ErrorCode,
+        text: String,
+    ) {
+        let gate = EntryIndex(0);
+        self.push(Reply { gate, opcode, correlation, body: Body::Error(code, text) });
+    }
+}
+
+const REPLACED: &str = "another connection has greeted with this session; it goes on there";
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,190 @@
+//! Between the wire's types and the domain's: the only place that knows both.
+
+use joblog_protocol::messages::admin;
+use joblog_protocol::messages::handles::{Handle, HandleSet};
+use joblog_protocol::messages::lease::{Fail, FailOutcome};
+use joblog_protocol::{ErrorCode, Token};
+
+use crate::broker::{
+    BrokerError, DEFAULT_GROUP, DeadJob, EndReason, Failed, GroupDescription, GroupKind, Held,
+    HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal, Retry, Start,
+};
+use crate::types::{Grant, Offset};
+
+/// The token of a grant: its number, little-endian. Clients do not look inside.
+pub(super) fn token(grant: Grant) -> Token {
+    Token::new(&grant.0.to_le_bytes()).expect("eight bytes are a token")
+}
+
+/// The grant of a token, if it has a form that this server gives out.
+pub(super) fn grant(token: &Token) -> Option<Grant> {
+    let bytes: [u8; 8] = token.as_bytes().try_into().ok()?;
+    Some(Grant(u64::from_le_bytes(bytes)))
+}
+
+/// The group that a name stands for.
+pub(super) fn group(name: &str) -> &str {
+    if name.is_empty() { DEFAULT_GROUP } else { name }
+}
+
+pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
+    let held = |handle: &Handle| Held {
+        offset: Offset(handle.offset),
+        grant: grant(&handle.token),
+    };
+    let jobs = set.handles.iter().map(held).collect();
+    HeldSet { queue: set.queue, group: group(set.group), jobs }
+}
+
+pub(super) fn retry(fail: &Fail<'_>) -> Retry {
+    Retry { failures_max: fail.failures_max, delay_ms: fail.delay_ms }
+}
+
+/// The status of one job.
+pub(super) fn status(verdict: &Result<(), JobRefusal>) -> Option<ErrorCode> {
+    verdict.as_ref().err().map(job_code)
+}
+
+pub(super) fn fail_outcome(result: &Result<Failed, JobRefusal>) -> FailOutcome {
+    match result {
+        Ok(Failed::Retry { in_ms }) => FailOutcome::Retry { in_ms: *in_ms },
+        Ok(Failed::Dead) => FailOutcome::Dead,
+        Err(refusal) => FailOutcome::Refused(job_code(refusal)),
+    }
+}
+
+fn job_code(refusal: &JobRefusal) -> ErrorCode {
+    match refusal {
+        JobRefusal::AlreadyConsumed => ErrorCode::AlreadyConsumed,
+        JobRefusal::BeyondEnd { .. } => ErrorCode::BeyondEnd,
+        JobRefusal::WrongKind => ErrorCode::WrongGroupKind,
+        JobRefusal::NoSuchGroup => ErrorCode::NoSuchGroup,
+        JobRefusal::LeaseTooLong => ErrorCode::BadRequest,
+        _ => ErrorCode::LeaseLost,
+    }
+}
+
+/// The code of a request that was refused as a whole.
+pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
+    match error {
+        BrokerError::NoSuchQueue { .. } => ErrorCode::NoSuchQueue,
+        BrokerError::NoSuchGroup { .. } => ErrorCode::NoSuchGroup,
+        BrokerError::WrongGroupKind { .. } => ErrorCode::WrongGroupKind,
+        BrokerError::Refused { refusal, .. } => match refusal {
+            Refusal::QueueExists { .. } => ErrorCode::QueueExists,
+            Refusal::NoSuchQueue => ErrorCode::NoSuchQueue,
+            Refusal::GroupExists { .. } => ErrorCode::GroupExists,
+            Refusal::NoSuchGroup => ErrorCode::NoSuchGroup,
+            _ => ErrorCode::BadSetting,
+        },
+        BrokerError::Job { refusal, .. } => job_code(refusal),
+        BrokerError::SessionReplaced => ErrorCode::SessionReplaced,
+        BrokerError::ShuttingDown => ErrorCode::ShuttingDown,
+        BrokerError::NoSpace(_) => ErrorCode::DiskFull,
+        BrokerError::Unreadable(_) => ErrorCode::Damaged,
+        _ => ErrorCode::LogPoisoned,
+    }
+}
+
+/// The settings of a new queue: what the client left out has its default.
+pub(super) fn settings(wire: &admin::QueueSettings) -> QueueSettings {
+    let default = QueueSettings::default();
+    QueueSettings {
+        failures_max: wire.failures_max.unwrap_or(default.failures_max),
+        backoff_first_ms: wire.backoff_first_ms.unwrap_or(default.backoff_first_ms),
+        backoff_longest_ms: wire.backoff_longest_ms.unwrap_or(default.backoff_longest_ms),
+        crashes_max: wire.crashes_max.unwrap_or(default.crashes_max),
+        crash_backoff_first_ms: wire
+            .crash_backoff_first_ms
+            .unwrap_or(default.crash_backoff_first_ms),
+        crash_backoff_longest_ms: wire
+            .crash_backoff_longest_ms
+            .unwrap_or(default.crash_backoff_longest_ms),
+    }
+}
+
+fn wire_settings(settings: &QueueSettings) -> admin::QueueSettings {
+    admin::QueueSettings {
+        failures_max: Some(settings.failures_max),
+        backoff_first_ms: Some(settings.backoff_first_ms),
+        backoff_longest_ms: Some(settings.backoff_longest_ms),
+        crashes_max: Some(settings.crashes_max),
+        crash_backoff_first_ms: Some(settings.crash_backoff_first_ms),
+        crash_backoff_longest_ms: Some(settings.crash_backoff_longest_ms),
+    }
+}
+
+pub(super) fn kind(kind: admin::GroupKind) -> GroupKind {
+    match kind {
+        admin::GroupKind::Work => GroupKind::Work,
+        admin::GroupKind::Stream => GroupKind::Stream,
+    }
+}
+
+pub(super) fn start(start: admin::GroupStart) -> Start {
+    match start {
+        admin::GroupStart::Start => Start::Beginning,
+        admin::GroupStart::End => Start::End,
+        admin::GroupStart::Offset(offset) => Start::At(Offset(offset)),
+    }
+}
+
+pub(super) fn queue_list(queues: Vec<QueueSummary>, more: bool) -> admin::QueueList {
+    let summary = |queue: QueueSummary| admin::QueueSummary {
+        queue: queue.name,
+        first_offset: queue.first.0,
+        next_offset: queue.next.0,
+        groups: queue.groups,
+    };
+    admin::QueueList { queues: queues.into_iter().map(summary).collect(), more }
+}
+
+pub(super) fn queue_description(
+    queue: QueueDescription,
+    durability: String,
+) -> admin::QueueDescription {
+    admin::QueueDescription {
+        queue: queue.summary.name,
+        first_offset: queue.summary.first.0,
+        next_offset: queue.summary.next.0,
+        durability,
+        settings: wire_settings(&queue.settings),
+        groups: queue.groups.into_iter().map(group_description).collect(),
+    }
+}
+
+pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescription {
+    let counts = group.counts;
+    admin::GroupDescription {
+        queue: group.queue,
+        group: group.name,
+        kind: match group.kind {
+            GroupKind::Work => admin::GroupKind::Work,
+            GroupKind::Stream => admin::GroupKind::Stream,
+        },
+        committed_offset: counts.committed.0,
+        consumed_above: counts.consumed_above,
+        ready: counts.ready,
+        leased: counts.leased,
+        delayed: counts.delayed,
+        dead: counts.dead,
+        dead_jobs: group.dead.into_iter().map(dead_job).collect(),
+    }
+}
+
+fn dead_job((offset, job): (Offset, DeadJob)) -> admin::DeadJob {
+    admin::DeadJob {
+        offset: offset.0,
+        cause: match job.reason {
+            EndReason::Damaged => "damaged",
+            reason if reason.is_crash() => "crashes",
+            _ => "failures",
+        }
+        .to_owned(),
+        reason: job.message.into(),
+        attempts: job.attempts,
+        failures: job.failures,
+        crashes: job.crashes,
+        died_at_ms: job.died_wall_ms,
+    }
+}

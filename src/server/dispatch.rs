@@ -1,0 +1,334 @@
+//! From a frame to a broker call to a held reply: one method for each command.
+
+use joblog_protocol::frame::Header;
+use joblog_protocol::limits::{
+    FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN, WAITING_FETCHES_MAX,
+};
+use joblog_protocol::messages::admin;
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
+use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read};
+use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
+use joblog_protocol::messages::session::{Hello, HelloReply, VERSION};
+use joblog_protocol::{DecodeError, ErrorCode, Opcode};
+use smallvec::{SmallVec, smallvec};
+
+use super::connection::Connection;
+use super::convert;
+use super::reply::{Body, Reply};
+use crate::broker::{
+    FetchRequest, FetchTerms, FetchedJobs, Gated, Grants, HeldSet, Holder, JobBatch, SessionHandle,
+    Verdicts, Wait,
+};
+use crate::types::{EntryIndex, Grant, Offset, SessionId};
+
+/// What this server calls itself.
+const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
+
+/// Queues in one page of LIST_QUEUES.
+const LIST_QUEUES_MAX: usize = 1_000;
+
+/// What a command's method gives: a body with its gate, or why the request can't be read.
+type Answer = Result<(EntryIndex, Body), DecodeError>;
+
+impl Connection {
+    /// Acts on one request.
+    pub(super) fn act(&mut self, header: Header, body: &[u8]) {
+        let Header { opcode, correlation, .. } = header;
+        let Some(session) = self.session.clone() else { return self.act_first(header, body) };
+        let Some(known) = Opcode::from_code(opcode) else {
+            let text = format!("no command has opcode {opcode:#04x} in version {VERSION}");
+            return self.push_error(opcode, correlation, ErrorCode::UnknownOpcode, text);
+        };
+        if header.flags != 0 || header.status != 0 {
+            let text = "a request has flags 0 and status 0; other values are reserved".to_owned();
+            return self.push_error(opcode, correlation, ErrorCode::Unsupported, text);
+        }
+        let answer = match known {
+            Opcode::Fetch => match self.fetch(&session, correlation, body) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            known => self.answer(known, &session, body),
+        };
+        match answer {
+            Ok((gate, body)) => self.push(Reply { gate, opcode, correlation, body }),
+            Err(error) => self.push_error(opcode, correlation, error.code(), error.to_string()),
+        }
+    }
+
+    /// The first request must be HELLO.
+    fn act_first(&mut self, header: Header, body: &[u8]) {
+        let Header { opcode, correlation, .. } = header;
+        if opcode != Opcode::Hello as u8 || !Hello::has_magic(body) {
+            let text = "the first frame must be a HELLO that begins with \"JLOG\"".to_owned();
+            return self.push_error(opcode, correlation, ErrorCode::NotGreeted, text);
+        }
+        match self.hello(body) {
+            Ok((gate, body)) => self.push(Reply { gate, opcode, correlation, body }),
+            Err(error) => self.push_error(opcode, correlation, error.code(), error.to_string()),
+        }
+    }
+
+    fn hello(&mut self, body: &[u8]) -> Answer {
+        let hello = Hello::decode(body)?;
+        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+            let text = format!(
+                "versions {} to {} are asked for; this server speaks {VERSION}",
+                hello.version_min, hello.version_max
+            );
+            return Ok((EntryIndex(0), Body::Error(ErrorCode::UnsupportedVersion, text)));
+        }
+        check_range("session", u64::from(hello.session != [0; 16]), 1, 1, "not all zero")?;
+        let silence_ms = match u64::from(hello.silence_ms) {
+            0 => None,
+            ms => {
+                let (min, max) = (SILENCE_MS_MIN as u64, SILENCE_MS_MAX as u64);
+                check_range("silence_ms", ms, min, max, "0, or 500 ms to 1 h")?;
+                Some(ms)
+            }
+        };
+        let held: Vec<Grant> = hello.held.iter().filter_map(convert::grant).collect();
+        let session = SessionId(hello.session);
+        let gated = self.broker.hello(session, silence_ms, &held, &self.mailbox);
+        let handle = gated.result.as_ref().ok().map(|greeted| greeted.handle.clone());
+        self.session = handle;
+        self.closing = self.session.is_none();
+        let job_bytes_max = self.options.job_bytes_max as u32;
+        Ok(answer(gated, |greeted| {
+            let mut out = bytes::BytesMut::new();
+            let reply = HelloReply {
+                version: VERSION,
+                resumed: greeted.resumed,
+                silence_ms: u32::try_from(greeted.silence_ms).unwrap_or(u32::MAX),
+                leases_kept: greeted.leases_kept as u32,
+                leases_released: greeted.leases_released as u32,
+                job_bytes_max,
+                agent: AGENT,
+            };
+            reply.encode(&mut out);
+            Body::Bytes(out)
+        }))
+    }
+
+    fn answer(&mut self, opcode: Opcode, session: &SessionHandle, body: &[u8]) -> Answer {
+        match opcode {
+            Opcode::Hello => {
+                let text = "this connection has been greeted already".to_owned();
+                Ok((EntryIndex(0), Body::Error(ErrorCode::BadRequest, text)))
+            }
+            Opcode::Goodbye => self.goodbye(session),
+            Opcode::Ping => Ok((EntryIndex(0), Body::Bytes(body.into()))),
+            Opcode::Enqueue => self.enqueue(body),
+            Opcode::Fetch => unreachable!("FETCH has two replies and is acted on by its own"),
+            Opcode::Commit => self.commit(body),
+            Opcode::Release => {
+                let Release { jobs, delay_ms } = Release::decode(body)?;
+                Ok(answer(self.broker.release(&convert::held_set(&jobs), delay_ms), statuses))
+            }
+            Opcode::Fail => {
+                let fail = Fail::decode(body)?;
+                let set = convert::held_set(&fail.jobs);
+                let gated = self.broker.fail(&set, convert::retry(&fail), fail.reason);
+                let outcomes = |results: SmallVec<[_; 2]>| {
+                    Body::Failed(results.iter().map(convert::fail_outcome).collect())
+                };
+                Ok(answer(gated, outcomes))
+            }
+            Opcode::Extend => {
+                let Extend { jobs, lease_ms } = Extend::decode(body)?;
+                Ok(answer(self.broker.extend(&convert::held_set(&jobs), lease_ms), statuses))
+            }
+            Opcode::Read => {
+                let Read { queue, from, jobs_max, bytes_max } = Read::decode(body)?;
+                let jobs_max = (jobs_max as usize).min(FETCH_JOBS_MAX);
+                let bytes_max = u64::from(bytes_max).min(FETCH_BYTES_MAX as u64);
+                Ok(answer(self.broker.read(queue, Offset(from), jobs_max, bytes_max), Body::Read))
+            }
+            opcode => self.administer(opcode, body),
+        }
+    }
+
+    fn administer(&mut self, opcode: Opcode, body: &[u8]) -> Answer {
+        let broker = &self.broker;
+        Ok(match opcode {
+            Opcode::CreateQueue => {
+                let admin::CreateQueue { queue, settings } = admin::decode(body)?;
+                admin::check_name(&queue)?;
+                answer(broker.create_queue(&queue, convert::settings(&settings)), |()| Body::Empty)
+            }
+            Opcode::DeleteQueue => {
+                let admin::QueueName { queue } = admin::decode(body)?;
+                answer(broker.delete_queue(&queue), |()| Body::Empty)
+            }
+            Opcode::ListQueues => {
+                let admin::ListQueues { after, limit } = admin::decode(body)?;
+                let limit = (limit as usize).clamp(1, LIST_QUEUES_MAX);
+                answer(broker.list_queues(&after, limit), |(queues, more)| {
+                    Body::json(&convert::queue_list(queues, more))
+                })
+            }
+            Opcode::DescribeQueue | Opcode::ListGroups => {
+                let admin::QueueName { queue } = admin::decode(body)?;
+                let durability = broker.durability().to_string();
+                answer(broker.describe_queue(&queue), |description| {
+                    let description = convert::queue_description(description, durability);
+                    match opcode {
+                        Opcode::ListGroups => Body::json(&description.groups),
+                        _ => Body::json(&description),
+                    }
+                })
+            }
+            Opcode::CreateGroup => {
+                let admin::CreateGroup { queue, group, kind, start } = admin::decode(body)?;
+                admin::check_name(&group)?;
+                let (kind, start) = (convert::kind(kind), convert::start(start));
+                answer(broker.create_group(&queue, &group, kind, start), |()| Body::Empty)
+            }
+            Opcode::DeleteGroup => {
+                let admin::GroupName { queue, group } = admin::decode(body)?;
+                answer(broker.delete_group(&queue, &group), |()| Body::Empty)
+            }
+            _ => {
+                let admin::GroupName { queue, group } = admin::decode(body)?;
+                answer(broker.describe_group(&queue, &group), |description| {
+                    Body::json(&convert::group_description(description))
+                })
+            }
+        })
+    }
+
+    fn goodbye(&mut self, session: &SessionHandle) -> Answer {
+        let answer = answer(self.broker.goodbye(session), |()| Body::Empty);
+        self.closing = true;
+        Ok(answer)
+    }
+
+    fn enqueue(&mut self, body: &[u8]) -> Answer {
+        let Enqueue { queue, create, batch } = Enqueue::decode(body)?;
+        if let Err(error) = batch.check(self.options.job_bytes_max) {
+            return Ok((EntryIndex(0), Body::Error(error.code(), error.to_string())));
+        }
+        let count = batch.count;
+        let jobs = JobBatch { count, table: batch.table, bodies: batch.bodies };
+        Ok(answer(self.broker.enqueue(queue, create, jobs), |enqueued| {
+            Body::Enqueued(EnqueueReply {
+                first_offset: enqueued.first.0,
+                count,
+                created: enqueued.created,
+            })
+        }))
+    }
+
+    fn commit(&mut self, body: &[u8]) -> Answer {
+        Ok(match Commit::decode(body)? {
+            Commit::Jobs(sets) => {
+                let sets: SmallVec<[HeldSet<'_>; 1]> = sets.iter().map(convert::held_set).collect();
+                answer(self.broker.commit(&sets), statuses)
+            }
+            Commit::Through { queue, group, offset } => {
+                let group = convert::group(group);
+                let gated = self.broker.commit_through(queue, group, Offset(offset));
+                answer(gated, |verdict| statuses(smallvec![verdict]))
+            }
+        })
+    }
+
+    /// FETCH: its commits are answered at once, its jobs when there are some.
+    fn fetch(
+        &mut self,
+        session: &SessionHandle,
+        correlation: u64,
+        body: &[u8],
+    ) -> Result<(), DecodeError> {
+        let fetch = Fetch::decode(body)?;
+        let opcode = Opcode::Fetch as u8;
+        if fetch.wait_ms > 0 && self.waiting.len() >= WAITING_FETCHES_MAX {
+            let text = format!("{WAITING_FETCHES_MAX} FETCHes wait on this connection already");
+            self.push_error(opcode, correlation, ErrorCode::TooMany, text);
+            return Ok(());
+        }
+        let commits: SmallVec<[HeldSet<'_>; 1]> =
+            fetch.commits.iter().map(convert::held_set).collect();
+        let wait = Wait { wait_ms: fetch.wait_ms.into(), mailbox: &self.mailbox };
+        let request = FetchRequest {
+            queues: &fetch.queues,
+            group: convert::group(fetch.group),
+            terms: self.terms(&fetch, session),
+            wait: (fetch.wait_ms > 0).then_some(wait),
+            commits: &commits,
+        };
+        let Gated { result, gate } = self.broker.fetch(session, &request);
+        let fetched = match result {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                let body = Body::Error(convert::error_code(&error), error.to_string());
+                self.push(Reply { gate, opcode, correlation, body });
+                return Ok(());
+            }
+        };
+        if !commits.is_empty() {
+            let statuses = fetched.commits.iter().map(convert::status).collect();
+            let body = Body::Statuses { statuses, more: true };
+            self.push(Reply { gate, opcode, correlation, body });
+        }
+        match fetched.jobs {
+            FetchedJobs::Now(grants) => self.push_jobs(gate, correlation, grants),
+            FetchedJobs::Waiting(waiter) => drop(self.waiting.insert(waiter, correlation)),
+        }
+        Ok(())
+    }
+
+    fn terms(&self, fetch: &Fetch<'_>, session: &SessionHandle) -> FetchTerms {
+        let (holder, lease_ms) = match fetch.lease {
+            LeaseKind::Session { run_ms_max } => (
+                Holder::Session(session.session),
+                run_ms_max.unwrap_or(self.options.run_ms_max),
+            ),
+            LeaseKind::Timed { lease_ms } => (Holder::Timed, lease_ms),
+        };
+        FetchTerms {
+            jobs_max: (fetch.jobs_max as usize).min(FETCH_JOBS_MAX),
+            bytes_max: u64::from(fetch.bytes_max).min(FETCH_BYTES_MAX as u64),
+            holder,
+            lease_ms,
+        }
+    }
+
+    /// Answers a FETCH with its jobs.
+    pub(super) fn push_jobs(&mut self, gate: EntryIndex, correlation: u64, grants: Grants) {
+        let opcode = Opcode::Fetch as u8;
+        self.push(Reply { gate, opcode, correlation, body: Body::Jobs(grants) });
+    }
+
+    /// Answers a FETCH whose wait is over.
+    pub(super) fn push_no_jobs(&mut self, correlation: u64) {
+        let grants = Grants { lease_ms: 0, jobs: SmallVec::new() };
+        self.push_jobs(EntryIndex(0), correlation, grants);
+    }
+}
+
+/// The body of a broker's answer.
+fn answer<T>(gated: Gated<T>, body: impl FnOnce(T) -> Body) -> (EntryIndex, Body) {
+    let body = match gated.result {
+        Ok(value) => body(value),
+        Err(error) => Body::Error(convert::error_code(&error), error.to_string()),
+    };
+    (gated.gate, body)
+}
+
+fn statuses(verdicts: Verdicts) -> Body {
+    Body::Statuses { statuses: verdicts.iter().map(convert::status).collect(), more: false }
+}
+
+fn check_range(
+    field: &'static str,
+    value: u64,
+    min: u64,
+    max: u64,
+    allowed: &'static str,
+) -> Result<(), DecodeError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(DecodeError::Range { field, value, allowed })
+}

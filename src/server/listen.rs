@@ -1,0 +1,224 @@
+//! Accepting connections, the I/O threads that serve them, and the way down.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::net::TcpStream as StdStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use joblog_protocol::ErrorCode;
+use joblog_protocol::frame::put_error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ServerOptions;
+use super::connection::Connection;
+use crate::broker::{Broker, Shard};
+
+/// A connection that has not sent its HELLO by then is closed.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+
+/// How long connections may take to end when the server stops.
+const DRAIN_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause after a failed accept: mostly the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepted connections on their way to an I/O thread.
+const HANDED_OVER_MAX: usize = 1_024;
+
+/// Why the server could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("the server could not {what}: {source}")]
+pub struct ServeError {
+    what: &'static str,
+    source: io::Error,
+}
+
+impl ServeError {
+    fn during(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { what, source }
+    }
+}
+
+/// Serves until `shutdown` is done, and returns when the connections have ended: the caller binds,
+/// and decides when to stop.
+///
+/// The calling thread accepts and is the first I/O thread; the broker's other shards get one each.
+///
+/// # Errors
+/// [`ServeError`] if the system gives no thread or runtime, or refuses the listener.
+pub fn serve(
+    listener: StdListener,
+    broker: &Arc<Broker>,
+    options: &ServerOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let stop = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let lane = |shard: &Arc<Shard>| Lane {
+        broker: Arc::clone(broker),
+        shard: Arc::clone(shard),
+        options: options.clone(),
+        tracker: tracker.clone(),
+    };
+    let (first, others) = broker.shards().split_first().expect("a broker has a shard");
+    let mut others =
+        others.iter().map(|shard| lane(shard).start(&stop)).collect::<Result<Vec<_>, _>>()?;
+    let first = lane(first);
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
+        let accepted = first.accept(listener, &mut others, shutdown).await;
+        tracker.close();
+        broker.stop();
+        if timeout(DRAIN_WAIT, tracker.wait()).await.is_err() {
+            tracing::warn!(connections = tracker.len(), "cut off: they did not end in time");
+        }
+        accepted
+    });
+    stop.cancel();
+    for other in others {
+        if other.thread.join().is_err() {
+            tracing::error!("an I/O thread has panicked");
+        }
+    }
+    served
+}
+
+fn runtime() -> Result<Runtime, ServeError> {
+    let built = Builder::new_current_thread().enable_io().enable_time().build();
+    built.map_err(ServeError::during("start a runtime"))
+}
+
+/// What an I/O thread works with.
+struct Lane {
+    broker: Arc<Broker>,
+    shard: Arc<Shard>,
+    options: ServerOptions,
+    tracker: TaskTracker,
+}
+
+/// An I/O thread other than the first.
+struct OtherLane {
+    connections: mpsc::Sender<StdStream>,
+    thread: JoinHandle<()>,
+}
+
+impl Lane {
+    fn start(self, stop: &CancellationToken) -> Result<OtherLane, ServeError> {
+        let (connections, mut accepted) = mpsc::channel(HANDED_OVER_MAX);
+        let runtime = runtime()?;
+        let stop = stop.clone();
+        let run = move || {
+            runtime.block_on(async {
+                self.spawn_notifier();
+                let serve = async {
+                    while let Some(stream) = accepted.recv().await {
+                        self.adopt(stream);
+                    }
+                };
+                stop.run_until_cancelled(serve).await;
+            });
+        };
+        let spawned = thread::Builder::new().name("joblog-io".into()).spawn(run);
+        let thread = spawned.map_err(ServeError::during("start an I/O thread"))?;
+        Ok(OtherLane { connections, thread })
+    }
+
+    /// Accepts, and deals connections out in turn.
+    async fn accept(
+        &self,
+        listener: StdListener,
+        others: &mut [OtherLane],
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        self.spawn_notifier();
+        listener.set_nonblocking(true).map_err(ServeError::during("use the listener"))?;
+        let listener =
+            TcpListener::from_std(listener).map_err(ServeError::during("use the listener"))?;
+        let accept = async {
+            let mut turn = 0;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) if self.tracker.len() >= self.options.connections_max => {
+                        self.refuse(stream);
+                    }
+                    Ok((stream, _)) => {
+                        self.deal(stream, others, turn).await;
+                        turn = (turn + 1) % (others.len() + 1);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            () = shutdown => {}
+        }
+        Ok(())
+    }
+
+    async fn deal(&self, stream: TcpStream, others: &[OtherLane], turn: usize) {
+        let Some(other) = turn.checked_sub(1).and_then(|nth| others.get(nth)) else {
+            return self.spawn(stream);
+        };
+        if let Ok(stream) = stream.into_std() {
+            // An I/O thread ends only after accepting has ended.
+            drop(other.connections.send(stream).await);
+        }
+    }
+
+    fn adopt(&self, stream: StdStream) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.spawn(stream),
+            Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
+        }
+    }
+
+    fn refuse(&self, stream: TcpStream) {
+        let max = self.options.connections_max;
+        let text = format!("{max} connections are open, and no more are allowed; try again later");
+        let mut out = BytesMut::new();
+        put_error(&mut out, 0, 0, ErrorCode::TooMany, &text);
+        // A socket that can't take one small frame at once has a client that won't read it either.
+        drop(stream.try_write(&out));
+    }
+
+    fn spawn(&self, stream: TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "small frames may be delayed");
+        }
+        let (broker, shard) = (Arc::clone(&self.broker), Arc::clone(&self.shard));
+        let connection = Connection::new(stream, broker, shard, self.options.clone());
+        self.tracker.spawn(run(connection));
+    }
+
+    fn spawn_notifier(&self) {
+        let (broker, shard) = (Arc::clone(&self.broker), Arc::clone(&self.shard));
+        tokio::spawn(poll_fn(move |cx| shard.poll_wake(cx, || broker.released())));
+    }
+}
+
+async fn run(mut connection: Connection) {
+    let greeted = timeout(HELLO_WAIT, poll_fn(|cx| connection.poll_serve(cx, true))).await;
+    let served = match greeted {
+        Err(_) => Ok(()),
+        Ok(Ok(())) if connection.is_greeted() => {
+            poll_fn(|cx| connection.poll_serve(cx, false)).await
+        }
+        Ok(ended) => ended,
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection has ended");
+    }
+}

@@ -1,0 +1,183 @@
+//! Replies that wait until what they tell of is released, and how they become bytes.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use joblog_protocol::frame::{put_error, put_reply};
+use joblog_protocol::messages::admin::encode as encode_json;
+use joblog_protocol::messages::enqueue::EnqueueReply;
+use joblog_protocol::messages::fetch::{Delivery, FetchReply, ReadReply};
+use joblog_protocol::messages::handles::Statuses;
+use joblog_protocol::messages::lease::{FailReply, encode_fail_reply, encode_statuses};
+use joblog_protocol::{ErrorCode, Opcode};
+
+use super::convert;
+use crate::broker::{Broker, GrantedJob, Grants, JobLocation, LogError, ReadJobs, Release};
+use crate::types::EntryIndex;
+
+/// Bytes of replies that wait for the socket; more replies are made when some have left.
+pub(super) const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// A reply that is to leave when its gate is released.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) gate: EntryIndex,
+    pub(super) opcode: u8,
+    pub(super) correlation: u64,
+    pub(super) body: Body,
+}
+
+/// What it says.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// An error, with a text for people.
+    Error(ErrorCode, String),
+    /// Nothing but that it was done.
+    Empty,
+    /// Bytes made at once: a JSON body, a HELLO's, a PING's.
+    Bytes(BytesMut),
+    Enqueued(EnqueueReply),
+    /// Statuses of jobs; `more` if another reply to the same request follows.
+    Statuses { statuses: Statuses, more: bool },
+    Failed(FailReply),
+    Jobs(Grants),
+    Read(ReadJobs),
+}
+
+impl Body {
+    /// A JSON body.
+    pub(super) fn json(value: &impl serde::Serialize) -> Self {
+        let mut bytes = BytesMut::new();
+        encode_json(&mut bytes, value);
+        Self::Bytes(bytes)
+    }
+}
+
+/// The replies of one connection that have not left yet, in the order of their gates.
+#[derive(Debug, Default)]
+pub(super) struct HeldReplies {
+    replies: VecDeque<Reply>,
+}
+
+impl HeldReplies {
+    pub(super) fn push(&mut self, reply: Reply) {
+        // Gates come in order but for replies without one and a grant that another thread made:
+        // a later gate in front only lets a reply leave later than it could.
+        self.replies.push_back(reply);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// Writes what may leave, while `out` is below its bound. Gives the gate that the next one
+    /// waits for, if that is what holds it.
+    pub(super) fn release(&mut self, broker: &Broker, out: &mut BytesMut) -> Option<EntryIndex> {
+        while let Some(reply) = self.replies.front()
+            && out.len() < OUTPUT_BYTES_MAX
+        {
+            match broker.release_of(reply.gate) {
+                Release::Released => encode(out, reply),
+                Release::Held => return Some(reply.gate),
+                Release::Lost => put_lost(out, reply),
+            }
+            self.replies.pop_front();
+        }
+        None
+    }
+
+    /// Takes out the grants, when the client is gone.
+    pub(super) fn take_grants(&mut self) -> Vec<Grants> {
+        let is_grant = |reply: &mut Reply| matches!(reply.body, Body::Jobs(_));
+        let taken = self.replies.extract_if(.., is_grant);
+        let grants = taken.filter_map(|reply| match reply.body {
+            Body::Jobs(grants) => Some(grants),
+            _ => None,
+        });
+        grants.collect()
+    }
+}
+
+fn put_lost(out: &mut BytesMut, reply: &Reply) {
+    let text = "the log failed while this was being written: whether it survives is not known; \
+                when the server is back, look, or ask again";
+    put_error(out, reply.opcode, reply.correlation, ErrorCode::OutcomeUnknown, text);
+}
+
+fn encode(out: &mut BytesMut, reply: &Reply) {
+    let Reply { opcode, correlation, ref body, .. } = *reply;
+    let Some(opcode) = Opcode::from_code(opcode) else {
+        if let Body::Error(code, text) = body {
+            put_error(out, opcode, correlation, *code, text);
+        }
+        return;
+    };
+    let start = out.len();
+    let encoded = match body {
+        Body::Error(code, text) => Ok(put_error(out, opcode as u8, correlation, *code, text)),
+        body => {
+            let more = matches!(body, Body::Statuses { more: true, .. });
+            let mut encoded = Ok(());
+            put_reply(out, opcode, correlation, more, |out| encoded = encode_body(out, body));
+            encoded
+        }
+    };
+    if let Err(error) = encoded {
+        tracing::error!(%error, "a job could not be read");
+        out.truncate(start);
+        put_error(out, opcode as u8, correlation, ErrorCode::Damaged, &error.to_string());
+    }
+}
+
+fn encode_body(out: &mut BytesMut, body: &Body) -> Result<(), LogError> {
+    match body {
+        Body::Error(..) | Body::Empty => {}
+        Body::Bytes(bytes) => out.extend_from_slice(bytes),
+        Body::Enqueued(reply) => reply.encode(out),
+        Body::Statuses { statuses, .. } => encode_statuses(out, statuses),
+        Body::Failed(outcomes) => encode_fail_reply(out, outcomes),
+        Body::Jobs(grants) => {
+            FetchReply::encode_head(out, grants.lease_ms, grants.jobs.len() as u32);
+            for job in &grants.jobs {
+                encode_granted(out, job)?;
+            }
+        }
+        Body::Read(read) => {
+            ReadReply::encode_head(out, read.next.0, read.end.0, read.jobs.len() as u32);
+            for (offset, location) in &read.jobs {
+                encode_job(out, location, |delivery| Delivery { offset: offset.0, ..delivery })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn encode_granted(out: &mut BytesMut, job: &GrantedJob) -> Result<(), LogError> {
+    encode_job(out, &job.location, |delivery| Delivery {
+        queue_ordinal: job.queue_ordinal,
+        offset: job.offset.0,
+        token: Some(convert::token(job.grant)),
+        attempt: job.attempt,
+        ..delivery
+    })
+}
+
+fn encode_job<'a>(
+    out: &mut BytesMut,
+    location: &'a JobLocation,
+    complete: impl FnOnce(Delivery<'a>) -> Delivery<'a>,
+) -> Result<(), LogError> {
+    let job = location.read()?;
+    let delivery = Delivery {
+        queue_ordinal: 0,
+        offset: 0,
+        token: None,
+        attempt: 0,
+        enqueued_at_ms: job.stamp.wall_ms,
+        flags: job.flags,
+        crc32: job.crc,
+        body: job.body,
+    };
+    complete(delivery).encode(out);
+    Ok(())
+}
