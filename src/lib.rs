@@ -2,4 +2,5 @@
 //!
 //! `docs/ARCHITECTURE.md` says which file to open for what.
 
+pub mod log;
 pub mod types;
