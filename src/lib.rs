@@ -1,6 +1,20 @@
 //! Joblog, a durable job queue: a fetched job counts as consumed only after an explicit commit.
 //!
-//! `docs/ARCHITECTURE.md` says which file to open for what.
+//! `docs/ARCHITECTURE.md` says which file to open for what. A program that uses Joblog needs
+//! [`client`] alone.
 
+#[cfg(feature = "server")]
+pub mod broker;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "server")]
+pub mod clock;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod log;
+#[cfg(feature = "server")]
 pub mod queue;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod types;

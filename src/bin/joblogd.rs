@@ -67,7 +67,10 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(args.log)
+        .with_writer(std::io::stderr)
+        .init();
     match args.resolve().and_then(|config| run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -84,7 +87,9 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("could not listen on {}: {error}", config.listen))?;
     let address = listener.local_addr()?;
 
-    let log_options = LogOptions { segment_bytes: config.segment_bytes };
+    let log_options = LogOptions {
+        segment_bytes: config.segment_bytes,
+    };
     let options = BrokerOptions {
         durability: config.durability,
         silence_ms: config.session_silence_ms,
@@ -118,7 +123,10 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
 
 /// Done when SIGTERM or SIGINT has come.
 async fn until_signal() {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         tracing::error!("signals can't be caught: end the server with SIGKILL; it loses nothing");
         return std::future::pending().await;

@@ -1,0 +1,161 @@
+//! The few things that the log asks of a file system, as traits that a test can implement.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+/// A file system as the log sees it.
+pub trait Files: Send + Sync + fmt::Debug {
+    /// Creates the directory and those above it, durably, unless it is there.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock on `path`, creating the file. Held until the file is dropped.
+    /// `WouldBlock` if another holds it.
+    fn lock(&self, path: &Path) -> io::Result<File>;
+    /// The names in the directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Opens a file for reading.
+    fn open(&self, path: &Path) -> io::Result<File>;
+    /// Creates a file with `bytes` of allocated zeros and syncs it. The directory is not synced.
+    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>>;
+    /// Opens a file that `create` has made, for writing.
+    fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>>;
+    /// Removes a file. The directory is not synced.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in the directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Sixteen random bytes.
+    fn random_id(&self) -> io::Result<[u8; 16]>;
+    /// Milliseconds since the Unix epoch, to say when a file was made.
+    fn wall_ms(&self) -> u64;
+}
+
+/// A file that is written at given positions and synced.
+pub trait DataFile: Send + Sync + fmt::Debug {
+    /// Writes all of `bytes` at `position`.
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+    /// Makes all that was written durable. After an error nothing is known; never retry.
+    fn sync_data(&self) -> io::Result<()>;
+    /// The file to map for reading.
+    fn file(&self) -> &File;
+}
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemFiles;
+
+impl Files for SystemFiles {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        self.create_dir(parent)?;
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        self.sync_dir(parent)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for item in fs::read_dir(dir)? {
+            names.extend(item?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        // Allocated but not filled with zeros: filling doubled what is written and did not make
+        // the syncs that follow faster where it was measured.
+        match fallocate(&file, FallocateFlags::empty(), 0, u64::from(bytes)) {
+            Err(Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes)?,
+            other => other?,
+        }
+        file.sync_all()?;
+        Ok(Box::new(file))
+    }
+
+    fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
+        Ok(Box::new(
+            OpenOptions::new().read(true).write(true).open(path)?,
+        ))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn random_id(&self) -> io::Result<[u8; 16]> {
+        let mut id = [0; 16];
+        File::open("/dev/urandom")?.read_exact(&mut id)?;
+        Ok(id)
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let now = clock_gettime(ClockId::Realtime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+    }
+}
+
+impl DataFile for File {
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+
+    fn file(&self) -> &File {
+        self
+    }
+}
+
+/// For file systems that can't allocate: takes the room by writing it.
+fn fill_with_zeros(file: &File, bytes: u32) -> io::Result<()> {
+    const STEP: u32 = 1 << 20;
+    let zeros = vec![0; STEP as usize];
+    let mut position = 0;
+    while position < bytes {
+        let step = zeros
+            .get(..STEP.min(bytes - position) as usize)
+            .unwrap_or(&zeros);
+        FileExt::write_all_at(file, step, u64::from(position))?;
+        position += STEP.min(bytes - position);
+    }
+    Ok(())
+}

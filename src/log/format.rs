@@ -1,0 +1,277 @@
+//! The on-disk layout of the log, and nothing else. `docs/log-format.md` says the same in tables.
+//!
+//! ```text
+//! segment file <id, 20 digits>.segment, preallocated, little-endian throughout
+//! +----------------------+---------+-----+---------+-----+--------------------------------+
+//! | header, 4096 bytes   | frame   | pad | frame   | pad | ... zeros up to the file's end |
+//! +----------------------+---------+-----+---------+-----+--------------------------------+
+//! 0                      4096      each frame begins at a multiple of 8
+//!
+//! frame = frame header (24) + entry            mark = frame header alone, entry length 0
+//! entry = entry header (88) + table (12 x jobs) + facts + bodies
+//!
+//! +-------+-----+--------+------------+---------+--------------+-------+-------+--------+
+//! | magic | crc | length | bodies crc | durable | entry header | table | facts | bodies |
+//! +-------+-----+--------+------------+---------+--------------+-------+-------+--------+
+//!               |<---------- what crc covers ----------------------------->|<- bodies crc
+//! ```
+//!
+//! The frame is local to its file; the entry is portable. The frame's crc starts from a seed made
+//! of log id, segment id and position, so neither leftover bytes nor a payload that contains
+//! log bytes can pass as a frame. It leaves the bodies out so that replay need not read them; the
+//! bodies have a sum of their own, which the log makes itself and reads only to tell whether an
+//! entry that may never have been synced is whole. It can't use the sums in the job table for
+//! that: a producer makes them, and one that gets them wrong must not cost others their jobs.
+//! Zero is never valid: both magics, every index and every term differ from it.
+
+/// One field of a header: what `docs/log-format.md` shows as a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The name in the tables.
+    pub name: &'static str,
+    /// Bytes from the start of its header.
+    pub offset: usize,
+    /// Bytes it takes.
+    pub size: usize,
+}
+
+impl Field {
+    const fn first(name: &'static str, size: usize) -> Self {
+        Self {
+            name,
+            offset: 0,
+            size,
+        }
+    }
+
+    const fn after(previous: Self, name: &'static str, size: usize) -> Self {
+        Self {
+            name,
+            offset: previous.end(),
+            size,
+        }
+    }
+
+    /// Where the next field begins.
+    pub const fn end(self) -> usize {
+        self.offset + self.size
+    }
+
+    /// The field's bytes. Missing bytes read as zeros, which no check accepts.
+    #[inline]
+    fn bytes<const N: usize>(self, header: &[u8]) -> [u8; N] {
+        header
+            .get(self.offset..)
+            .and_then(|rest| rest.first_chunk())
+            .copied()
+            .unwrap_or([0; N])
+    }
+
+    /// The field as one byte.
+    #[inline]
+    pub fn u8(self, header: &[u8]) -> u8 {
+        u8::from_le_bytes(self.bytes(header))
+    }
+
+    /// The field as a 16-bit number.
+    #[inline]
+    pub fn u16(self, header: &[u8]) -> u16 {
+        u16::from_le_bytes(self.bytes(header))
+    }
+
+    /// The field as a 32-bit number.
+    #[inline]
+    pub fn u32(self, header: &[u8]) -> u32 {
+        u32::from_le_bytes(self.bytes(header))
+    }
+
+    /// The field as a 64-bit number.
+    #[inline]
+    pub fn u64(self, header: &[u8]) -> u64 {
+        u64::from_le_bytes(self.bytes(header))
+    }
+
+    /// The field as 16 plain bytes.
+    #[inline]
+    pub fn id(self, header: &[u8]) -> [u8; 16] {
+        self.bytes(header)
+    }
+
+    /// Puts `value`, already little-endian, into its place in `header`.
+    #[inline]
+    pub fn put<const N: usize>(self, header: &mut [u8], value: [u8; N]) {
+        debug_assert_eq!(N, self.size, "{} has {} bytes", self.name, self.size);
+        let slot = header
+            .get_mut(self.offset..)
+            .and_then(|rest| rest.first_chunk_mut());
+        debug_assert!(slot.is_some(), "{} lies within its header", self.name);
+        if let Some(slot) = slot {
+            *slot = value;
+        }
+    }
+}
+
+macro_rules! layout {
+    ($(#[$doc:meta])* $table:ident: $first:ident $name:literal $size:literal,
+     $($rest:ident $rest_name:literal $rest_size:literal,)*) => {
+        #[doc = $name]
+        pub const $first: Field = Field::first($name, $size);
+        layout!(@after $first; $($rest $rest_name $rest_size,)*);
+        $(#[$doc])*
+        pub const $table: &[Field] = &[$first, $($rest),*];
+    };
+    (@after $previous:ident;) => {};
+    (@after $previous:ident; $field:ident $name:literal $size:literal, $($rest:tt)*) => {
+        #[doc = $name]
+        pub const $field: Field = Field::after($previous, $name, $size);
+        layout!(@after $field; $($rest)*);
+    };
+}
+
+/// The version that this code writes and reads.
+///
+/// How to change this format:
+/// 1. Keep the places of the segment header's magic, version and crc, and what that crc covers:
+///    by them a later version is recognised and refused by name instead of called damage.
+/// 2. Change the tables in this file and in `docs/log-format.md` together; a test compares them.
+/// 3. Raise this number, and say in `docs/log-format.md` what the old version had instead.
+/// 4. Put a segment of the old version into `tests/fixtures/` with a test that opens it: a server
+///    reads every version that a release has written, and writes only the newest.
+/// 5. Never give a new meaning to a reserved field without a new number: old code refuses
+///    values other than zero there.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The first bytes of a segment.
+pub const SEGMENT_MAGIC: [u8; 8] = *b"JOBLOGSG";
+/// The first bytes of a frame around an entry.
+pub const ENTRY_MAGIC: [u8; 4] = *b"JENT";
+/// The first bytes of a frame without an entry, which only carries the durable index.
+pub const MARK_MAGIC: [u8; 4] = *b"JMRK";
+
+layout! {
+    /// The segment header: once per file, zeros behind it up to `SEGMENT_HEADER_BYTES`.
+    SEGMENT_FIELDS:
+    SEGMENT_FIELD_MAGIC "magic" 8,
+    SEGMENT_FIELD_VERSION "version" 4,
+    SEGMENT_FIELD_CRC "crc" 4,
+    SEGMENT_FIELD_ID "segment id" 8,
+    SEGMENT_FIELD_LOG_ID "log id" 16,
+    SEGMENT_FIELD_TERM "term" 8,
+    SEGMENT_FIELD_FIRST_INDEX "first index" 8,
+    SEGMENT_FIELD_PREVIOUS "previous id" 8,
+    SEGMENT_FIELD_PREVIOUS_END "previous end" 8,
+    SEGMENT_FIELD_DURABLE "durable index" 8,
+    SEGMENT_FIELD_WALL_MS "wall ms" 8,
+    SEGMENT_FIELD_SIZE "file size" 4,
+    SEGMENT_FIELD_RESERVED "reserved" 4,
+}
+
+layout! {
+    /// The frame header: in front of every entry, and alone as a mark.
+    FRAME_FIELDS:
+    FRAME_FIELD_MAGIC "magic" 4,
+    FRAME_FIELD_CRC "crc" 4,
+    FRAME_FIELD_LENGTH "length" 4,
+    FRAME_FIELD_BODIES_CRC "bodies crc" 4,
+    FRAME_FIELD_DURABLE "durable index" 8,
+}
+
+layout! {
+    /// The entry header.
+    ENTRY_FIELDS:
+    ENTRY_FIELD_TERM "term" 8,
+    ENTRY_FIELD_INDEX "index" 8,
+    ENTRY_FIELD_KIND "kind" 1,
+    ENTRY_FIELD_FLAGS "flags" 1,
+    ENTRY_FIELD_RESERVED "reserved 1" 2,
+    ENTRY_FIELD_QUEUE "queue id" 4,
+    ENTRY_FIELD_BASE_OFFSET "base offset" 8,
+    ENTRY_FIELD_COUNT "job count" 4,
+    ENTRY_FIELD_FACTS "facts length" 4,
+    ENTRY_FIELD_WALL_MS "wall ms" 8,
+    ENTRY_FIELD_LOG_MS "log ms" 8,
+    ENTRY_FIELD_PRODUCER "producer id" 16,
+    ENTRY_FIELD_SEQUENCE "producer sequence" 8,
+    ENTRY_FIELD_BODIES "bodies length" 4,
+    ENTRY_FIELD_RESERVED_2 "reserved 2" 4,
+}
+
+layout! {
+    /// One row of the job table.
+    JOB_FIELDS:
+    JOB_FIELD_END "end" 4,
+    JOB_FIELD_FLAGS "flags" 4,
+    JOB_FIELD_CRC "crc" 4,
+}
+
+/// Bytes before the first frame of a segment: one page, so that the header is written alone.
+pub const SEGMENT_HEADER_BYTES: usize = 4096;
+/// Bytes of the frame header, and of a mark.
+pub const FRAME_HEADER_BYTES: usize = FRAME_FIELD_DURABLE.end();
+/// Bytes of the entry header.
+pub const ENTRY_HEADER_BYTES: usize = ENTRY_FIELD_RESERVED_2.end();
+/// Bytes of one row of the job table.
+pub const JOB_ROW_BYTES: usize = JOB_FIELD_CRC.end();
+/// Frames begin at multiples of this.
+pub const FRAME_ALIGNMENT: usize = 8;
+/// Where the part of a frame that its crc covers begins: behind magic and crc.
+pub const FRAME_COVERED_FROM: usize = FRAME_FIELD_CRC.end();
+
+/// An entry with jobs, facts or both.
+pub const KIND_ORDINARY: u8 = 1;
+/// Reserved for replication: an entry that only fills its index.
+pub const KIND_BLANK: u8 = 2;
+/// Reserved for replication: who takes part.
+pub const KIND_MEMBERSHIP: u8 = 3;
+
+const _: () = assert!(SEGMENT_FIELD_RESERVED.end() == 96);
+const _: () = assert!(SEGMENT_FIELD_RESERVED.end() <= SEGMENT_HEADER_BYTES);
+const _: () = assert!(FRAME_HEADER_BYTES == 24);
+const _: () = assert!(ENTRY_HEADER_BYTES == 88);
+const _: () = assert!(JOB_ROW_BYTES == 12);
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGNMENT));
+const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGNMENT));
+
+/// The bytes that a frame around `entry_bytes` takes, with its padding.
+pub const fn frame_bytes(entry_bytes: usize) -> usize {
+    (FRAME_HEADER_BYTES + entry_bytes).next_multiple_of(FRAME_ALIGNMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../docs/log-format.md");
+
+    /// Takes the rows `| offset | size | name | ..` under the heading and compares them.
+    fn compare(heading: &str, fields: &[Field]) {
+        let section = DOCUMENT
+            .split(heading)
+            .nth(1)
+            .expect("the heading is in the document");
+        let rows: Vec<(usize, usize, String)> = section
+            .lines()
+            .take_while(|line| !line.starts_with("## "))
+            .filter_map(|line| {
+                let mut cells = line.split('|').map(str::trim).skip(1);
+                let offset = cells.next()?.parse().ok()?;
+                let size = cells.next()?.parse().ok()?;
+                Some((offset, size, cells.next()?.to_owned()))
+            })
+            .collect();
+        let expected: Vec<_> = fields
+            .iter()
+            .map(|field| (field.offset, field.size, field.name.to_owned()))
+            .collect();
+        assert_eq!(rows, expected, "{heading}");
+    }
+
+    #[test]
+    fn the_document_says_what_the_constants_say() {
+        compare("## Segment header", SEGMENT_FIELDS);
+        compare("## Frame header", FRAME_FIELDS);
+        compare("## Entry header", ENTRY_FIELDS);
+        compare("## Job table row", JOB_FIELDS);
+        assert!(DOCUMENT.contains(&format!("Format version: {FORMAT_VERSION}.")));
+    }
+}

@@ -1,0 +1,422 @@
+//! The handle of an open log: what the rest of the server sees of it.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use crate::types::{EntryIndex, Offset, QueueId, Term};
+
+use super::entry::{EntryView, JobView, NewEntry};
+use super::error::LogError;
+use super::files::{Files, SystemFiles};
+use super::format::SEGMENT_HEADER_BYTES;
+use super::index::JobIndex;
+use super::segment::{OpenSegment, Segment, SegmentHeader};
+use super::shared::{Shared, entry_bytes_max};
+use super::spare;
+use super::tail::{Batch, Spare, Tail};
+
+/// How a log is kept.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Size of a segment file in bytes: a multiple of 4096, from 1 MiB to 1 GiB. An entry must fit
+    /// into one. Segments that are there keep their size.
+    pub segment_bytes: u32,
+    /// The file system.
+    pub files: Arc<dyn Files>,
+}
+
+/// Numbers about a log, for descriptions and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStats {
+    /// Segments, without the spare.
+    pub segments: usize,
+    /// Size of a new segment in bytes.
+    pub segment_bytes: u32,
+    /// Bytes used in the segment that grows.
+    pub active_bytes: u32,
+    /// Bytes in memory that no write has taken yet.
+    pub pending_bytes: usize,
+    /// Entries in the job index, at 8 bytes each.
+    pub indexed_entries: usize,
+    /// Index of the last entry appended.
+    pub appended: EntryIndex,
+    /// Index of the last entry written.
+    pub written: EntryIndex,
+    /// Index of the last entry synced.
+    pub synced: EntryIndex,
+}
+
+/// An open log. All methods take `&self` and may be called from many threads.
+///
+/// Dropping it without [`close`](Self::close) leaves the files as a crash would: what was not
+/// written is lost.
+#[derive(Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+    background: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where a job lies. It keeps the segment mapped.
+#[derive(Clone, Debug)]
+pub struct JobLocation {
+    segment: Arc<Segment>,
+    position: u32,
+    ordinal: u32,
+}
+
+/// What recovery has put together for a log to begin with.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) dir: PathBuf,
+    pub(super) options: LogOptions,
+    pub(super) lock: File,
+    pub(super) fresh: Arc<OpenSegment>,
+    /// The header of `fresh`.
+    pub(super) header: SegmentHeader,
+    /// The id for the file after `fresh`.
+    pub(super) next_segment: u64,
+    pub(super) index: JobIndex,
+    /// How many old segments still count.
+    pub(super) kept: usize,
+}
+
+/// While an old tail is written once more, this much is held in memory at most, plus one entry.
+const REWRITE_BYTES_MAX: usize = 4 << 20;
+
+impl LogOptions {
+    /// The least and the most that `segment_bytes` may be.
+    pub const SEGMENT_BYTES_BOUNDS: (u32, u32) = (1 << 20, 1 << 30);
+
+    pub(super) fn check(&self) -> Result<(), LogError> {
+        let (min, max) = Self::SEGMENT_BYTES_BOUNDS;
+        let given = self.segment_bytes;
+        match (min..=max).contains(&given) && given.is_multiple_of(SEGMENT_HEADER_BYTES as u32) {
+            true => Ok(()),
+            false => Err(LogError::SegmentBytes { given, min, max }),
+        }
+    }
+
+    /// The most bytes that an entry may have: header, table, facts and bodies together.
+    pub fn entry_bytes_max(&self) -> u64 {
+        entry_bytes_max(self.segment_bytes)
+    }
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            files: Arc::new(SystemFiles),
+        }
+    }
+}
+
+impl Log {
+    /// The term of this start.
+    pub fn term(&self) -> Term {
+        self.shared.term
+    }
+
+    /// The index that the next entry will get.
+    pub fn next_index(&self) -> EntryIndex {
+        EntryIndex(self.shared.appended().0 + 1)
+    }
+
+    /// Appends an entry to the tail in memory and returns its index. Who wants indexes in the
+    /// order of his own decisions holds his own lock around this.
+    ///
+    /// Waits for the disk only if the next segment is needed and not ready.
+    ///
+    /// # Errors
+    /// `InvalidEntry`, `EntryTooLarge`, `NoSpace` or `Io` if no further segment can be had (then
+    /// nothing was appended, and a later attempt may succeed), `Closed`, `Poisoned`.
+    pub fn append(&self, entry: &NewEntry<'_>) -> Result<EntryIndex, LogError> {
+        let bodies_crc = crc32fast::hash(entry.bodies);
+        self.shared
+            .append(entry.at(self.shared.term, EntryIndex(0)), bodies_crc)
+    }
+
+    /// Writes everything appended so far and returns the index of the last entry written. Callers
+    /// at the same time share one write.
+    ///
+    /// # Errors
+    /// `Poisoned`, also for the caller whose write failed.
+    pub fn write(&self) -> Result<EntryIndex, LogError> {
+        self.shared.write()
+    }
+
+    /// Writes and syncs everything appended so far and returns the index of the last entry synced.
+    /// Appends and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// `Poisoned`, also for the caller whose sync failed. A sync is never tried again.
+    pub fn sync(&self) -> Result<EntryIndex, LogError> {
+        self.shared.sync()
+    }
+
+    /// Syncs, and writes down durably up to which index that succeeded. To be called when the log
+    /// falls idle: from then on damage to any entry is told from a torn tail.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn mark(&self) -> Result<(), LogError> {
+        self.shared.mark()
+    }
+
+    /// Index of the last entry in the files.
+    pub fn written(&self) -> EntryIndex {
+        self.shared.written()
+    }
+
+    /// Index of the last entry that a sync covers.
+    pub fn synced(&self) -> EntryIndex {
+        self.shared.synced()
+    }
+
+    /// Blocks until there is an entry beyond `beyond` (true), or until `timeout`, `wake`, `close`
+    /// or a failure.
+    pub fn wait_for_append(&self, beyond: EntryIndex, timeout: Duration) -> bool {
+        self.shared.wait_for_append(beyond, timeout)
+    }
+
+    /// Ends one `wait_for_append`, the present or the next one.
+    pub fn wake(&self) {
+        self.shared.tail.lock().woken = true;
+        self.shared.appended_signal.notify_all();
+    }
+
+    /// Length of a job's body in bytes, also while its entry is in memory only.
+    pub fn job_len(&self, queue: QueueId, offset: Offset) -> Option<u32> {
+        self.shared.job_len(queue, offset)
+    }
+
+    /// Where a job lies. It can be read once its entry is written.
+    pub fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
+        let (segment, position, ordinal) = self.shared.locate(queue, offset)?;
+        Some(JobLocation {
+            segment,
+            position,
+            ordinal,
+        })
+    }
+
+    /// Drops a deleted queue from the job index. Its id must not come again.
+    pub fn forget(&self, queue: QueueId) {
+        self.shared.tail.lock().index.forget(queue);
+    }
+
+    /// Refuses further appends, writes and syncs all that was appended, and notes durably that it
+    /// did. Afterwards the log can still be read.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn close(&self) -> Result<(), LogError> {
+        {
+            let mut tail = self.shared.tail.lock();
+            tail.closed = true;
+            self.shared.appended_signal.notify_all();
+            self.shared.spare_signal.notify_all();
+        }
+        let marked = self.shared.mark();
+        self.end_background();
+        marked
+    }
+
+    /// The first failure of a write or sync, if there was one.
+    pub fn poisoned(&self) -> Option<Arc<str>> {
+        self.shared.poison.get().cloned()
+    }
+
+    /// Numbers about the log. Walks the job index: for descriptions, not for the hot path.
+    pub fn stats(&self) -> LogStats {
+        let tail = self.shared.tail.lock();
+        LogStats {
+            segments: tail.segments,
+            segment_bytes: self.shared.options.segment_bytes,
+            active_bytes: tail.position,
+            pending_bytes: tail.pending.len(),
+            indexed_entries: tail.index.entries(),
+            appended: tail.last_index(),
+            written: self.shared.written(),
+            synced: self.shared.synced(),
+        }
+    }
+
+    /// Opens the log on its fresh segment, whose header is not written yet.
+    pub(super) fn begin(beginning: Beginning) -> Result<Self, LogError> {
+        let Beginning {
+            dir,
+            options,
+            lock,
+            fresh,
+            header,
+            next_segment,
+            index,
+            kept,
+        } = beginning;
+        let before = EntryIndex(header.first_index.0 - 1);
+        let tail = Tail {
+            next_index: header.first_index,
+            active: fresh,
+            position: SEGMENT_HEADER_BYTES as u32,
+            proved: before,
+            pending: Batch::default(),
+            inflight: None,
+            index,
+            dirty: Vec::new(),
+            spare: Spare::Wanted,
+            next_segment,
+            segments: kept + 1,
+            closed: false,
+            stopping: false,
+            woken: false,
+        };
+        let shared = Arc::new(Shared {
+            dir,
+            options,
+            log_id: header.log_id,
+            term: header.term,
+            tail: Mutex::new(tail),
+            appended_signal: Condvar::new(),
+            spare_signal: Condvar::new(),
+            background_signal: Condvar::new(),
+            writer: Mutex::default(),
+            syncing: Mutex::new(()),
+            appended: AtomicU64::new(before.0),
+            written: AtomicU64::new(before.0),
+            synced: AtomicU64::new(before.0),
+            poison: OnceLock::new(),
+            _lock: lock,
+        });
+        let thread = spare::spawn(Arc::clone(&shared))
+            .map_err(|error| LogError::io("starting a thread for", &shared.dir, error))?;
+        Ok(Self {
+            shared,
+            background: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Appends an entry that an earlier segment already has, under its own term.
+    pub(super) fn append_again(
+        &self,
+        entry: EntryView<'_>,
+        bodies_crc: u32,
+    ) -> Result<(), LogError> {
+        self.shared.append(entry, bodies_crc)?;
+        if self.shared.tail.lock().pending.len() > REWRITE_BYTES_MAX {
+            self.shared.write()?;
+        }
+        Ok(())
+    }
+
+    /// Syncs what was appended again, and only then writes and syncs the header that makes it
+    /// count: if this is interrupted, the old segments still do.
+    pub(super) fn finish_start(
+        &self,
+        fresh: &OpenSegment,
+        header: &SegmentHeader,
+    ) -> Result<(), LogError> {
+        self.shared.sync()?;
+        let OpenSegment { segment, file, .. } = fresh;
+        file.write_all_at(&header.encode(), 0)
+            .and_then(|()| file.sync_data())
+            .map_err(|error| LogError::io("writing", &segment.path, error))?;
+        self.shared.tail.lock().proved = header.durable;
+        let dir = &self.shared.dir;
+        let synced = self.shared.options.files.sync_dir(dir);
+        synced.map_err(|error| LogError::io("syncing", dir, error))
+    }
+
+    /// Removes files that no longer count.
+    pub(super) fn remove(&self, paths: &[PathBuf]) -> Result<(), LogError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let (files, dir) = (&self.shared.options.files, &self.shared.dir);
+        for path in paths {
+            files
+                .remove(path)
+                .map_err(|error| LogError::io("removing", path, error))?;
+        }
+        files
+            .sync_dir(dir)
+            .map_err(|error| LogError::io("syncing", dir, error))
+    }
+
+    fn end_background(&self) {
+        self.shared.tail.lock().stopping = true;
+        self.shared.background_signal.notify_all();
+        let thread = self.background.lock().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the log's background thread panicked");
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.end_background();
+    }
+}
+
+impl JobLocation {
+    /// Reads the job through the map. Its body is not checked; [`JobView::verify`] does.
+    ///
+    /// # Errors
+    /// `NotWritten` while the entry is in memory only, `Damaged` if the frame is no longer there.
+    pub fn read(&self) -> Result<JobView<'_>, LogError> {
+        let Self {
+            segment,
+            position,
+            ordinal,
+        } = self;
+        let entry = segment.entry_at(*position)?;
+        EntryView::split(entry)
+            .and_then(|view| view.job(*ordinal).ok_or("the entry has no such job"))
+            .map_err(|reason| segment.damaged(*position, reason))
+    }
+
+    /// The job's body by reference to the map, for large ones. It keeps the segment mapped.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn body(&self) -> Result<Bytes, LogError> {
+        let begin_of = |bytes: &[u8]| bytes.as_ptr().addr();
+        let job = self.read()?;
+        let map = self
+            .segment
+            .map
+            .get(self.position as usize, self.position as usize);
+        let begin = begin_of(job.body) - map.map_or(0, begin_of) + self.position as usize;
+        let end = begin + job.body.len();
+        Ok(Bytes::from_owner(MappedBody {
+            segment: Arc::clone(&self.segment),
+            begin,
+            end,
+        }))
+    }
+}
+
+/// A published stretch of a segment.
+struct MappedBody {
+    segment: Arc<Segment>,
+    begin: usize,
+    end: usize,
+}
+
+impl AsRef<[u8]> for MappedBody {
+    fn as_ref(&self) -> &[u8] {
+        self.segment
+            .map
+            .get(self.begin, self.end)
+            .unwrap_or_default()
+    }
+}

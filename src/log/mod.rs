@@ -1,0 +1,47 @@
+//! The log: entries at contiguous indexes, in segments, durable when it says so.
+//!
+//! It knows no queue semantics, no network and no clock: an entry's facts are opaque bytes to it,
+//! and of jobs it knows only where the body of each (queue, offset) lies.
+//!
+//! ```text
+//!            append          write              sync
+//!  caller ---------> tail ---------> files ---------------> durable
+//!            memory        pwrite           fdatasync
+//!            index         written()        synced()
+//!                 `---- job_len           locate + read, through the map
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `format.rs` | the layout on disk, and how to change it |
+//! | `entry.rs`, `frame.rs`, `segment.rs` | the three structures of the layout |
+//! | `recovery.rs` | opening: which segments count, replay, torn tail or damage |
+//! | `tail.rs`, `shared.rs` | the end of the log in memory; appending, writing and syncing it |
+//! | `index.rs` | where each job lies |
+//! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
+//! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
+//!
+//! **Invariant:** a file is never written behind a recovered tail, never truncated, and after a
+//! failed write or sync never written or synced again.
+
+mod durability;
+mod entry;
+mod error;
+mod files;
+pub mod format;
+mod frame;
+mod handle;
+mod index;
+mod map;
+mod recovery;
+mod segment;
+mod shared;
+mod spare;
+mod tail;
+
+pub use durability::{Durability, ParseDurabilityError};
+pub use entry::{EntryKind, EntryView, JobView, NewEntry};
+pub use error::LogError;
+pub use files::{DataFile, Files, SystemFiles};
+pub use handle::{JobLocation, Log, LogOptions, LogStats};
+pub use recovery::{Recovered, Recovery, Replay, TornTail};

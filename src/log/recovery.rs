@@ -1,0 +1,709 @@
+//! Opening a log: which segments count, replay, torn tail or damage, and the fresh segment.
+//!
+//! One rule decides what a missing or broken piece means. The *proof* is the highest durable index
+//! that any header or frame carries, wherever it lies. If the first entry that can't be read has an
+//! index up to the proof, it was on the disk once: that is damage, and the log refuses to open. If
+//! not, nobody was ever promised that it survives a power cut: that is a torn tail, and it is cut,
+//! with everything behind it. Old files are never modified for that; the fresh segment's header
+//! says where the part that counts ends.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::types::{EntryIndex, Stamp, Term};
+
+use super::entry::EntryView;
+use super::error::LogError;
+use super::format::*;
+use super::frame::{FramedEntry, Seed};
+use super::handle::{Beginning, Log, LogOptions};
+use super::index::JobIndex;
+use super::map::Map;
+use super::segment::{HeaderError, OpenSegment, Segment, SegmentHeader, file_name, id_in};
+
+/// What replay calls for each entry. An error ends the replay.
+pub type Replay<'a> = dyn FnMut(&EntryView<'_>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+
+/// A log that is being opened: first `replay`, then `start`.
+#[derive(Debug)]
+pub struct Recovery {
+    dir: PathBuf,
+    options: LogOptions,
+    lock: File,
+    /// The segments that count, oldest first.
+    chain: Vec<Link>,
+    /// Files behind the chain's end. They count only as evidence.
+    beyond: Vec<Loose>,
+    /// Older files that a later segment has replaced.
+    replaced: Vec<PathBuf>,
+    spare: Option<(u64, PathBuf)>,
+    next_segment: u64,
+    log_id: Option<[u8; 16]>,
+    last_term: Term,
+    replayed: Option<Replayed>,
+}
+
+/// What a replay found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Index of the last entry; 0 if there is none.
+    pub last_index: EntryIndex,
+    /// The highest term in the log; `start` wants a higher one.
+    pub last_term: Term,
+    /// Both clocks of the last entry.
+    pub last_stamp: Stamp,
+    /// The entries up to here were known to be synced. `start` writes those above once more.
+    pub proved: EntryIndex,
+    /// What was cut, for a warning.
+    pub torn: Option<TornTail>,
+}
+
+/// The end of the last run that a crash has left incomplete and that recovery has cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment in which the cut lies.
+    pub file: PathBuf,
+    /// The position of the cut.
+    pub position: u64,
+    /// Bytes behind it that were not zero, up to the last of them.
+    pub bytes: u64,
+    /// What was wrong there.
+    pub reason: &'static str,
+}
+
+#[derive(Debug)]
+struct Link {
+    header: SegmentHeader,
+    segment: Arc<Segment>,
+}
+
+/// A segment file before it is known whether it counts.
+#[derive(Debug)]
+struct Loose {
+    id: u64,
+    path: PathBuf,
+    /// None for a file too short to be mapped.
+    map: Option<Map>,
+    header: Result<SegmentHeader, HeaderError>,
+}
+
+/// A place in the chain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    link: usize,
+    position: u32,
+}
+
+#[derive(Debug)]
+struct Replayed {
+    recovered: Recovered,
+    index: JobIndex,
+    /// Where the part that is kept as it lies ends.
+    end: Place,
+    /// Entries behind `end` that `start` writes once more.
+    unproved: VecDeque<(EntryIndex, Place)>,
+}
+
+impl Recovery {
+    /// Opens the log in `dir`, creating the directory if need be, and takes its lock.
+    ///
+    /// # Errors
+    /// `Locked`, `Io`, `Version`, `SegmentBytes`, or `Damaged` if the segments do not fit together.
+    pub fn open(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
+        options.check()?;
+        let files = &*options.files;
+        files
+            .create_dir(dir)
+            .map_err(|error| LogError::io("creating", dir, error))?;
+        let lock_path = dir.join("lock");
+        let lock = files.lock(&lock_path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => LogError::Locked {
+                dir: dir.to_owned(),
+            },
+            _ => LogError::io("locking", &lock_path, error),
+        })?;
+        let names = files
+            .list(dir)
+            .map_err(|error| LogError::io("listing", dir, error))?;
+        let mut ids: Vec<u64> = names.iter().filter_map(|name| id_in(name)).collect();
+        ids.sort_unstable();
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.push(Loose::open(&options, dir, id)?);
+        }
+        let mut recovery = Self {
+            dir: dir.to_owned(),
+            lock,
+            chain: Vec::new(),
+            beyond: Vec::new(),
+            replaced: Vec::new(),
+            spare: None,
+            next_segment: found.last().map_or(0, |last| last.id) + 1,
+            log_id: None,
+            last_term: Term(0),
+            replayed: None,
+            options,
+        };
+        recovery.check_identity(&found)?;
+        recovery.take_spare(&mut found);
+        recovery.resolve_chain(found);
+        Ok(recovery)
+    }
+
+    /// Hands every entry to `each`, in the order of their indexes.
+    ///
+    /// # Errors
+    /// `Damaged` with file and position, `Replay` with what `each` returned, or `Io`.
+    pub fn replay(&mut self, each: &mut Replay<'_>) -> Result<Recovered, LogError> {
+        let mut walk = Walk::new(self, each);
+        let mut stop = None;
+        for (number, link) in self.chain.iter().enumerate() {
+            let end = self
+                .chain
+                .get(number + 1)
+                .map(|next| next.header.previous_end);
+            stop = walk.segment(number, link, end)?;
+            if stop.is_some() {
+                break;
+            }
+        }
+        let (mut place, mut reason) = stop.unwrap_or_default();
+        self.refuse_damage(place, reason, &walk)?;
+        let mut recovered = walk.recovered.clone();
+        if let Some(torn_at) = walk.cut_torn_bodies() {
+            (place, reason) = (torn_at, "the bodies of an entry are not whole");
+        }
+        walk.deliver_rest()?;
+        let Walk {
+            index,
+            waiting: unproved,
+            recovered: last,
+            ..
+        } = walk;
+        recovered.last_index = last.last_index;
+        recovered.last_stamp = last.last_stamp;
+        recovered.last_term = last.last_term.max(self.last_term);
+        recovered.torn = self.torn_tail(place, reason);
+        if let Some(TornTail {
+            file,
+            position,
+            bytes,
+            reason,
+        }) = &recovered.torn
+        {
+            let file = file.display();
+            tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
+        }
+        let end = unproved.front().map_or(place, |(_, place)| *place);
+        self.replayed = Some(Replayed {
+            recovered: recovered.clone(),
+            index,
+            end,
+            unproved,
+        });
+        Ok(recovered)
+    }
+
+    /// Opens a fresh segment for `term`, writes into it what may not have been synced, syncs it,
+    /// and removes the files that no longer count. Replays first if nobody has.
+    ///
+    /// # Errors
+    /// `TermTooLow`, `NoSpace`, `Io`, and those of `replay`. The log can then be opened again.
+    pub fn start(mut self, term: Term) -> Result<Log, LogError> {
+        let replayed = match self.replayed.take() {
+            Some(replayed) => replayed,
+            None => {
+                self.replay(&mut |_| Ok(()))?;
+                return self.start(term);
+            }
+        };
+        let last = replayed.recovered.last_term;
+        if term <= last {
+            return Err(LogError::TermTooLow { given: term, last });
+        }
+        let log_id = match self.log_id {
+            Some(id) => id,
+            None => self
+                .options
+                .files
+                .random_id()
+                .map_err(|error| LogError::io("drawing a log id for", &self.dir, error))?,
+        };
+        let (fresh, next_segment) = self.fresh_segment(log_id)?;
+        let first_index =
+            EntryIndex(replayed.recovered.last_index.0 + 1 - replayed.unproved.len() as u64);
+        let (previous, previous_end, kept) = self.predecessor(replayed.end);
+        let header = SegmentHeader {
+            id: fresh.segment.id,
+            log_id,
+            term,
+            first_index,
+            previous,
+            previous_end,
+            durable: replayed.recovered.last_index,
+            wall_ms: self.options.files.wall_ms(),
+            size: self.options.segment_bytes,
+        };
+        let Self {
+            dir,
+            options,
+            lock,
+            chain,
+            beyond,
+            replaced,
+            ..
+        } = self;
+        let fresh = Arc::new(fresh);
+        let log = Log::begin(Beginning {
+            dir,
+            options,
+            lock,
+            fresh: Arc::clone(&fresh),
+            header,
+            next_segment,
+            index: replayed.index,
+            kept,
+        })?;
+        for (_, Place { link, position }) in &replayed.unproved {
+            let Some(link) = chain.get(*link) else {
+                continue;
+            };
+            let framed = framed_entry(&link.segment, *position)?;
+            log.append_again(framed.view, framed.bodies_crc)?;
+        }
+        log.finish_start(&fresh, &header)?;
+        let gone = chain
+            .iter()
+            .skip(kept)
+            .map(|link| link.segment.path.clone());
+        let gone = gone
+            .chain(beyond.into_iter().map(|loose| loose.path))
+            .chain(replaced);
+        log.remove(&gone.collect::<Vec<_>>())?;
+        Ok(log)
+    }
+
+    /// Checks that all headers are of one log and of this version, and notes id and highest term.
+    fn check_identity(&mut self, found: &[Loose]) -> Result<(), LogError> {
+        for loose in found {
+            match &loose.header {
+                Ok(header) => {
+                    if *self.log_id.get_or_insert(header.log_id) != header.log_id {
+                        let reason = "the segment belongs to another log";
+                        return Err(LogError::damaged(&loose.path, 0, reason));
+                    }
+                    if header.id != loose.id {
+                        let reason = "the segment id in the header is not the one in the name";
+                        return Err(LogError::damaged(&loose.path, 0, reason));
+                    }
+                    if loose.bytes().len() != header.size as usize {
+                        let at = loose.bytes().len() as u64;
+                        let reason = "the file has not the size that its header says";
+                        return Err(LogError::damaged(&loose.path, at, reason));
+                    }
+                    self.last_term = self.last_term.max(header.term);
+                }
+                Err(HeaderError::Version(found)) => {
+                    return Err(LogError::Version {
+                        file: loose.path.clone(),
+                        found: *found,
+                        supported: FORMAT_VERSION,
+                    });
+                }
+                Err(HeaderError::Invalid(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the newest file for the fresh segment if it is an unused spare of the right size.
+    fn take_spare(&mut self, found: &mut Vec<Loose>) {
+        let unused = found.pop_if(|last| {
+            last.bytes().len() == self.options.segment_bytes as usize && used(last.bytes()) == 0
+        });
+        self.spare = unused.map(|loose| (loose.id, loose.path));
+    }
+
+    /// Follows the headers from the newest segment to the oldest. Where one is missing on the way,
+    /// everything from there on lies beyond the chain's end, and the search begins again before it.
+    fn resolve_chain(&mut self, mut found: Vec<Loose>) {
+        let mut end = u64::MAX;
+        let mut wanted = Vec::new();
+        while let Some(tip) = found
+            .iter()
+            .rev()
+            .find(|loose| loose.id < end && loose.header.is_ok())
+        {
+            wanted.clear();
+            let mut next = tip.id;
+            while next != 0 {
+                let at = found.binary_search_by_key(&next, |loose| loose.id).ok();
+                let header = at.and_then(|at| found.get(at)?.header.as_ref().ok());
+                let Some(header) = header else { break };
+                wanted.push(next);
+                next = header.previous;
+            }
+            if next == 0 {
+                break;
+            }
+            wanted.clear();
+            end = next;
+        }
+        let tip = wanted.first().copied().unwrap_or(0);
+        for loose in found.drain(..) {
+            match (loose.header, loose.map) {
+                (Ok(header), Some(map)) if wanted.contains(&loose.id) => {
+                    let seed = Seed::new(header.log_id, loose.id);
+                    let segment = Segment {
+                        id: loose.id,
+                        path: loose.path,
+                        seed,
+                        map,
+                    };
+                    self.chain.push(Link {
+                        header,
+                        segment: Arc::new(segment),
+                    });
+                }
+                (header, map) if loose.id > tip => {
+                    self.beyond.push(Loose {
+                        header,
+                        map,
+                        ..loose
+                    });
+                }
+                _ => self.replaced.push(loose.path),
+            }
+        }
+    }
+
+    /// Refuses if anything proves that the entry after the last one read was once synced.
+    fn refuse_damage(
+        &self,
+        stop: Place,
+        reason: &'static str,
+        walk: &Walk<'_, '_>,
+    ) -> Result<(), LogError> {
+        let expected = EntryIndex(walk.expected);
+        let chain = self.chain.iter().enumerate().skip(stop.link);
+        let proved = walk.recovered.proved >= expected
+            || chain
+                .clone()
+                .any(|(number, link)| match number == stop.link {
+                    true => proves(&link.segment, stop.position, expected),
+                    false => link.header.durable >= expected || proves(&link.segment, 0, expected),
+                })
+            || self
+                .beyond
+                .iter()
+                .any(|loose| loose.proves(self.log_id, expected));
+        if !proved {
+            return Ok(());
+        }
+        // Where the chain's last segment simply ends, it is its successor that is missing.
+        Err(match (self.chain.get(stop.link), self.beyond.first()) {
+            (Some(link), Some(next)) if used(link.segment.bytes_from(stop.position)) == 0 => {
+                next.damaged()
+            }
+            (None, Some(next)) => next.damaged(),
+            (Some(link), _) => link.segment.damaged(stop.position, reason),
+            (None, None) => LogError::damaged(&self.dir, 0, "the segments are missing"),
+        })
+    }
+
+    /// Describes what lies behind the place where the log ends, if anything does.
+    fn torn_tail(&self, end: Place, reason: &'static str) -> Option<TornTail> {
+        let rest = self
+            .chain
+            .iter()
+            .enumerate()
+            .skip(end.link)
+            .map(|(number, link)| {
+                let from = if number == end.link { end.position } else { 0 };
+                used(link.segment.bytes_from(from))
+            });
+        let bytes = rest.sum::<usize>()
+            + self
+                .beyond
+                .iter()
+                .map(|loose| used(loose.bytes()))
+                .sum::<usize>();
+        let (file, position) = match self.chain.get(end.link) {
+            Some(link) => (&link.segment.path, u64::from(end.position)),
+            None => (&self.beyond.first()?.path, 0),
+        };
+        (bytes > 0).then(|| TornTail {
+            file: file.clone(),
+            position,
+            bytes: bytes as u64,
+            reason,
+        })
+    }
+
+    /// The segment for new entries, and the id for the one after it.
+    fn fresh_segment(&mut self, log_id: [u8; 16]) -> Result<(OpenSegment, u64), LogError> {
+        let files = &*self.options.files;
+        if let Some((id, path)) = self.spare.take() {
+            let file = files
+                .reuse(&path)
+                .map_err(|error| LogError::io("opening", &path, error))?;
+            return Ok((OpenSegment::new(file, path, log_id, id)?, self.next_segment));
+        }
+        let (id, bytes) = (self.next_segment, self.options.segment_bytes);
+        Ok((
+            OpenSegment::create(files, &self.dir, log_id, id, bytes)?,
+            id + 1,
+        ))
+    }
+
+    /// What the fresh segment continues: the previous segment's id, its end, and how many
+    /// segments of the chain are kept. A segment of which nothing is kept is passed over, so that
+    /// starts without appends in between do not add up.
+    fn predecessor(&self, end: Place) -> (u64, u32, usize) {
+        match self.chain.get(end.link) {
+            Some(link) if end.position as usize > SEGMENT_HEADER_BYTES => {
+                (link.segment.id, end.position, end.link + 1)
+            }
+            Some(link) => (link.header.previous, link.header.previous_end, end.link),
+            None => (0, 0, 0),
+        }
+    }
+}
+
+impl Loose {
+    fn open(options: &LogOptions, dir: &Path, id: u64) -> Result<Self, LogError> {
+        let path = dir.join(file_name(id));
+        let io = |operation, error| LogError::io(operation, &path, error);
+        let file = options
+            .files
+            .open(&path)
+            .map_err(|error| io("opening", error))?;
+        let bytes = file.metadata().map_err(|error| io("reading", error))?.len();
+        if bytes == 0 {
+            let header = Err(HeaderError::Invalid("the file is empty"));
+            return Ok(Self {
+                id,
+                path,
+                map: None,
+                header,
+            });
+        }
+        let map = Map::whole(&file).map_err(|error| io("mapping", error))?;
+        let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
+        let header = SegmentHeader::decode(page);
+        Ok(Self {
+            id,
+            path,
+            map: Some(map),
+            header,
+        })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.map.as_ref().map_or(&[], Map::bytes)
+    }
+
+    /// Whether anything in the file says that the entry `index` was synced.
+    fn proves(&self, log_id: Option<[u8; 16]>, index: EntryIndex) -> bool {
+        let in_header = self
+            .header
+            .as_ref()
+            .is_ok_and(|header| header.durable >= index);
+        in_header
+            || match log_id {
+                Some(id) => Seed::new(id, self.id)
+                    .proof_in(self.bytes(), 0, index)
+                    .is_some(),
+                // The very first header of a log is synced before anything follows it.
+                None => used(self.bytes()) > SEGMENT_HEADER_BYTES,
+            }
+    }
+
+    fn damaged(&self) -> LogError {
+        let reason = match self.header {
+            Err(HeaderError::Invalid(reason)) => reason,
+            _ => "the segment before it is missing or has no valid header",
+        };
+        LogError::damaged(&self.path, 0, reason)
+    }
+}
+
+/// The walk through the chain. Entries wait until a later frame proves them, so that the tail that
+/// nothing proves can be looked at more closely before anybody sees it.
+struct Walk<'a, 'f> {
+    recovery: &'a Recovery,
+    each: &'a mut Replay<'f>,
+    waiting: VecDeque<(EntryIndex, Place)>,
+    index: JobIndex,
+    /// The index that the next entry must have.
+    expected: u64,
+    /// The term of the last entry read, which the next may not go below.
+    term: Term,
+    recovered: Recovered,
+}
+
+/// Why a segment was not read to its end, and where.
+type Stop = Option<(Place, &'static str)>;
+
+impl<'a, 'f> Walk<'a, 'f> {
+    fn new(recovery: &'a Recovery, each: &'a mut Replay<'f>) -> Self {
+        Self {
+            recovery,
+            each,
+            waiting: VecDeque::new(),
+            index: JobIndex::default(),
+            expected: 1,
+            term: Term(0),
+            recovered: Recovered::default(),
+        }
+    }
+
+    /// Reads one segment up to `end`, or if it is the last, up to the first that is no frame.
+    fn segment(&mut self, number: usize, link: &Link, end: Option<u32>) -> Result<Stop, LogError> {
+        let Link { header, segment } = link;
+        segment
+            .map
+            .populate()
+            .map_err(|error| LogError::io("reading", &segment.path, error))?;
+        if header.first_index.0 != self.expected {
+            return Err(segment.damaged(0, "the segment does not begin with the next index"));
+        }
+        if header.term < self.term {
+            return Err(segment.damaged(0, "the segment's term is below the one before"));
+        }
+        self.prove(header.durable)?;
+        let mut position = SEGMENT_HEADER_BYTES as u32;
+        while end != Some(position) {
+            let place = Place {
+                link: number,
+                position,
+            };
+            if end.is_some_and(|end| position > end) {
+                return Ok(Some((place, "a frame crosses the segment's end")));
+            }
+            let frame = match segment.seed.parse(segment.bytes_from(position), position) {
+                Ok(frame) => frame,
+                Err(reason) => return Ok(Some((place, reason))),
+            };
+            if let Some(FramedEntry { view, .. }) = &frame.entry {
+                self.check_order(view)
+                    .map_err(|reason| segment.damaged(position, reason))?;
+                if view.term > header.term {
+                    return Err(segment.damaged(position, "the entry's term is its segment's"));
+                }
+                self.waiting.push_back((view.index, place));
+                self.expected += 1;
+                self.term = view.term;
+            }
+            self.prove(frame.durable)?;
+            position += frame.bytes as u32;
+        }
+        Ok(None)
+    }
+
+    fn check_order(&self, view: &EntryView<'_>) -> Result<(), &'static str> {
+        if view.index.0 != self.expected {
+            return Err("the entry has not the next index");
+        }
+        if view.term < self.term {
+            return Err("the entry's term is below the one before");
+        }
+        Ok(())
+    }
+
+    /// Takes note that the entries up to `durable` were synced, and delivers them.
+    fn prove(&mut self, durable: EntryIndex) -> Result<(), LogError> {
+        self.recovered.proved = self.recovered.proved.max(durable);
+        while let Some((index, place)) = self.waiting.front().copied() {
+            if index > self.recovered.proved {
+                break;
+            }
+            self.waiting.pop_front();
+            let Some(link) = self.recovery.chain.get(place.link) else {
+                continue;
+            };
+            let view = framed_entry(&link.segment, place.position)?.view;
+            if view.count > 0 {
+                self.index
+                    .add(
+                        view.queue,
+                        view.base_offset,
+                        view.count,
+                        &link.segment,
+                        place.position,
+                    )
+                    .map_err(|reason| link.segment.damaged(place.position, reason))?;
+            }
+            self.deliver(&view)?;
+        }
+        Ok(())
+    }
+
+    /// Of the entries that nothing proves, forgets the first whose bodies are not whole and all
+    /// behind it.
+    fn cut_torn_bodies(&mut self) -> Option<Place> {
+        let chain = &self.recovery.chain;
+        let torn = self.waiting.iter().position(|(_, place)| {
+            let framed = chain
+                .get(place.link)
+                .map(|link| framed_entry(&link.segment, place.position));
+            !framed.is_some_and(|framed| framed.is_ok_and(|framed| framed.bodies_are_whole()))
+        })?;
+        let place = self.waiting.get(torn).map(|(_, place)| *place);
+        self.waiting.truncate(torn);
+        place
+    }
+
+    /// Delivers the entries that nothing proves. `start` indexes them where it writes them again.
+    fn deliver_rest(&mut self) -> Result<(), LogError> {
+        let chain = &self.recovery.chain;
+        for at in 0..self.waiting.len() {
+            let Some((_, place)) = self.waiting.get(at).copied() else {
+                break;
+            };
+            let Some(link) = chain.get(place.link) else {
+                break;
+            };
+            let view = framed_entry(&link.segment, place.position)?.view;
+            self.deliver(&view)?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, view: &EntryView<'_>) -> Result<(), LogError> {
+        (self.each)(view).map_err(|source| LogError::Replay {
+            index: view.index,
+            source,
+        })?;
+        self.recovered.last_index = view.index;
+        self.recovered.last_term = view.term;
+        self.recovered.last_stamp = view.stamp;
+        Ok(())
+    }
+}
+
+/// The entry whose frame has passed its check before.
+fn framed_entry(segment: &Segment, position: u32) -> Result<FramedEntry<'_>, LogError> {
+    FramedEntry::again(segment.bytes_from(position))
+        .map_err(|reason| segment.damaged(position, reason))
+}
+
+/// Whether a frame from `position` on says that the entry `index` was synced.
+fn proves(segment: &Segment, position: u32, index: EntryIndex) -> bool {
+    segment
+        .seed
+        .proof_in(segment.bytes_from(position), position, index)
+        .is_some()
+}
+
+/// Bytes up to the last that is not zero.
+fn used(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1)
+}

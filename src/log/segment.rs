@@ -1,0 +1,289 @@
+//! Segments: one preallocated file each, its header, and what reads and writes it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crc32fast::Hasher;
+
+use crate::types::{EntryIndex, Term};
+
+use super::error::LogError;
+use super::files::{DataFile, Files};
+use super::format::*;
+use super::frame::Seed;
+use super::map::Map;
+
+/// What the first page of a segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) id: u64,
+    pub(super) log_id: [u8; 16],
+    /// The term under which the segment was opened: no entry in it has a higher one.
+    pub(super) term: Term,
+    pub(super) first_index: EntryIndex,
+    /// The segment that this one continues; 0 for none.
+    pub(super) previous: u64,
+    /// Where that one ends. What lies behind was cut or moved here and no longer counts.
+    pub(super) previous_end: u32,
+    /// The synced index that was known when the header was made.
+    pub(super) durable: EntryIndex,
+    pub(super) wall_ms: u64,
+    pub(super) size: u32,
+}
+
+/// Why the first page of a file is no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeaderError {
+    Invalid(&'static str),
+    Version(u32),
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut page = [0; SEGMENT_HEADER_BYTES];
+        SEGMENT_FIELD_MAGIC.put(&mut page, SEGMENT_MAGIC);
+        SEGMENT_FIELD_VERSION.put(&mut page, FORMAT_VERSION.to_le_bytes());
+        SEGMENT_FIELD_ID.put(&mut page, self.id.to_le_bytes());
+        SEGMENT_FIELD_LOG_ID.put(&mut page, self.log_id);
+        SEGMENT_FIELD_TERM.put(&mut page, self.term.0.to_le_bytes());
+        SEGMENT_FIELD_FIRST_INDEX.put(&mut page, self.first_index.0.to_le_bytes());
+        SEGMENT_FIELD_PREVIOUS.put(&mut page, self.previous.to_le_bytes());
+        SEGMENT_FIELD_PREVIOUS_END.put(&mut page, u64::from(self.previous_end).to_le_bytes());
+        SEGMENT_FIELD_DURABLE.put(&mut page, self.durable.0.to_le_bytes());
+        SEGMENT_FIELD_WALL_MS.put(&mut page, self.wall_ms.to_le_bytes());
+        SEGMENT_FIELD_SIZE.put(&mut page, self.size.to_le_bytes());
+        let crc = header_crc(&page);
+        SEGMENT_FIELD_CRC.put(&mut page, crc.to_le_bytes());
+        page
+    }
+
+    pub(super) fn decode(page: &[u8]) -> Result<Self, HeaderError> {
+        if page.len() != SEGMENT_HEADER_BYTES || !page.starts_with(&SEGMENT_MAGIC) {
+            return Err(HeaderError::Invalid(
+                "the file does not begin with a segment header",
+            ));
+        }
+        if header_crc(page) != SEGMENT_FIELD_CRC.u32(page) {
+            return Err(HeaderError::Invalid(
+                "the segment header's checksum does not match",
+            ));
+        }
+        let version = SEGMENT_FIELD_VERSION.u32(page);
+        if version != FORMAT_VERSION {
+            return Err(HeaderError::Version(version));
+        }
+        let header = Self {
+            id: SEGMENT_FIELD_ID.u64(page),
+            log_id: SEGMENT_FIELD_LOG_ID.id(page),
+            term: Term(SEGMENT_FIELD_TERM.u64(page)),
+            first_index: EntryIndex(SEGMENT_FIELD_FIRST_INDEX.u64(page)),
+            previous: SEGMENT_FIELD_PREVIOUS.u64(page),
+            previous_end: u32::try_from(SEGMENT_FIELD_PREVIOUS_END.u64(page))
+                .map_err(|_| HeaderError::Invalid("the previous segment ends beyond 32 bits"))?,
+            durable: EntryIndex(SEGMENT_FIELD_DURABLE.u64(page)),
+            wall_ms: SEGMENT_FIELD_WALL_MS.u64(page),
+            size: SEGMENT_FIELD_SIZE.u32(page),
+        };
+        match header.previous < header.id && header.first_index.0 > 0 && header.term.0 > 0 {
+            true => Ok(header),
+            false => Err(HeaderError::Invalid(
+                "the segment header contradicts itself",
+            )),
+        }
+    }
+}
+
+/// The sum over the whole header page but the sum itself.
+fn header_crc(page: &[u8]) -> u32 {
+    let mut hasher = Hasher::new();
+    hasher.update(page.get(..SEGMENT_FIELD_CRC.offset).unwrap_or_default());
+    hasher.update(page.get(SEGMENT_FIELD_CRC.end()..).unwrap_or_default());
+    hasher.finalize()
+}
+
+/// The file name of a segment.
+pub(super) fn file_name(id: u64) -> String {
+    format!("{id:020}.segment")
+}
+
+/// The segment id in a file name, if it is one.
+pub(super) fn id_in(name: &str) -> Option<u64> {
+    let id = name.strip_suffix(".segment")?.parse().ok()?;
+    (id > 0 && file_name(id) == name).then_some(id)
+}
+
+/// A segment as its readers know it.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) id: u64,
+    pub(super) path: PathBuf,
+    pub(super) seed: Seed,
+    pub(super) map: Map,
+}
+
+impl Segment {
+    /// The bytes of the entry whose frame begins at `position`.
+    ///
+    /// The frame was checked when it was replayed or was written by this process, so only what
+    /// keeps the access within bounds is looked at again.
+    #[inline]
+    pub(super) fn entry_at(&self, position: u32) -> Result<&[u8], LogError> {
+        let begin = position as usize + FRAME_HEADER_BYTES;
+        let header = self
+            .map
+            .get(position as usize, begin)
+            .ok_or(LogError::NotWritten)?;
+        if !header.starts_with(&ENTRY_MAGIC) {
+            return Err(self.damaged(position, "no frame begins here any more"));
+        }
+        self.map
+            .get(begin, begin + FRAME_FIELD_LENGTH.u32(header) as usize)
+            .ok_or_else(|| self.damaged(position, "the frame's length runs over what is written"))
+    }
+
+    /// All bytes from `position` on of a segment that is mapped whole.
+    pub(super) fn bytes_from(&self, position: u32) -> &[u8] {
+        self.map
+            .bytes()
+            .get(position as usize..)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn damaged(&self, position: u32, reason: &'static str) -> LogError {
+        LogError::damaged(&self.path, u64::from(position), reason)
+    }
+}
+
+/// A segment that may still be written or synced. When the last one to hold it lets go, the file
+/// is closed; the map stays with the [`Segment`].
+#[derive(Debug)]
+pub(super) struct OpenSegment {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Box<dyn DataFile>,
+    /// Index of the last entry once the segment is sealed; until then `OPEN`.
+    last_index: AtomicU64,
+}
+
+const OPEN: u64 = u64::MAX;
+
+impl OpenSegment {
+    /// Creates the file with room for `bytes`, and makes file and name durable.
+    pub(super) fn create(
+        files: &dyn Files,
+        dir: &Path,
+        log_id: [u8; 16],
+        id: u64,
+        bytes: u32,
+    ) -> Result<Self, LogError> {
+        let path = dir.join(file_name(id));
+        let file = files.create(&path, bytes).map_err(|source| {
+            // A half-made file is of no use; if it can't be removed either, the next start does.
+            let _ = files.remove(&path);
+            let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+            match full.contains(&source.kind()) {
+                true => LogError::NoSpace {
+                    dir: dir.to_owned(),
+                    bytes,
+                    source,
+                },
+                false => LogError::io("creating", &path, source),
+            }
+        })?;
+        files
+            .sync_dir(dir)
+            .map_err(|error| LogError::io("syncing", dir, error))?;
+        Self::new(file, path, log_id, id)
+    }
+
+    /// Wraps a file that is allocated and all zeros.
+    pub(super) fn new(
+        file: Box<dyn DataFile>,
+        path: PathBuf,
+        log_id: [u8; 16],
+        id: u64,
+    ) -> Result<Self, LogError> {
+        let map = Map::growing(file.file(), SEGMENT_HEADER_BYTES)
+            .map_err(|error| LogError::io("mapping", &path, error))?;
+        let segment = Arc::new(Segment {
+            id,
+            path,
+            seed: Seed::new(log_id, id),
+            map,
+        });
+        Ok(Self {
+            segment,
+            file,
+            last_index: AtomicU64::new(OPEN),
+        })
+    }
+
+    /// Says that nothing follows the entry `last`.
+    pub(super) fn seal(&self, last: EntryIndex) {
+        self.last_index.store(last.0, Ordering::Relaxed);
+    }
+
+    /// The last index of the segment, if it is sealed.
+    pub(super) fn sealed_at(&self) -> Option<EntryIndex> {
+        let last = self.last_index.load(Ordering::Relaxed);
+        (last != OPEN).then_some(EntryIndex(last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            id: 4,
+            log_id: [5; 16],
+            term: Term(6),
+            first_index: EntryIndex(7),
+            previous: 3,
+            previous_end: 8192,
+            durable: EntryIndex(5),
+            wall_ms: 9,
+            size: 1 << 20,
+        }
+    }
+
+    #[test]
+    fn a_header_reads_back_and_no_flipped_bit_passes() {
+        let page = header().encode();
+        assert_eq!(SegmentHeader::decode(&page), Ok(header()));
+        for bit in 0..page.len() * 8 {
+            let mut bad = page;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(
+                SegmentHeader::decode(&bad),
+                Err(HeaderError::Invalid(_))
+            ));
+        }
+        assert!(SegmentHeader::decode(&[0; SEGMENT_HEADER_BYTES]).is_err());
+        assert!(SegmentHeader::decode(&[]).is_err());
+    }
+
+    #[test]
+    fn a_later_version_is_called_by_its_number() {
+        let mut page = header().encode();
+        SEGMENT_FIELD_VERSION.put(&mut page, 2u32.to_le_bytes());
+        let crc = header_crc(&page);
+        SEGMENT_FIELD_CRC.put(&mut page, crc.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&page), Err(HeaderError::Version(2)));
+    }
+
+    #[test]
+    fn only_exact_names_are_segments() {
+        assert_eq!(id_in(&file_name(12)), Some(12));
+        for name in [
+            "12.segment",
+            "lock",
+            "00000000000000000000.segment",
+            "x.segment",
+        ] {
+            assert_eq!(id_in(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! What the handle of the log and its background thread share: appending, writing, syncing.
+//!
+//! Three locks, always taken in this order: `syncing` (over `fdatasync`), `writer` (over
+//! `pwrite`), `tail` (memory only, never over a system call). So a slow disk holds up those who
+//! wait for it and nobody else.
+
+use std::fs::File;
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::types::{EntryIndex, Offset, QueueId, Term};
+
+use super::LogOptions;
+use super::entry::{EntryView, body_len};
+use super::error::LogError;
+use super::format::*;
+use super::segment::{OpenSegment, Segment};
+use super::tail::{Batch, Spare, Tail};
+
+/// The state of an open log.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) dir: PathBuf,
+    pub(super) options: LogOptions,
+    pub(super) log_id: [u8; 16],
+    pub(super) term: Term,
+    pub(super) tail: Mutex<Tail>,
+    /// Something was appended, or `wake` was called.
+    pub(super) appended_signal: Condvar,
+    /// The spare became ready, or could not be had.
+    pub(super) spare_signal: Condvar,
+    /// The background thread has something to do.
+    pub(super) background_signal: Condvar,
+    /// The batch that is being written; empty between two writes. Two batches go round, this and
+    /// the tail's pending one, so that nothing is allocated.
+    pub(super) writer: Mutex<Arc<Batch>>,
+    pub(super) syncing: Mutex<()>,
+    /// Index of the last entry appended. These three change under the tail's lock.
+    pub(super) appended: AtomicU64,
+    pub(super) written: AtomicU64,
+    pub(super) synced: AtomicU64,
+    /// The first failure of a write or sync.
+    pub(super) poison: OnceLock<Arc<str>>,
+    /// Holds the lock on the directory.
+    pub(super) _lock: File,
+}
+
+impl Shared {
+    pub(super) fn appended(&self) -> EntryIndex {
+        EntryIndex(self.appended.load(Ordering::Acquire))
+    }
+
+    pub(super) fn written(&self) -> EntryIndex {
+        EntryIndex(self.written.load(Ordering::Acquire))
+    }
+
+    pub(super) fn synced(&self) -> EntryIndex {
+        EntryIndex(self.synced.load(Ordering::Acquire))
+    }
+
+    /// Appends an entry under its term; its index is given here.
+    pub(super) fn append(
+        &self,
+        mut entry: EntryView<'_>,
+        bodies_crc: u32,
+    ) -> Result<EntryIndex, LogError> {
+        entry
+            .check()
+            .map_err(|reason| LogError::InvalidEntry { reason })?;
+        let bytes = entry.encoded_bytes();
+        let max = entry_bytes_max(self.options.segment_bytes);
+        if bytes > max {
+            return Err(LogError::EntryTooLarge { bytes, max });
+        }
+        let mut tail = self.make_room(frame_bytes(bytes as usize) as u32)?;
+        entry.index = tail.next_index;
+        tail.push(&entry, bodies_crc, self.synced())
+            .map_err(|reason| LogError::InvalidEntry { reason })?;
+        self.appended.store(entry.index.0, Ordering::Release);
+        drop(tail);
+        self.appended_signal.notify_all();
+        Ok(entry.index)
+    }
+
+    /// The tail, with room for `bytes` in its active segment; rolls if need be.
+    fn make_room(&self, bytes: u32) -> Result<MutexGuard<'_, Tail>, LogError> {
+        let mut tail = self.tail.lock();
+        let mut asked = false;
+        loop {
+            if tail.closed {
+                return Err(LogError::Closed);
+            }
+            self.refuse_if_poisoned()?;
+            if tail.position + bytes <= self.options.segment_bytes - FRAME_HEADER_BYTES as u32 {
+                return Ok(tail);
+            }
+            match mem::replace(&mut tail.spare, Spare::Wanted) {
+                Spare::Ready(fresh) => {
+                    let wall_ms = self.options.files.wall_ms();
+                    tail.roll(fresh, self.log_id, self.term, self.synced(), wall_ms);
+                    self.background_signal.notify_one();
+                }
+                Spare::Failed(error) if asked => {
+                    tail.spare = Spare::Idle;
+                    return Err(error);
+                }
+                // An old failure is no reason to refuse: there may be room by now.
+                Spare::Failed(_) | Spare::Idle | Spare::Wanted => {
+                    asked = true;
+                    self.background_signal.notify_one();
+                    self.spare_signal.wait(&mut tail);
+                }
+            }
+        }
+    }
+
+    /// Writes what is appended, unless another caller has.
+    pub(super) fn write(&self) -> Result<EntryIndex, LogError> {
+        let goal = self.appended();
+        let mut writer = self.writer.lock();
+        self.refuse_if_poisoned()?;
+        let written = self.written();
+        if written >= goal {
+            return Ok(written);
+        }
+        self.flush(&mut writer)
+    }
+
+    /// Writes all that is pending, also what has no index.
+    fn flush(&self, writer: &mut Arc<Batch>) -> Result<EntryIndex, LogError> {
+        self.refuse_if_poisoned()?;
+        let own = "the tail lets go of a batch before the writer's lock is released";
+        {
+            let mut tail = self.tail.lock();
+            if !tail.take(Arc::get_mut(writer).expect(own)) {
+                return Ok(self.written());
+            }
+            tail.inflight = Some(Arc::clone(writer));
+        }
+        for (part, bytes) in writer.parts() {
+            let position = part.position;
+            let OpenSegment { segment, file, .. } = &*part.segment;
+            if let Err(error) = file.write_all_at(bytes, u64::from(position)) {
+                return Err(self.poison("writing", &segment.path, &error));
+            }
+            segment.map.publish(position as usize + bytes.len());
+        }
+        let last = writer.last_index;
+        let rolled = {
+            let mut tail = self.tail.lock();
+            tail.retire(writer);
+            self.written.store(last.0, Ordering::Release);
+            tail.dirty.len() > 1
+        };
+        if rolled {
+            self.background_signal.notify_one();
+        }
+        Arc::get_mut(writer).expect(own).clear();
+        Ok(last)
+    }
+
+    /// Writes and syncs what is appended, unless another caller has.
+    pub(super) fn sync(&self) -> Result<EntryIndex, LogError> {
+        let goal = self.appended();
+        let guard = self.syncing.lock();
+        self.refuse_if_poisoned()?;
+        let synced = self.synced();
+        if synced >= goal {
+            return Ok(synced);
+        }
+        self.sync_all(&guard)
+    }
+
+    /// Makes the last synced index known to a later recovery, by a mark, which is synced.
+    pub(super) fn mark(&self) -> Result<(), LogError> {
+        let guard = self.syncing.lock();
+        let synced = self.sync_all(&guard)?;
+        {
+            let mut tail = self.tail.lock();
+            let room = self.options.segment_bytes - tail.position;
+            if tail.proved >= synced || room < FRAME_HEADER_BYTES as u32 {
+                return Ok(());
+            }
+            tail.push_mark(synced);
+        }
+        self.sync_all(&guard).map(drop)
+    }
+
+    fn sync_all(&self, _syncing: &MutexGuard<'_, ()>) -> Result<EntryIndex, LogError> {
+        self.flush(&mut self.writer.lock())?;
+        let (target, dirty) = {
+            let mut tail = self.tail.lock();
+            (self.written(), mem::take(&mut tail.dirty))
+        };
+        self.sync_files(&dirty)?;
+        self.move_synced(target)
+    }
+
+    /// Syncs the sealed segments, so that at every durability level the part of the log that may
+    /// be lost stays small.
+    pub(super) fn sync_sealed(&self) -> Result<EntryIndex, LogError> {
+        let _guard = self.syncing.lock();
+        self.refuse_if_poisoned()?;
+        let sealed: Vec<_> = {
+            let mut tail = self.tail.lock();
+            let sealed = tail.sealed_dirty(self.written());
+            tail.dirty.drain(..sealed).collect()
+        };
+        self.sync_files(&sealed)?;
+        let last = sealed.last().and_then(|segment| segment.sealed_at());
+        self.move_synced(last.unwrap_or_default())
+    }
+
+    fn sync_files(&self, segments: &[Arc<OpenSegment>]) -> Result<(), LogError> {
+        for OpenSegment { segment, file, .. } in segments.iter().map(AsRef::as_ref) {
+            if let Err(error) = file.sync_data() {
+                return Err(self.poison("syncing", &segment.path, &error));
+            }
+        }
+        Ok(())
+    }
+
+    fn move_synced(&self, to: EntryIndex) -> Result<EntryIndex, LogError> {
+        let _tail = self.tail.lock();
+        let before = self.synced.fetch_max(to.0, Ordering::AcqRel);
+        Ok(EntryIndex(before.max(to.0)))
+    }
+
+    /// Waits for an entry beyond `beyond`, a `wake`, the end of the log, or the timeout. True if
+    /// there is such an entry.
+    pub(super) fn wait_for_append(&self, beyond: EntryIndex, timeout: Duration) -> bool {
+        let mut tail = self.tail.lock();
+        loop {
+            let found = tail.last_index() > beyond;
+            let over = mem::take(&mut tail.woken) || tail.closed || self.poison.get().is_some();
+            if found || over {
+                return found;
+            }
+            if self
+                .appended_signal
+                .wait_for(&mut tail, timeout)
+                .timed_out()
+            {
+                return tail.last_index() > beyond;
+            }
+        }
+    }
+
+    pub(super) fn job_len(&self, queue: QueueId, offset: Offset) -> Option<u32> {
+        let tail = self.tail.lock();
+        let found = tail.index.find(queue, offset)?;
+        if let Some(frame) = tail.in_memory(found.segment, found.position) {
+            return body_len(frame.get(FRAME_HEADER_BYTES..)?, found.ordinal);
+        }
+        // The map may have to wait for the disk, which must not happen under the tail's lock.
+        let (segment, position, ordinal) =
+            (Arc::clone(found.segment), found.position, found.ordinal);
+        drop(tail);
+        body_len(segment.entry_at(position).ok()?, ordinal)
+    }
+
+    pub(super) fn locate(
+        &self,
+        queue: QueueId,
+        offset: Offset,
+    ) -> Option<(Arc<Segment>, u32, u32)> {
+        let tail = self.tail.lock();
+        let found = tail.index.find(queue, offset)?;
+        Some((Arc::clone(found.segment), found.position, found.ordinal))
+    }
+
+    pub(super) fn refuse_if_poisoned(&self) -> Result<(), LogError> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(cause) => Err(LogError::Poisoned {
+                cause: Arc::clone(cause),
+            }),
+        }
+    }
+
+    /// Stops the log: what the failed call has left on the disk is unknown, and asking again may
+    /// well be answered with a success that is none.
+    fn poison(&self, operation: &str, path: &Path, error: &std::io::Error) -> LogError {
+        let cause = format!("{operation} {} failed: {error}", path.display());
+        tracing::error!(%cause, "the log takes nothing more until it is reopened");
+        let cause = self.poison.get_or_init(|| cause.into());
+        // Under the lock, or one who is about to wait would miss the signal.
+        let _tail = self.tail.lock();
+        self.appended_signal.notify_all();
+        self.spare_signal.notify_all();
+        LogError::Poisoned {
+            cause: Arc::clone(cause),
+        }
+    }
+}
+
+/// The largest entry that fits a segment, behind the header and before a mark.
+pub(super) const fn entry_bytes_max(segment_bytes: u32) -> u64 {
+    segment_bytes as u64 - (SEGMENT_HEADER_BYTES + 2 * FRAME_HEADER_BYTES) as u64
+}
