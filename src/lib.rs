@@ -2,5 +2,7 @@
 //!
 //! `docs/ARCHITECTURE.md` says which file to open for what.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod queue;
 pub mod types;
