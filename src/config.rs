@@ -50,7 +50,9 @@ impl Config {
             job_bytes_max: limits::JOB_BYTES_MAX,
             segment_bytes: 64 * 1024 * 1024,
             connections_max: 10_000,
-            io_threads: std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1),
+            io_threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get() / 2)
+                .max(1),
         }
     }
 }
@@ -123,8 +125,9 @@ impl Overrides {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let read = std::fs::read_to_string(path);
         let text = read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|source| {
-            ConfigError::Parse { path: path.to_owned(), source: Box::new(source) }
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
         })
     }
 

@@ -29,11 +29,7 @@ const GROUP_NAMES: [&str; 3] = ["default", "audit", "tail"];
 
 /// Small limits, so that jobs die often.
 fn settings() -> QueueSettings {
-    QueueSettings {
-        failures_max: 2,
-        crashes_max: 2,
-        ..QueueSettings::default()
-    }
+    QueueSettings { failures_max: 2, crashes_max: 2, ..QueueSettings::default() }
 }
 
 #[test]
@@ -46,19 +42,10 @@ fn agrees_with_the_model() {
         world.check_all();
         world.restart();
         let seen = &world.seen;
-        for what in [
-            "commit", "fail", "release", "extend", "expired", "silent", "goodbye",
-        ] {
+        for what in ["commit", "fail", "release", "extend", "expired", "silent", "goodbye"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
-        for what in [
-            "resumed",
-            "dead",
-            "restart",
-            "consumed twice",
-            "lease lost",
-            "again",
-        ] {
+        for what in ["resumed", "dead", "restart", "consumed twice", "lease lost", "again"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
     }
@@ -91,12 +78,8 @@ fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("JOBLOG_SEEDS") else {
         return 0..SEED_COUNT;
     };
-    let number = |text: &str| {
-        text.parse()
-            .expect("JOBLOG_SEEDS is a number or first..end")
-    };
-    text.split_once("..")
-        .map_or_else(|| 0..number(&text), |(a, b)| number(a)..number(b))
+    let number = |text: &str| text.parse().expect("JOBLOG_SEEDS is a number or first..end");
+    text.split_once("..").map_or_else(|| 0..number(&text), |(a, b)| number(a)..number(b))
 }
 
 struct Rng(u64);
@@ -194,12 +177,7 @@ struct Job {
     crashes: u32,
 }
 
-const FRESH: Job = Job {
-    place: Place::Fresh,
-    deliveries: 0,
-    failures: 0,
-    crashes: 0,
-};
+const FRESH: Job = Job { place: Place::Fresh, deliveries: 0, failures: 0, crashes: 0 };
 
 struct Group {
     queue: QueueId,
@@ -279,17 +257,12 @@ impl World {
     }
 
     fn stamp(&self) -> Stamp {
-        Stamp {
-            wall_ms: 5_000_000 + self.log_ms,
-            log_ms: self.log_ms,
-        }
+        Stamp { wall_ms: 5_000_000 + self.log_ms, log_ms: self.log_ms }
     }
 
     fn record(&mut self, fact: Fact) {
         let stamp = self.stamp();
-        self.machine
-            .apply(&fact, stamp, self.lease_ms)
-            .expect("a validated fact applies");
+        self.machine.apply(&fact, stamp, self.lease_ms).expect("a validated fact applies");
         self.note(&fact);
         self.records.push(Record::Fact(fact, stamp));
     }
@@ -318,12 +291,7 @@ impl World {
     }
 
     fn job_mut(&mut self, group: GroupId, offset: Offset) -> &mut Job {
-        self.groups
-            .get_mut(&group)
-            .unwrap()
-            .jobs
-            .get_mut(&offset.0)
-            .unwrap()
+        self.groups.get_mut(&group).unwrap().jobs.get_mut(&offset.0).unwrap()
     }
 }
 
@@ -331,57 +299,27 @@ impl World {
 impl World {
     fn note(&mut self, fact: &Fact) {
         match fact {
-            Fact::QueueCreated {
-                queue,
-                name,
-                first_offset,
-                ..
-            } => {
+            Fact::QueueCreated { queue, name, first_offset, .. } => {
                 let name = *QUEUE_NAMES.iter().find(|known| **known == &**name).unwrap();
                 let end = self.ends.get(name).copied().unwrap_or(0);
-                assert!(
-                    first_offset.0 >= end,
-                    "{name}:{first_offset} would come twice"
-                );
+                assert!(first_offset.0 >= end, "{name}:{first_offset} would come twice");
                 assert!(self.queues.insert(*queue, (name, first_offset.0)).is_none());
             }
             Fact::QueueDeleted { queue } => {
                 self.queues.remove(queue).unwrap();
                 self.groups.retain(|_, group| group.queue != *queue);
             }
-            Fact::GroupCreated {
-                group,
-                queue,
-                kind,
-                start,
-                ..
-            } => {
+            Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (start, end) = (start.0, self.machine.next_offset(*queue).unwrap().0);
                 let jobs = (start..end).map(|offset| (offset, FRESH)).collect();
-                let state = Group {
-                    queue: *queue,
-                    kind: *kind,
-                    start,
-                    jobs,
-                    committed: start,
-                };
+                let state = Group { queue: *queue, kind: *kind, start, jobs, committed: start };
                 assert!(self.groups.insert(*group, state).is_none());
             }
             Fact::GroupDeleted { group } => drop(self.groups.remove(group).unwrap()),
-            Fact::Granted {
-                group,
-                holder,
-                lease_ms,
-                first_grant,
-                runs,
-            } => {
+            Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
                 self.note_granted(*group, *holder, *lease_ms, *first_grant, runs);
             }
-            Fact::Extended {
-                group,
-                offset,
-                lease_ms,
-            } => {
+            Fact::Extended { group, offset, lease_ms } => {
                 let deadline = self.lease_ms + lease_ms;
                 let Place::Leased(lease) = &mut self.job_mut(*group, *offset).place else {
                     panic!("extended without a lease")
@@ -395,16 +333,9 @@ impl World {
             }
             Fact::CommittedThrough { group, through } => {
                 let jobs = &mut self.groups.get_mut(group).unwrap().jobs;
-                jobs.range_mut(..=through.0)
-                    .for_each(|(_, job)| job.place = Place::Consumed);
+                jobs.range_mut(..=through.0).for_each(|(_, job)| job.place = Place::Consumed);
             }
-            Fact::LeaseEnded {
-                group,
-                offset,
-                reason,
-                outcome,
-                ..
-            } => {
+            Fact::LeaseEnded { group, offset, reason, outcome, .. } => {
                 let job = self.job_mut(*group, *offset);
                 assert!(matches!(job.place, Place::Leased(_)));
                 job.failures += u32::from(*reason == EndReason::Failed);
@@ -434,20 +365,11 @@ impl World {
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             assert!(self.all_grants.insert(grant), "grant {grant} came twice");
             let job = self.job_mut(group, offset);
-            assert!(
-                matches!(job.place, Place::Fresh | Place::Again),
-                "{offset}: {job:?}"
-            );
+            assert!(matches!(job.place, Place::Fresh | Place::Again), "{offset}: {job:?}");
             let again = job.place == Place::Again;
             job.deliveries += 1;
             let (attempt, restored) = (job.deliveries, false);
-            job.place = Place::Leased(Lease {
-                grant,
-                holder,
-                lease_ms,
-                deadline_ms,
-                restored,
-            });
+            job.place = Place::Leased(Lease { grant, holder, lease_ms, deadline_ms, restored });
             let lease = self.machine.lease(group, offset).unwrap();
             assert_eq!((lease.attempt, lease.grant), (attempt, grant));
             self.grants.push((group, offset, grant));
@@ -460,33 +382,15 @@ impl World {
     }
 
     fn expect_end(&self, fact: &Fact, reason: EndReason, now: Outcome) {
-        let Fact::LeaseEnded {
-            reason: found,
-            outcome,
-            ..
-        } = fact
-        else {
-            panic!("{fact:?}")
-        };
+        let Fact::LeaseEnded { reason: found, outcome, .. } = fact else { panic!("{fact:?}") };
         assert_eq!((*found, *outcome), (reason, now));
     }
 
     /// Checks the outcome of a fact about a lost worker: counted only if it was not restored.
     fn expect_crash(&self, fact: &Fact, reason_of: fn(bool) -> EndReason) {
-        let Fact::LeaseEnded {
-            group,
-            offset,
-            reason,
-            outcome,
-            ..
-        } = fact
-        else {
-            panic!()
-        };
+        let Fact::LeaseEnded { group, offset, reason, outcome, .. } = fact else { panic!() };
         let job = &self.groups[group].jobs[&offset.0];
-        let Place::Leased(lease) = &job.place else {
-            panic!("{fact:?} of {job:?}")
-        };
+        let Place::Leased(lease) = &job.place else { panic!("{fact:?} of {job:?}") };
         assert_eq!(*reason, reason_of(!lease.restored));
         match (lease.restored, job.crashes + 1) {
             (true, _) | (false, 1) => assert_eq!(*outcome, Outcome::Ready),
@@ -496,14 +400,9 @@ impl World {
     }
 
     fn expect_due(&self, outcome: Outcome, delay_ms: u64) {
-        let Outcome::Delayed { due_log_ms } = outcome else {
-            panic!("{outcome:?}")
-        };
+        let Outcome::Delayed { due_log_ms } = outcome else { panic!("{outcome:?}") };
         let range_ms = delay_ms * 4 / 5..=delay_ms * 6 / 5;
-        assert!(
-            range_ms.contains(&(due_log_ms - self.log_ms)),
-            "{delay_ms} {due_log_ms}"
-        );
+        assert!(range_ms.contains(&(due_log_ms - self.log_ms)), "{delay_ms} {due_log_ms}");
     }
 
     /// What the group says to a grant that is not the one of a lease.
@@ -540,14 +439,8 @@ impl World {
         self.ends.insert(self.queues[&queue].0, end);
         let mut woken = Vec::new();
         self.machine.take_woken(&mut woken);
-        for (id, group) in self
-            .groups
-            .iter_mut()
-            .filter(|(_, group)| group.queue == queue)
-        {
-            group
-                .jobs
-                .extend((base.0..end).map(|offset| (offset, FRESH)));
+        for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.queue == queue) {
+            group.jobs.extend((base.0..end).map(|offset| (offset, FRESH)));
             assert_eq!(woken.iter().filter(|woken| *woken == id).count(), 1);
         }
     }
@@ -557,11 +450,7 @@ impl World {
             return;
         };
         let jobs_max = [1, 1, 2, 3, 7][self.rng.below(5) as usize];
-        let fit_max = if self.rng.below(4) == 0 {
-            self.rng.below(4) as usize
-        } else {
-            99
-        };
+        let fit_max = if self.rng.below(4) == 0 { self.rng.below(4) as usize } else { 99 };
         let mut picked = Picked::new();
         let mut fit_count = 0;
         let mut take = |_| {
@@ -574,17 +463,10 @@ impl World {
             return;
         }
         let session = Holder::Session(self.session());
-        let holder = if self.rng.below(3) == 0 {
-            Holder::Timed
-        } else {
-            session
-        };
+        let holder = if self.rng.below(3) == 0 { Holder::Timed } else { session };
         let lease_ms = [0, 30_000, 30_000, 3_600_000][self.rng.below(4) as usize];
         let first = self.machine.next_grant();
-        let fact = self
-            .machine
-            .grant(group, holder, lease_ms, first, &picked)
-            .unwrap();
+        let fact = self.machine.grant(group, holder, lease_ms, first, &picked).unwrap();
         self.record(fact);
     }
 
@@ -592,22 +474,13 @@ impl World {
     fn check_pick(&self, group: GroupId, count_max: usize, picked: &Picked) {
         let jobs = &self.groups[&group].jobs;
         let at = |place: &Place| -> Vec<u64> {
-            jobs.iter()
-                .filter(|(_, job)| job.place == *place)
-                .map(|(o, _)| *o)
-                .collect()
+            jobs.iter().filter(|(_, job)| job.place == *place).map(|(o, _)| *o).collect()
         };
         let (fresh, again) = (at(&Place::Fresh), at(&Place::Again));
         let offsets: Vec<u64> = picked.offsets().map(|offset| offset.0).collect();
-        let again_count = offsets
-            .iter()
-            .filter(|offset| again.contains(offset))
-            .count();
+        let again_count = offsets.iter().filter(|offset| again.contains(offset)).count();
         let fresh_count = offsets.len() - again_count;
-        assert_eq!(
-            offsets,
-            [&again[..again_count], &fresh[..fresh_count]].concat()
-        );
+        assert_eq!(offsets, [&again[..again_count], &fresh[..fresh_count]].concat());
         assert_eq!(offsets.len(), count_max.min(fresh.len() + again.len()));
         let half = offsets.len().div_ceil(2);
         assert!(again_count <= half || fresh_count == fresh.len());
@@ -621,10 +494,7 @@ impl World {
         let mut runs = Runs::new();
         for (of, offset, lease) in self.leases() {
             if of == group && self.rng.below(2) == 0 {
-                assert_eq!(
-                    self.machine.commit(group, offset, Some(lease.grant)),
-                    Ok(())
-                );
+                assert_eq!(self.machine.commit(group, offset, Some(lease.grant)), Ok(()));
                 push_offset(&mut runs, offset);
             }
         }
@@ -646,13 +516,8 @@ impl World {
             1 => {
                 self.seen.insert("release");
                 let delay_ms = self.rng.below(3) * 4_000;
-                let fact = self
-                    .machine
-                    .release(group, offset, grant, delay_ms, now_ms)
-                    .unwrap();
-                let due = Outcome::Delayed {
-                    due_log_ms: now_ms + delay_ms,
-                };
+                let fact = self.machine.release(group, offset, grant, delay_ms, now_ms).unwrap();
+                let due = Outcome::Delayed { due_log_ms: now_ms + delay_ms };
                 let outcome = if delay_ms == 0 { Outcome::Ready } else { due };
                 self.expect_end(&fact, EndReason::Released, outcome);
                 fact
@@ -665,43 +530,29 @@ impl World {
     fn fail(&mut self, group: GroupId, offset: Offset, grant: Option<Grant>) -> Fact {
         self.seen.insert("fail");
         let all = [
-            Retry::Policy,
-            Retry::Policy,
-            Retry::FailuresMax(4),
-            Retry::DelayMs(500),
-            Retry::Never,
+            Retry::POLICY,
+            Retry::POLICY,
+            Retry { failures_max: Some(4), delay_ms: None },
+            Retry { failures_max: None, delay_ms: Some(500) },
+            Retry::NEVER,
         ];
         let retry = self.rng.one_of(&all).unwrap();
         let (now_ms, seed) = (self.log_ms, self.rng.next());
-        let fact = self
-            .machine
-            .fail(group, offset, grant, retry, "no ink", now_ms, seed)
-            .unwrap();
-        let Fact::LeaseEnded {
-            outcome,
-            reason: EndReason::Failed,
-            ref message,
-            ..
-        } = fact
-        else {
+        let fact = self.machine.fail(group, offset, grant, retry, "no ink", now_ms, seed).unwrap();
+        let Fact::LeaseEnded { outcome, reason: EndReason::Failed, ref message, .. } = fact else {
             panic!("{fact:?}")
         };
         assert_eq!(&**message, "no ink");
         let failures = self.groups[&group].jobs[&offset.0].failures + 1;
         match (retry, failures) {
-            (Retry::Never, _) => assert_eq!(outcome, Outcome::Dead),
-            (Retry::FailuresMax(max), _) if failures <= max => {
+            (Retry::NEVER, _) => assert_eq!(outcome, Outcome::Dead),
+            (Retry { failures_max: Some(max), delay_ms: None }, _) if failures <= max => {
                 self.expect_due(outcome, 500 << failures);
             }
-            (Retry::DelayMs(delay_ms), 1..=2) => {
-                assert_eq!(
-                    outcome,
-                    Outcome::Delayed {
-                        due_log_ms: now_ms + delay_ms
-                    }
-                );
+            (Retry { delay_ms: Some(delay_ms), .. }, 1..=2) => {
+                assert_eq!(outcome, Outcome::Delayed { due_log_ms: now_ms + delay_ms });
             }
-            (Retry::Policy, 1..=2) => self.expect_due(outcome, 500 << failures),
+            (Retry::POLICY, 1..=2) => self.expect_due(outcome, 500 << failures),
             _ => assert_eq!(outcome, Outcome::Dead),
         }
         fact
@@ -712,24 +563,10 @@ impl World {
         let Some((group, offset, grant)) = self.rng.one_of(&self.grants) else {
             return;
         };
-        let offset = if self.rng.below(8) == 0 {
-            offset.plus(self.rng.below(50))
-        } else {
-            offset
-        };
-        let grant = if self.rng.below(8) == 0 {
-            None
-        } else {
-            Some(grant)
-        };
-        let job = self
-            .groups
-            .get(&group)
-            .and_then(|group| group.jobs.get(&offset.0));
-        if let Some(Job {
-            place: Place::Leased(lease),
-            ..
-        }) = job
+        let offset = if self.rng.below(8) == 0 { offset.plus(self.rng.below(50)) } else { offset };
+        let grant = if self.rng.below(8) == 0 { None } else { Some(grant) };
+        let job = self.groups.get(&group).and_then(|group| group.jobs.get(&offset.0));
+        if let Some(Job { place: Place::Leased(lease), .. }) = job
             && Some(lease.grant) == grant
         {
             return;
@@ -745,7 +582,7 @@ impl World {
         assert_eq!(machine.extend(group, offset, grant, 5), Err(refusal));
         assert_eq!(machine.release(group, offset, grant, 0, 0), Err(refusal));
         assert_eq!(machine.damage(group, offset, grant, ""), Err(refusal));
-        let failed = machine.fail(group, offset, grant, Retry::Policy, "", 0, 0);
+        let failed = machine.fail(group, offset, grant, Retry::POLICY, "", 0, 0);
         assert_eq!(failed, Err(refusal));
     }
 
@@ -775,27 +612,15 @@ impl World {
         match self.machine.queue_id(name) {
             None => self.record(created.unwrap()),
             Some(queue) => {
-                let exists = Refusal::QueueExists {
-                    queue,
-                    same_settings: true,
-                };
+                let exists = Refusal::QueueExists { queue, same_settings: true };
                 assert_eq!(created, Err(exists));
             }
         }
         let queue = self.machine.queue_id(name).unwrap();
         let group_name = self.rng.one_of(&GROUP_NAMES).unwrap();
-        let kind = if group_name == "tail" {
-            GroupKind::Stream
-        } else {
-            GroupKind::Work
-        };
+        let kind = if group_name == "tail" { GroupKind::Stream } else { GroupKind::Work };
         let next = self.machine.next_offset(queue).unwrap();
-        let starts = [
-            Start::Beginning,
-            Start::End,
-            Start::At(next),
-            Start::At(next.next()),
-        ];
+        let starts = [Start::Beginning, Start::End, Start::At(next), Start::At(next.next())];
         let start = self.rng.one_of(&starts).unwrap();
         let created = self.machine.create_group(queue, group_name, kind, start);
         match (self.machine.group_id(queue, group_name), start) {
@@ -811,13 +636,9 @@ impl World {
         let groups: Vec<_> = self.groups.keys().copied().collect();
         let queues: Vec<_> = self.queues.keys().copied().collect();
         let fact = if self.rng.below(2) == 0 {
-            self.rng
-                .one_of(&groups)
-                .map(|group| self.machine.delete_group(group).unwrap())
+            self.rng.one_of(&groups).map(|group| self.machine.delete_group(group).unwrap())
         } else {
-            self.rng
-                .one_of(&queues)
-                .map(|queue| self.machine.delete_queue(queue).unwrap())
+            self.rng.one_of(&queues).map(|queue| self.machine.delete_queue(queue).unwrap())
         };
         if let Some(fact) = fact {
             self.record(fact);
@@ -839,18 +660,13 @@ impl World {
         let (now_ms, seed) = (self.lease_ms, self.rng.next());
         let facts = self.machine.take_expired(now_ms, self.log_ms, seed, limit);
         // Asked again before they are applied, it says the same.
-        assert_eq!(
-            facts,
-            self.machine.take_expired(now_ms, self.log_ms, seed, limit)
-        );
+        assert_eq!(facts, self.machine.take_expired(now_ms, self.log_ms, seed, limit));
         let mut over = self.leases();
         over.retain(|(.., lease)| lease.deadline_ms <= now_ms);
         assert_eq!(facts.len(), over.len().min(limit));
         for fact in facts {
             self.expect_crash(&fact, |crash| EndReason::Expired { crash });
-            let Fact::LeaseEnded { group, offset, .. } = fact else {
-                panic!()
-            };
+            let Fact::LeaseEnded { group, offset, .. } = fact else { panic!() };
             assert!(over.iter().any(|(g, o, _)| (*g, *o) == (group, offset)));
             self.record(fact);
             self.seen.insert("expired");
@@ -858,11 +674,7 @@ impl World {
     }
 
     fn note_due(&mut self) {
-        for job in self
-            .groups
-            .values_mut()
-            .flat_map(|group| group.jobs.values_mut())
-        {
+        for job in self.groups.values_mut().flat_map(|group| group.jobs.values_mut()) {
             if matches!(job.place, Place::Delayed(due_log_ms) if due_log_ms <= self.log_ms) {
                 job.place = Place::Again;
             }
@@ -879,11 +691,7 @@ impl World {
         let session = self.session();
         let leases = self.session_leases(session);
         let silent = self.rng.below(2) == 0;
-        let end = if silent {
-            SessionEnd::Silent
-        } else {
-            SessionEnd::Goodbye
-        };
+        let end = if silent { SessionEnd::Silent } else { SessionEnd::Goodbye };
         let seed = self.rng.next();
         let facts = self.machine.end_session(session, end, self.log_ms, seed);
         assert_eq!(facts.len(), leases.len());
@@ -907,38 +715,22 @@ impl World {
         for (group, offset, lease) in self.session_leases(session) {
             if self.rng.below(3) > 0 {
                 held.push(lease.grant);
-                kept.push((
-                    group,
-                    offset,
-                    Lease {
-                        restored: false,
-                        ..lease
-                    },
-                ));
+                kept.push((group, offset, Lease { restored: false, ..lease }));
             }
         }
         // A grant that is not the session's must not matter.
         held.extend(self.rng.one_of(&self.grants).map(|(.., grant)| grant));
         let own = self.session_leases(session);
-        kept.extend(
-            own.into_iter()
-                .filter(|(.., lease)| Some(&lease.grant) == held.last()),
-        );
+        kept.extend(own.into_iter().filter(|(.., lease)| Some(&lease.grant) == held.last()));
         for fact in self.machine.resume_session(session, &held) {
             self.expect_end(&fact, EndReason::Undelivered, Outcome::Ready);
             self.record(fact);
             self.seen.insert("resumed");
         }
         for (group, offset, lease) in kept {
-            let lease = Lease {
-                restored: false,
-                ..lease
-            };
+            let lease = Lease { restored: false, ..lease };
             self.job_mut(group, offset).place = Place::Leased(lease.clone());
-            assert_eq!(
-                self.machine.lease(group, offset).unwrap().grant,
-                lease.grant
-            );
+            assert_eq!(self.machine.lease(group, offset).unwrap().grant, lease.grant);
             assert!(held.contains(&lease.grant));
         }
         let all_held = |(.., lease): &(GroupId, Offset, Lease)| held.contains(&lease.grant);
@@ -957,11 +749,7 @@ impl World {
         self.machine = rebuilt;
         for (group, offset, lease) in self.leases() {
             let deadline_ms = self.lease_ms + lease.lease_ms;
-            let lease = Lease {
-                deadline_ms,
-                restored: true,
-                ..lease
-            };
+            let lease = Lease { deadline_ms, restored: true, ..lease };
             self.job_mut(group, offset).place = Place::Leased(lease);
         }
         self.seen.insert("restart");
@@ -975,16 +763,9 @@ impl World {
         self.check_leases();
         let delayed = self.groups.values().flat_map(|group| group.jobs.values());
         let due = |job: &Job| {
-            if let Place::Delayed(due) = job.place {
-                Some(due)
-            } else {
-                None
-            }
+            if let Place::Delayed(due) = job.place { Some(due) } else { None }
         };
-        assert_eq!(
-            self.machine.next_due_log_ms(),
-            delayed.filter_map(due).min()
-        );
+        assert_eq!(self.machine.next_due_log_ms(), delayed.filter_map(due).min());
     }
 
     fn check_leases(&self) {
@@ -994,10 +775,7 @@ impl World {
             let found = self.machine.lease(group, offset).unwrap();
             let job = &self.groups[&group].jobs[&offset.0];
             assert_eq!((found.grant, found.holder), (lease.grant, lease.holder));
-            assert_eq!(
-                (found.lease_ms, found.restored),
-                (lease.lease_ms, lease.restored)
-            );
+            assert_eq!((found.lease_ms, found.restored), (lease.lease_ms, lease.restored));
             let counts = (found.attempt, found.failures, found.crashes);
             assert_eq!(counts, (job.deliveries, job.failures, job.crashes));
         }
@@ -1018,26 +796,16 @@ impl World {
                 Place::Dead => (&mut dead, JobState::Dead),
             };
             *count += 1;
-            assert_eq!(
-                self.machine.job(id, Offset(*offset)),
-                Some(state),
-                "job {offset}"
-            );
+            assert_eq!(self.machine.job(id, Offset(*offset)), Some(state), "job {offset}");
         }
         assert_eq!((counts.ready, counts.leased), (ready, leased));
         assert_eq!((counts.delayed, counts.dead), (delayed, dead));
-        let left = group
-            .jobs
-            .iter()
-            .find(|(_, job)| job.place != Place::Consumed);
+        let left = group.jobs.iter().find(|(_, job)| job.place != Place::Consumed);
         let end = self.machine.next_offset(group.queue).unwrap().0;
         let committed = left.map_or(end, |(offset, _)| *offset);
         assert_eq!(counts.committed.0, committed);
         assert_eq!(counts.consumed_above, consumed - (committed - group.start));
-        assert!(
-            committed >= group.committed,
-            "the committed offset went back"
-        );
+        assert!(committed >= group.committed, "the committed offset went back");
         group.committed = committed;
         for (offset, dead) in self.machine.dead(id, Offset(0)) {
             let job = &group.jobs[&offset.0];

@@ -41,24 +41,7 @@ impl Header {
         let Some((head, _)) = buffer.split_first_chunk::<FRAME_HEADER_BYTES>() else {
             return Self::peek_length(buffer);
         };
-        let [
-            l0,
-            l1,
-            l2,
-            l3,
-            opcode,
-            flags,
-            s0,
-            s1,
-            c0,
-            c1,
-            c2,
-            c3,
-            c4,
-            c5,
-            c6,
-            c7,
-        ] = *head;
+        let [l0, l1, l2, l3, opcode, flags, s0, s1, c0, c1, c2, c3, c4, c5, c6, c7] = *head;
         let header = Self {
             length: u32::from_le_bytes([l0, l1, l2, l3]),
             opcode,
@@ -67,9 +50,7 @@ impl Header {
             correlation: u64::from_le_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
         };
         match header.length as usize {
-            length if length < FRAME_LENGTH_MIN => Peek::Malformed {
-                length: header.length,
-            },
+            length if length < FRAME_LENGTH_MIN => Peek::Malformed { length: header.length },
             length if length > FRAME_LENGTH_MAX => Peek::TooLarge(header),
             length if buffer.len() < length + 4 => Peek::NeedMore,
             _ => Peek::Whole(header),
@@ -126,13 +107,7 @@ pub fn put_request(
     correlation: u64,
     body: impl FnOnce(&mut BytesMut),
 ) {
-    let header = Header {
-        length: 0,
-        opcode: opcode as u8,
-        flags: 0,
-        status: 0,
-        correlation,
-    };
+    let header = Header { length: 0, opcode: opcode as u8, flags: 0, status: 0, correlation };
     put_frame(out, header, body);
 }
 
@@ -144,33 +119,13 @@ pub fn put_reply(
     more: bool,
     body: impl FnOnce(&mut BytesMut),
 ) {
-    let flags = if more {
-        FLAG_REPLY | FLAG_MORE
-    } else {
-        FLAG_REPLY
-    };
-    put_frame(
-        out,
-        Header {
-            length: 0,
-            opcode: opcode as u8,
-            flags,
-            status: 0,
-            correlation,
-        },
-        body,
-    );
+    let flags = if more { FLAG_REPLY | FLAG_MORE } else { FLAG_REPLY };
+    put_frame(out, Header { length: 0, opcode: opcode as u8, flags, status: 0, correlation }, body);
 }
 
 /// Writes an error reply with a text for people. `opcode` is the request's, 0 if it has none.
 pub fn put_error(out: &mut BytesMut, opcode: u8, correlation: u64, code: ErrorCode, text: &str) {
-    let header = Header {
-        length: 0,
-        opcode,
-        flags: FLAG_REPLY,
-        status: code as u16,
-        correlation,
-    };
+    let header = Header { length: 0, opcode, flags: FLAG_REPLY, status: code as u16, correlation };
     put_frame(out, header, |out| put_text(out, text, ERROR_TEXT_BYTES_MAX));
 }
 
@@ -187,18 +142,12 @@ mod tests {
         };
         for length in [0, 1, 11] {
             assert_eq!(with(length), Peek::Malformed { length });
-            assert_eq!(
-                Header::peek(&length.to_le_bytes()),
-                Peek::Malformed { length }
-            );
+            assert_eq!(Header::peek(&length.to_le_bytes()), Peek::Malformed { length });
         }
         assert!(matches!(with(12), Peek::Whole(_)));
         assert_eq!(with(13), Peek::NeedMore);
         assert_eq!(with(FRAME_LENGTH_MAX as u32), Peek::NeedMore);
-        assert!(matches!(
-            with(FRAME_LENGTH_MAX as u32 + 1),
-            Peek::TooLarge(_)
-        ));
+        assert!(matches!(with(FRAME_LENGTH_MAX as u32 + 1), Peek::TooLarge(_)));
         assert!(matches!(with(u32::MAX), Peek::TooLarge(_)));
     }
 
@@ -209,9 +158,7 @@ mod tests {
         for end in 0..out.len() {
             assert_eq!(Header::peek(&out[..end]), Peek::NeedMore, "{end} bytes");
         }
-        let Peek::Whole(header) = Header::peek(&out) else {
-            panic!("not whole")
-        };
+        let Peek::Whole(header) = Header::peek(&out) else { panic!("not whole") };
         assert_eq!(header.body_bytes(), 3);
         assert_eq!((header.opcode, header.flags, header.correlation), (3, 3, 7));
     }

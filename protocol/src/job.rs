@@ -89,10 +89,7 @@ pub struct Job {
 impl Job {
     /// A job with this payload and nothing else.
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
-        Self {
-            payload: payload.into(),
-            ..Self::default()
-        }
+        Self { payload: payload.into(), ..Self::default() }
     }
 
     /// Bytes that its body takes.
@@ -102,10 +99,7 @@ impl Job {
 
     fn attributes_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| 3 + key.len());
-        let headers = self
-            .headers
-            .iter()
-            .map(|(name, value)| 4 + name.len() + value.len());
+        let headers = self.headers.iter().map(|(name, value)| 4 + name.len() + value.len());
         key + headers.sum::<usize>()
     }
 
@@ -163,18 +157,13 @@ impl Job {
 
 fn read_header(value: &mut Reader<'_>) -> Result<(String, Vec<u8>), DecodeError> {
     let length = value.u8()?;
-    let name =
-        std::str::from_utf8(value.bytes(usize::from(length))?).map_err(|_| DecodeError::Text {
-            field: "header name",
-        })?;
+    let name = std::str::from_utf8(value.bytes(usize::from(length))?)
+        .map_err(|_| DecodeError::Text { field: "header name" })?;
     Ok((name.to_owned(), value.bytes(value.remaining())?.to_vec()))
 }
 
 fn reserved_tag(tag: u8) -> DecodeError {
-    DecodeError::Reserved {
-        field: "attribute tag",
-        value: u64::from(tag),
-    }
+    DecodeError::Reserved { field: "attribute tag", value: u64::from(tag) }
 }
 
 /// Reads a body's attributes without keeping them, as a server does before it takes the job.
@@ -206,11 +195,7 @@ fn check_max(
     if value <= max {
         return Ok(());
     }
-    Err(DecodeError::Range {
-        field,
-        value: value as u64,
-        allowed,
-    })
+    Err(DecodeError::Range { field, value: value as u64, allowed })
 }
 
 /// A batch being put together: the job table and the bodies, as they travel and are kept.
@@ -254,22 +239,14 @@ impl BatchBuilder {
 
     /// The batch as it stands.
     pub fn batch(&self) -> Batch<'_> {
-        Batch {
-            count: self.len() as u32,
-            table: &self.table,
-            bodies: &self.bodies,
-        }
+        Batch { count: self.len() as u32, table: &self.table, bodies: &self.bodies }
     }
 }
 
 /// Checks a batch's size: 1 to 65,536 jobs, at most 4 MiB of bodies.
 fn check_batch(jobs: usize, bytes: usize) -> Result<(), DecodeError> {
     let too_large = |field, value: usize, allowed| {
-        Err(DecodeError::Batch {
-            field,
-            value: value as u64,
-            allowed,
-        })
+        Err(DecodeError::Batch { field, value: value as u64, allowed })
     };
     if !(1..=BATCH_JOBS_MAX).contains(&jobs) {
         return too_large("a job count of", jobs, "1 to 65536 jobs");
@@ -313,11 +290,7 @@ impl<'a> Batch<'a> {
         let table = reader.bytes(count as usize * TABLE_ROW_BYTES)?;
         let bodies = reader.bytes(reader.remaining())?;
         check_batch(count as usize, bodies.len())?;
-        Ok(Self {
-            count,
-            table,
-            bodies,
-        })
+        Ok(Self { count, table, bodies })
     }
 
     /// Writes the batch.
@@ -331,14 +304,12 @@ impl<'a> Batch<'a> {
     pub fn rows(&self) -> impl Iterator<Item = Row<'a>> + use<'a> {
         let bodies = self.bodies;
         let mut start = 0;
-        self.table
-            .chunks_exact(TABLE_ROW_BYTES)
-            .map_while(move |row| {
-                let (end, flags, crc32) = read_row(row)?;
-                let body = bodies.get(start..end)?;
-                start = end;
-                Some(Row { flags, crc32, body })
-            })
+        self.table.chunks_exact(TABLE_ROW_BYTES).map_while(move |row| {
+            let (end, flags, crc32) = read_row(row)?;
+            let body = bodies.get(start..end)?;
+            start = end;
+            Some(Row { flags, crc32, body })
+        })
     }
 
     /// Checks every job: its place, size, reserved flags, checksum and attributes.
@@ -347,26 +318,16 @@ impl<'a> Batch<'a> {
     /// [`JobError`] naming the first job that is wrong.
     pub fn check(&self, job_bytes_max: usize) -> Result<(), JobError> {
         let mut start = 0;
-        let wrong_end = |ordinal, end, start| JobError::End {
-            ordinal,
-            end,
-            start,
-            bodies: self.bodies.len(),
-        };
+        let wrong_end =
+            |ordinal, end, start| JobError::End { ordinal, end, start, bodies: self.bodies.len() };
         for (ordinal, row) in self.table.chunks_exact(TABLE_ROW_BYTES).enumerate() {
             let (end, flags, crc32) = read_row(row).unwrap_or_default();
-            let body = self
-                .bodies
-                .get(start..end)
-                .ok_or_else(|| wrong_end(ordinal, end, start))?;
+            let body = self.bodies.get(start..end).ok_or_else(|| wrong_end(ordinal, end, start))?;
             check_job(ordinal, body, flags, crc32, job_bytes_max)?;
             start = end;
         }
         if start != self.bodies.len() {
-            return Err(DecodeError::Surplus {
-                count: self.bodies.len() - start,
-            }
-            .into());
+            return Err(DecodeError::Surplus { count: self.bodies.len() - start }.into());
         }
         Ok(())
     }
@@ -374,11 +335,7 @@ impl<'a> Batch<'a> {
 
 fn read_row(row: &[u8]) -> Option<(usize, u32, u32)> {
     let mut reader = Reader::new(row);
-    Some((
-        reader.u32().ok()? as usize,
-        reader.u32().ok()?,
-        reader.u32().ok()?,
-    ))
+    Some((reader.u32().ok()? as usize, reader.u32().ok()?, reader.u32().ok()?))
 }
 
 fn check_job(
@@ -389,26 +346,14 @@ fn check_job(
     bytes_max: usize,
 ) -> Result<(), JobError> {
     if body.len() > bytes_max {
-        return Err(JobError::TooLarge {
-            ordinal,
-            bytes: body.len(),
-            bytes_max,
-        });
+        return Err(JobError::TooLarge { ordinal, bytes: body.len(), bytes_max });
     }
     if flags != 0 {
-        return Err(DecodeError::Reserved {
-            field: "job flags",
-            value: u64::from(flags),
-        }
-        .into());
+        return Err(DecodeError::Reserved { field: "job flags", value: u64::from(flags) }.into());
     }
     let actual = crc32fast::hash(body);
     if actual != stated {
-        return Err(JobError::Checksum {
-            ordinal,
-            actual,
-            stated,
-        });
+        return Err(JobError::Checksum { ordinal, actual, stated });
     }
     check_body(body).map_err(|source| JobError::Attributes { ordinal, source })
 }
@@ -449,35 +394,17 @@ mod tests {
 
         let mut bodies = good.bodies.to_vec();
         *bodies.last_mut().unwrap() ^= 1;
-        let flipped = Batch {
-            bodies: &bodies,
-            ..good
-        };
-        assert!(matches!(
-            flipped.check(1000),
-            Err(JobError::Checksum { ordinal: 1, .. })
-        ));
+        let flipped = Batch { bodies: &bodies, ..good };
+        assert!(matches!(flipped.check(1000), Err(JobError::Checksum { ordinal: 1, .. })));
 
         let mut table = good.table.to_vec();
         table[3] = 0x80;
-        let beyond = Batch {
-            table: &table,
-            ..good
-        };
-        assert!(matches!(
-            beyond.check(1000),
-            Err(JobError::End { ordinal: 0, .. })
-        ));
+        let beyond = Batch { table: &table, ..good };
+        assert!(matches!(beyond.check(1000), Err(JobError::End { ordinal: 0, .. })));
 
         let mut table = good.table.to_vec();
         table[4] = 1;
-        let flagged = Batch {
-            table: &table,
-            ..good
-        };
-        assert_eq!(
-            flagged.check(1000).unwrap_err().code(),
-            ErrorCode::Unsupported
-        );
+        let flagged = Batch { table: &table, ..good };
+        assert_eq!(flagged.check(1000).unwrap_err().code(), ErrorCode::Unsupported);
     }
 }

@@ -22,9 +22,7 @@ pub fn check(name: &str) -> Result<(), BadName> {
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());
     }
-    Err(BadName {
-        name: name.chars().take(300).collect(),
-    })
+    Err(BadName { name: name.chars().take(300).collect() })
 }
 
 #[cfg(test)]

@@ -106,31 +106,22 @@ impl Token {
         match (token.is_empty(), bytes.get_mut(..token.len())) {
             (false, Some(place)) => place.copy_from_slice(token),
             _ => {
-                return Err(DecodeError::Token {
-                    length: token.len(),
-                });
+                return Err(DecodeError::Token { length: token.len() });
             }
         }
-        Ok(Self {
-            length: token.len() as u8,
-            bytes,
-        })
+        Ok(Self { length: token.len() as u8, bytes })
     }
 
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes
-            .get(..usize::from(self.length))
-            .unwrap_or_default()
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 }
 
 impl std::fmt::Display for Token {
     /// Hexadecimal, as the command line shows it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.as_bytes()
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -144,9 +135,7 @@ impl std::str::FromStr for Token {
     type Err = DecodeError;
 
     fn from_str(text: &str) -> Result<Self, DecodeError> {
-        let wrong = DecodeError::Token {
-            length: text.len() / 2,
-        };
+        let wrong = DecodeError::Token { length: text.len() / 2 };
         let digits = text.as_bytes();
         if !digits.len().is_multiple_of(2) || digits.len() > 2 * TOKEN_BYTES_MAX {
             return Err(wrong);
@@ -181,20 +170,14 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Short`], as with all methods here that read.
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let short = DecodeError::Short {
-            need: count,
-            have: self.rest.len(),
-        };
+        let short = DecodeError::Short { need: count, have: self.rest.len() };
         let (head, rest) = self.rest.split_at_checked(count).ok_or(short)?;
         self.rest = rest;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let short = DecodeError::Short {
-            need: N,
-            have: self.rest.len(),
-        };
+        let short = DecodeError::Short { need: N, have: self.rest.len() };
         let (head, rest) = self.rest.split_first_chunk().ok_or(short)?;
         self.rest = rest;
         Ok(*head)
@@ -267,9 +250,8 @@ impl<'a> Reader<'a> {
     pub fn name_or_empty(&mut self) -> Result<&'a str, DecodeError> {
         let length = self.u8()?;
         let bytes = self.bytes(usize::from(length))?;
-        let name = std::str::from_utf8(bytes).map_err(|_| BadName {
-            name: String::from_utf8_lossy(bytes).into_owned(),
-        })?;
+        let name = std::str::from_utf8(bytes)
+            .map_err(|_| BadName { name: String::from_utf8_lossy(bytes).into_owned() })?;
         if !name.is_empty() {
             name::check(name)?;
         }
@@ -307,11 +289,7 @@ pub(crate) fn in_range(
     if allowed.contains(&value) {
         return Ok(());
     }
-    Err(DecodeError::Range {
-        field,
-        value,
-        allowed: text,
-    })
+    Err(DecodeError::Range { field, value, allowed: text })
 }
 
 /// Writes a name with its length in a u8 before it. It must be checked: at most 255 bytes.

@@ -67,10 +67,7 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_max_level(args.log)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).init();
     match args.resolve().and_then(|config| run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -87,9 +84,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("could not listen on {}: {error}", config.listen))?;
     let address = listener.local_addr()?;
 
-    let log_options = LogOptions {
-        segment_bytes: config.segment_bytes,
-    };
+    let log_options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
     let options = BrokerOptions {
         durability: config.durability,
         silence_ms: config.session_silence_ms,
@@ -99,34 +94,31 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let broker = Broker::open(&data_dir.log_dir(0), log_options, options)?;
     let threads = Threads::start(&broker)?;
 
-    let mut stdout = std::io::stdout().lock();
-    writeln!(
-        stdout,
+    let ready = format!(
         "joblogd ready on {address} (durability {}, a sync takes {:.2} ms here, data in {})",
         config.durability,
         sync_time.as_secs_f64() * 1_000.0,
         config.data.display()
-    )?;
-    stdout.flush()?;
-    drop(stdout);
-
+    );
     let server_options = ServerOptions {
         job_bytes_max: config.job_bytes_max,
         run_ms_max: config.session_run_ms_max,
         connections_max: config.connections_max,
     };
-    serve(listener, &broker, &server_options, until_signal())?;
+    serve(listener, &broker, &server_options, until_signal(&ready))?;
     threads.stop()?;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Done when SIGTERM or SIGINT has come.
-async fn until_signal() {
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    );
+/// Says that the server is ready, and is done when SIGTERM or SIGINT has come. Whoever has read
+/// that line may send one.
+async fn until_signal(ready: &str) {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let mut stdout = std::io::stdout();
+    if let Err(error) = writeln!(stdout, "{ready}").and_then(|()| stdout.flush()) {
+        tracing::warn!(%error, "standard output can't be written");
+    }
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         tracing::error!("signals can't be caught: end the server with SIGKILL; it loses nothing");
         return std::future::pending().await;

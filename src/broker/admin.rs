@@ -4,9 +4,7 @@ use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::Turn;
-use crate::queue::{
-    DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueSettings, Refusal, Start,
-};
+use crate::queue::{DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueSettings, Refusal, Start};
 use crate::types::{GroupId, Offset, QueueId};
 
 /// Dead jobs listed in a description of a group.

@@ -8,9 +8,7 @@ use bytes::{Buf, BufMut};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::queue::{
-    EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run, Runs,
-};
+use crate::queue::{EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run, Runs};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 const QUEUE_CREATED: u8 = 1;
@@ -36,11 +34,11 @@ const OUTCOME_DEAD: u8 = 3;
 /// Bytes of a fact in an entry that this version can't read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("fact {ordinal} of the entry can't be read: {reason}")]
-pub struct BadFact {
+pub(super) struct BadFact {
     /// Which fact of the entry, from 0.
-    pub ordinal: usize,
+    pub(super) ordinal: usize,
     /// What is wrong with it.
-    pub reason: &'static str,
+    pub(super) reason: &'static str,
 }
 
 /// A queue's settings as they stand in the log: by name, so that new ones can be added.
@@ -232,10 +230,9 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             lease_ms: u64(bytes)?,
         },
         COMMITTED => Fact::Committed { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
-        COMMITTED_THROUGH => Fact::CommittedThrough {
-            group: GroupId(u32(bytes)?),
-            through: Offset(u64(bytes)?),
-        },
+        COMMITTED_THROUGH => {
+            Fact::CommittedThrough { group: GroupId(u32(bytes)?), through: Offset(u64(bytes)?) }
+        }
         LEASE_ENDED => Fact::LeaseEnded {
             group: GroupId(u32(bytes)?),
             offset: Offset(u64(bytes)?),

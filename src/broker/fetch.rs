@@ -166,12 +166,8 @@ impl Turn<'_> {
     /// Makes the group `default` of a queue, from its first job on.
     pub(super) fn bear_default(&mut self, queue: QueueId) -> Result<GroupId, BrokerError> {
         let what = || format!("group {DEFAULT_GROUP:?}");
-        let made = self.core.machine.create_group(
-            queue,
-            DEFAULT_GROUP,
-            GroupKind::Work,
-            Start::Beginning,
-        );
+        let made =
+            self.core.machine.create_group(queue, DEFAULT_GROUP, GroupKind::Work, Start::Beginning);
         let fact = made.map_err(|refusal| BrokerError::Refused { what: what(), refusal })?;
         self.record(&fact);
         let Fact::GroupCreated { group, .. } = fact else {

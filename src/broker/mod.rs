@@ -185,8 +185,7 @@ impl Broker {
             let silence_ms = silence_ms.unwrap_or(self.options.silence_ms);
             let now_ms = turn.lease_now_ms;
             let mailbox = Some(Arc::clone(mailbox));
-            let (handle, before) =
-                turn.core.sessions.connect(session, silence_ms, mailbox, now_ms);
+            let (handle, before) = turn.core.sessions.connect(session, silence_ms, mailbox, now_ms);
             if let Some(before) = before {
                 turn.core.waiters.remove_all(&before);
                 before.send(Event::Replaced);
@@ -273,7 +272,10 @@ impl Broker {
             let id = turn.group(queue, group)?;
             let what = || format!("offset {through} of queue {queue:?}, group {group:?}");
             match turn.core.machine.commit_through(id, through) {
-                Ok(fact) => Ok(Ok(turn.record(&fact))),
+                Ok(fact) => {
+                    turn.record(&fact);
+                    Ok(Ok(()))
+                }
                 Err(refusal @ JobRefusal::AlreadyConsumed) => Ok(Err(refusal)),
                 Err(refusal) => Err(BrokerError::Job { what: what(), refusal }),
             }

@@ -43,12 +43,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn begin(
-        core: &'a mut Core,
-        log: &'a Log,
-        stamp: Stamp,
-        lease_now_ms: u64,
-    ) -> Self {
+    pub(super) fn begin(core: &'a mut Core, log: &'a Log, stamp: Stamp, lease_now_ms: u64) -> Self {
         let facts = std::mem::take(&mut core.facts_buffer);
         let hand_offs = SmallVec::new();
         Self { core, log, stamp, lease_now_ms, facts, committed: None, hand_offs }

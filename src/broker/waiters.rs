@@ -116,7 +116,10 @@ impl Waiters {
 
     /// The next whose wait is over at `now_ms`.
     pub(super) fn overdue(&self, now_ms: u64) -> Option<WaiterId> {
-        self.by_deadline.first().filter(|(deadline_ms, _)| *deadline_ms <= now_ms).map(|(_, id)| *id)
+        self.by_deadline
+            .first()
+            .filter(|(deadline_ms, _)| *deadline_ms <= now_ms)
+            .map(|(_, id)| *id)
     }
 
     /// When the next wait is over.

@@ -61,31 +61,16 @@ mod tests {
 
     #[test]
     fn each_level_reads_back_as_written() {
-        for level in [
-            Durability::Fsync,
-            Durability::Interval { ms: 250 },
-            Durability::Os,
-        ] {
+        for level in [Durability::Fsync, Durability::Interval { ms: 250 }, Durability::Os] {
             assert_eq!(level.to_string().parse(), Ok(level));
         }
     }
 
     #[test]
     fn other_texts_are_refused_by_name() {
-        for text in [
-            "",
-            "FSYNC",
-            "interval",
-            "interval:",
-            "interval:0",
-            "interval:-1",
-            "os ",
-        ] {
+        for text in ["", "FSYNC", "interval", "interval:", "interval:0", "interval:-1", "os "] {
             let error = text.parse::<Durability>().unwrap_err();
-            assert!(
-                error.to_string().starts_with(&format!("`{text}` is no")),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with(&format!("`{text}` is no")), "{error}");
         }
     }
 }

@@ -134,18 +134,12 @@ impl<'a> EntryView<'a> {
     pub fn jobs(&self) -> impl ExactSizeIterator<Item = JobView<'a>> + use<'a> {
         let view = *self;
         let mut begin = 0;
-        view.table
-            .chunks_exact(JOB_ROW_BYTES)
-            .enumerate()
-            .map(move |(ordinal, row)| {
-                let end = JOB_FIELD_END.u32(row);
-                let body = view
-                    .bodies
-                    .get(begin as usize..end as usize)
-                    .unwrap_or_default();
-                begin = end;
-                view.job_from(ordinal as u64, row, body)
-            })
+        view.table.chunks_exact(JOB_ROW_BYTES).enumerate().map(move |(ordinal, row)| {
+            let end = JOB_FIELD_END.u32(row);
+            let body = view.bodies.get(begin as usize..end as usize).unwrap_or_default();
+            begin = end;
+            view.job_from(ordinal as u64, row, body)
+        })
     }
 
     /// The job at `ordinal` within the entry.
@@ -170,12 +164,7 @@ impl<'a> EntryView<'a> {
     /// Bytes of the whole entry.
     #[inline]
     pub(super) fn encoded_bytes(&self) -> u64 {
-        let parts = [
-            ENTRY_HEADER_BYTES,
-            self.table.len(),
-            self.facts.len(),
-            self.bodies.len(),
-        ];
+        let parts = [ENTRY_HEADER_BYTES, self.table.len(), self.facts.len(), self.bodies.len()];
         parts.iter().map(|&part| part as u64).sum()
     }
 
@@ -280,9 +269,7 @@ impl<'a> EntryView<'a> {
 fn body_range(table: &[u8], ordinal: u32) -> Option<std::ops::Range<usize>> {
     let end_of = |ordinal: usize| {
         let at = ordinal * JOB_ROW_BYTES;
-        table
-            .get(at..at + JOB_ROW_BYTES)
-            .map(|row| JOB_FIELD_END.u32(row) as usize)
+        table.get(at..at + JOB_ROW_BYTES).map(|row| JOB_FIELD_END.u32(row) as usize)
     };
     let begin = match ordinal.checked_sub(1) {
         Some(before) => end_of(before as usize)?,
@@ -319,10 +306,7 @@ mod tests {
             table,
             facts: b"facts",
             bodies,
-            stamp: Stamp {
-                wall_ms: 1,
-                log_ms: 2,
-            },
+            stamp: Stamp { wall_ms: 1, log_ms: 2 },
             producer: [3; 16],
             sequence: 4,
         }
@@ -340,10 +324,7 @@ mod tests {
         assert_eq!(bodies, [(7, &b"aa"[..]), (8, b""), (9, b"bbb")]);
         assert_eq!(back.job(2).unwrap().body, b"bbb");
         assert_eq!(back.job(3), None);
-        assert_eq!(
-            [0, 1, 2, 3].map(|i| body_len(&bytes, i)),
-            [Some(2), Some(0), Some(3), None]
-        );
+        assert_eq!([0, 1, 2, 3].map(|i| body_len(&bytes, i)), [Some(2), Some(0), Some(3), None]);
         for cut in 0..bytes.len() {
             assert!(EntryView::parse(&bytes[..cut]).is_err(), "cut at {cut}");
         }
@@ -357,26 +338,8 @@ mod tests {
         assert!(at(entry(1, &row(2), b"abc")).is_err());
         assert!(at(entry(1, &row(4), b"abc")).is_err());
         assert!(at(entry(2, &[row(3), row(2)].concat(), b"ab")).is_err());
-        assert!(
-            at(NewEntry {
-                queue: QueueId(0),
-                ..entry(1, &row(3), b"abc")
-            })
-            .is_err()
-        );
-        assert!(
-            at(NewEntry {
-                queue: QueueId(1),
-                ..entry(0, &[], b"")
-            })
-            .is_err()
-        );
-        assert!(
-            at(NewEntry {
-                base_offset: Offset(u64::MAX),
-                ..entry(1, &row(0), b"")
-            })
-            .is_err()
-        );
+        assert!(at(NewEntry { queue: QueueId(0), ..entry(1, &row(3), b"abc") }).is_err());
+        assert!(at(NewEntry { queue: QueueId(1), ..entry(0, &[], b"") }).is_err());
+        assert!(at(NewEntry { base_offset: Offset(u64::MAX), ..entry(1, &row(0), b"") }).is_err());
     }
 }

@@ -120,18 +120,10 @@ pub enum LogError {
 
 impl LogError {
     pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { operation, path: path.to_owned(), source }
     }
 
     pub(super) fn damaged(file: &Path, position: u64, reason: &'static str) -> Self {
-        Self::Damaged {
-            file: file.to_owned(),
-            position,
-            reason,
-        }
+        Self::Damaged { file: file.to_owned(), position, reason }
     }
 }

@@ -67,11 +67,7 @@ impl Files for SystemFiles {
     }
 
     fn lock(&self, path: &Path) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(path)?;
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(file)
     }
@@ -89,11 +85,7 @@ impl Files for SystemFiles {
     }
 
     fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         // Allocated but not filled with zeros: filling doubled what is written and did not make
         // the syncs that follow faster where it was measured.
         match fallocate(&file, FallocateFlags::empty(), 0, u64::from(bytes)) {
@@ -105,9 +97,7 @@ impl Files for SystemFiles {
     }
 
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
-        Ok(Box::new(
-            OpenOptions::new().read(true).write(true).open(path)?,
-        ))
+        Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -151,9 +141,7 @@ fn fill_with_zeros(file: &File, bytes: u32) -> io::Result<()> {
     let zeros = vec![0; STEP as usize];
     let mut position = 0;
     while position < bytes {
-        let step = zeros
-            .get(..STEP.min(bytes - position) as usize)
-            .unwrap_or(&zeros);
+        let step = zeros.get(..STEP.min(bytes - position) as usize).unwrap_or(&zeros);
         FileExt::write_all_at(file, step, u64::from(position))?;
         position += STEP.min(bytes - position);
     }

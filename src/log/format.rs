@@ -37,19 +37,11 @@ pub struct Field {
 
 impl Field {
     const fn first(name: &'static str, size: usize) -> Self {
-        Self {
-            name,
-            offset: 0,
-            size,
-        }
+        Self { name, offset: 0, size }
     }
 
     const fn after(previous: Self, name: &'static str, size: usize) -> Self {
-        Self {
-            name,
-            offset: previous.end(),
-            size,
-        }
+        Self { name, offset: previous.end(), size }
     }
 
     /// Where the next field begins.
@@ -60,11 +52,7 @@ impl Field {
     /// The field's bytes. Missing bytes read as zeros, which no check accepts.
     #[inline]
     fn bytes<const N: usize>(self, header: &[u8]) -> [u8; N] {
-        header
-            .get(self.offset..)
-            .and_then(|rest| rest.first_chunk())
-            .copied()
-            .unwrap_or([0; N])
+        header.get(self.offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
     }
 
     /// The field as one byte.
@@ -101,9 +89,7 @@ impl Field {
     #[inline]
     pub fn put<const N: usize>(self, header: &mut [u8], value: [u8; N]) {
         debug_assert_eq!(N, self.size, "{} has {} bytes", self.name, self.size);
-        let slot = header
-            .get_mut(self.offset..)
-            .and_then(|rest| rest.first_chunk_mut());
+        let slot = header.get_mut(self.offset..).and_then(|rest| rest.first_chunk_mut());
         debug_assert!(slot.is_some(), "{} lies within its header", self.name);
         if let Some(slot) = slot {
             *slot = value;
@@ -245,10 +231,7 @@ mod tests {
 
     /// Takes the rows `| offset | size | name | ..` under the heading and compares them.
     fn compare(heading: &str, fields: &[Field]) {
-        let section = DOCUMENT
-            .split(heading)
-            .nth(1)
-            .expect("the heading is in the document");
+        let section = DOCUMENT.split(heading).nth(1).expect("the heading is in the document");
         let rows: Vec<(usize, usize, String)> = section
             .lines()
             .take_while(|line| !line.starts_with("## "))
@@ -259,10 +242,8 @@ mod tests {
                 Some((offset, size, cells.next()?.to_owned()))
             })
             .collect();
-        let expected: Vec<_> = fields
-            .iter()
-            .map(|field| (field.offset, field.size, field.name.to_owned()))
-            .collect();
+        let expected: Vec<_> =
+            fields.iter().map(|field| (field.offset, field.size, field.name.to_owned())).collect();
         assert_eq!(rows, expected, "{heading}");
     }
 

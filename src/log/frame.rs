@@ -33,14 +33,9 @@ impl<'a> FramedEntry<'a> {
     /// Reads the entry of a frame at the start of `bytes` that has passed its check before.
     pub(super) fn again(bytes: &'a [u8]) -> Result<Self, &'static str> {
         let end = FRAME_HEADER_BYTES + FRAME_FIELD_LENGTH.u32(bytes) as usize;
-        let entry = bytes
-            .get(FRAME_HEADER_BYTES..end)
-            .ok_or("the frame is cut short")?;
+        let entry = bytes.get(FRAME_HEADER_BYTES..end).ok_or("the frame is cut short")?;
         let view = EntryView::split(entry)?;
-        Ok(Self {
-            view,
-            bodies_crc: FRAME_FIELD_BODIES_CRC.u32(bytes),
-        })
+        Ok(Self { view, bodies_crc: FRAME_FIELD_BODIES_CRC.u32(bytes) })
     }
 
     /// Whether the bodies are those that were appended. It reads them all.
@@ -105,22 +100,15 @@ impl Seed {
     /// Puts the checksum of all from `begin` to the buffer's end into the frame at `begin`.
     #[inline]
     fn seal(self, buffer: &mut [u8], begin: usize, position: u32) {
-        let crc = self.crc(
-            position,
-            buffer.get(begin + FRAME_COVERED_FROM..).unwrap_or_default(),
-        );
-        FRAME_FIELD_CRC.put(
-            buffer.get_mut(begin..).unwrap_or_default(),
-            crc.to_le_bytes(),
-        );
+        let crc = self.crc(position, buffer.get(begin + FRAME_COVERED_FROM..).unwrap_or_default());
+        FRAME_FIELD_CRC.put(buffer.get_mut(begin..).unwrap_or_default(), crc.to_le_bytes());
     }
 
     /// Reads the frame at the start of `bytes`, which lie at `position` of the segment and may
     /// run on behind the frame.
     pub(super) fn parse(self, bytes: &[u8], position: u32) -> Result<Frame<'_>, &'static str> {
-        let header = bytes
-            .first_chunk::<FRAME_HEADER_BYTES>()
-            .ok_or("no room for a frame header")?;
+        let header =
+            bytes.first_chunk::<FRAME_HEADER_BYTES>().ok_or("no room for a frame header")?;
         let mark = header.starts_with(&MARK_MAGIC);
         if !mark && !header.starts_with(&ENTRY_MAGIC) {
             return Err("no frame begins here");
@@ -146,11 +134,7 @@ impl Seed {
             }),
         };
         let durable = EntryIndex(FRAME_FIELD_DURABLE.u64(header));
-        Ok(Frame {
-            durable,
-            entry,
-            bytes: frame_bytes(length),
-        })
+        Ok(Frame { durable, entry, bytes: frame_bytes(length) })
     }
 
     /// The highest durable index, not below `at_least`, that any frame in `bytes` carries, wherever
@@ -203,13 +187,7 @@ mod tests {
         };
         let mut buffer = Vec::new();
         let view = entry.at(Term(1), EntryIndex(6));
-        SEED().push_entry(
-            &mut buffer,
-            position,
-            EntryIndex(5),
-            &view,
-            crc32fast::hash(body),
-        );
+        SEED().push_entry(&mut buffer, position, EntryIndex(5), &view, crc32fast::hash(body));
         buffer
     }
 
@@ -227,14 +205,7 @@ mod tests {
         bad[bodies_at] ^= 1;
         let frame = SEED().parse(&bad, 4096).unwrap();
         assert!(!frame.entry.unwrap().bodies_are_whole());
-        assert!(
-            SEED()
-                .parse(&good, 4096)
-                .unwrap()
-                .entry
-                .unwrap()
-                .bodies_are_whole()
-        );
+        assert!(SEED().parse(&good, 4096).unwrap().entry.unwrap().bodies_are_whole());
     }
 
     #[test]
@@ -251,10 +222,7 @@ mod tests {
         let mut buffer = Vec::new();
         SEED().push_mark(&mut buffer, 4096, EntryIndex(9));
         let mark = SEED().parse(&buffer, 4096).unwrap();
-        assert_eq!(
-            (mark.durable, mark.bytes),
-            (EntryIndex(9), FRAME_HEADER_BYTES)
-        );
+        assert_eq!((mark.durable, mark.bytes), (EntryIndex(9), FRAME_HEADER_BYTES));
         assert!(mark.entry.is_none());
         for bit in 0..buffer.len() * 8 {
             let mut bad = buffer.clone();

@@ -112,10 +112,7 @@ impl LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            files: Arc::new(SystemFiles),
-        }
+        Self { segment_bytes: 64 << 20, files: Arc::new(SystemFiles) }
     }
 }
 
@@ -140,8 +137,7 @@ impl Log {
     /// nothing was appended, and a later attempt may succeed), `Closed`, `Poisoned`.
     pub fn append(&self, entry: &NewEntry<'_>) -> Result<EntryIndex, LogError> {
         let bodies_crc = crc32fast::hash(entry.bodies);
-        self.shared
-            .append(entry.at(self.shared.term, EntryIndex(0)), bodies_crc)
+        self.shared.append(entry.at(self.shared.term, EntryIndex(0)), bodies_crc)
     }
 
     /// Writes everything appended so far and returns the index of the last entry written. Callers
@@ -201,11 +197,7 @@ impl Log {
     /// Where a job lies. It can be read once its entry is written.
     pub fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
         let (segment, position, ordinal) = self.shared.locate(queue, offset)?;
-        Some(JobLocation {
-            segment,
-            position,
-            ordinal,
-        })
+        Some(JobLocation { segment, position, ordinal })
     }
 
     /// Drops a deleted queue from the job index. Its id must not come again.
@@ -252,16 +244,7 @@ impl Log {
 
     /// Opens the log on its fresh segment, whose header is not written yet.
     pub(super) fn begin(beginning: Beginning) -> Result<Self, LogError> {
-        let Beginning {
-            dir,
-            options,
-            lock,
-            fresh,
-            header,
-            next_segment,
-            index,
-            kept,
-        } = beginning;
+        let Beginning { dir, options, lock, fresh, header, next_segment, index, kept } = beginning;
         let before = EntryIndex(header.first_index.0 - 1);
         let tail = Tail {
             next_index: header.first_index,
@@ -298,10 +281,7 @@ impl Log {
         });
         let thread = spare::spawn(Arc::clone(&shared))
             .map_err(|error| LogError::io("starting a thread for", &shared.dir, error))?;
-        Ok(Self {
-            shared,
-            background: Mutex::new(Some(thread)),
-        })
+        Ok(Self { shared, background: Mutex::new(Some(thread)) })
     }
 
     /// Appends an entry that an earlier segment already has, under its own term.
@@ -342,13 +322,9 @@ impl Log {
         }
         let (files, dir) = (&self.shared.options.files, &self.shared.dir);
         for path in paths {
-            files
-                .remove(path)
-                .map_err(|error| LogError::io("removing", path, error))?;
+            files.remove(path).map_err(|error| LogError::io("removing", path, error))?;
         }
-        files
-            .sync_dir(dir)
-            .map_err(|error| LogError::io("syncing", dir, error))
+        files.sync_dir(dir).map_err(|error| LogError::io("syncing", dir, error))
     }
 
     fn end_background(&self) {
@@ -373,11 +349,7 @@ impl JobLocation {
     /// # Errors
     /// `NotWritten` while the entry is in memory only, `Damaged` if the frame is no longer there.
     pub fn read(&self) -> Result<JobView<'_>, LogError> {
-        let Self {
-            segment,
-            position,
-            ordinal,
-        } = self;
+        let Self { segment, position, ordinal } = self;
         let entry = segment.entry_at(*position)?;
         EntryView::split(entry)
             .and_then(|view| view.job(*ordinal).ok_or("the entry has no such job"))
@@ -391,17 +363,10 @@ impl JobLocation {
     pub fn body(&self) -> Result<Bytes, LogError> {
         let begin_of = |bytes: &[u8]| bytes.as_ptr().addr();
         let job = self.read()?;
-        let map = self
-            .segment
-            .map
-            .get(self.position as usize, self.position as usize);
+        let map = self.segment.map.get(self.position as usize, self.position as usize);
         let begin = begin_of(job.body) - map.map_or(0, begin_of) + self.position as usize;
         let end = begin + job.body.len();
-        Ok(Bytes::from_owner(MappedBody {
-            segment: Arc::clone(&self.segment),
-            begin,
-            end,
-        }))
+        Ok(Bytes::from_owner(MappedBody { segment: Arc::clone(&self.segment), begin, end }))
     }
 }
 
@@ -414,9 +379,6 @@ struct MappedBody {
 
 impl AsRef<[u8]> for MappedBody {
     fn as_ref(&self) -> &[u8] {
-        self.segment
-            .map
-            .get(self.begin, self.end)
-            .unwrap_or_default()
+        self.segment.map.get(self.begin, self.end).unwrap_or_default()
     }
 }

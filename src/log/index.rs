@@ -72,12 +72,7 @@ impl JobIndex {
             finished.places.shrink_to_fit();
         }
         let places = vec![Place { delta: 0, position }];
-        runs.push(Run {
-            segment: Arc::clone(segment),
-            base,
-            end,
-            places,
-        });
+        runs.push(Run { segment: Arc::clone(segment), base, end, places });
         Ok(())
     }
 
@@ -86,18 +81,12 @@ impl JobIndex {
     pub(super) fn find(&self, queue: QueueId, offset: Offset) -> Option<Found<'_>> {
         let runs = self.queues.get(&queue)?;
         let after = runs.partition_point(|run| run.base <= offset.0);
-        let run = runs
-            .get(after.checked_sub(1)?)
-            .filter(|run| offset.0 < run.end)?;
+        let run = runs.get(after.checked_sub(1)?).filter(|run| offset.0 < run.end)?;
         let delta = u32::try_from(offset.0 - run.base).unwrap_or(u32::MAX);
         let after = run.places.partition_point(|place| place.delta <= delta);
         let place = run.places.get(after.checked_sub(1)?)?;
         let ordinal = u32::try_from(offset.0 - run.base - u64::from(place.delta)).ok()?;
-        Some(Found {
-            segment: &run.segment,
-            position: place.position,
-            ordinal,
-        })
+        Some(Found { segment: &run.segment, position: place.position, ordinal })
     }
 
     /// Drops all that is known of a queue.
@@ -107,11 +96,7 @@ impl JobIndex {
 
     /// How many entries it knows.
     pub(super) fn entries(&self) -> usize {
-        self.queues
-            .values()
-            .flatten()
-            .map(|run| run.places.len())
-            .sum()
+        self.queues.values().flatten().map(|run| run.places.len()).sum()
     }
 }
 
@@ -125,12 +110,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let map = Map::whole(&file).unwrap();
-        Arc::new(Segment {
-            id,
-            path: "test".into(),
-            seed: Seed::new([0; 16], id),
-            map,
-        })
+        Arc::new(Segment { id, path: "test".into(), seed: Seed::new([0; 16], id), map })
     }
 
     #[test]
@@ -139,24 +119,12 @@ mod tests {
         let mut index = JobIndex::default();
         let queue = QueueId(3);
         let far = 10 + (1 << 40);
-        let entries = [
-            (10, 5, &one, 4096),
-            (15, 1, &one, 5000),
-            (20, 2, &one, 6000),
-        ];
-        let later = [
-            (22, 1, &two, 4096),
-            (far, 3, &two, 8000),
-            (far + 3, 1, &two, 9000),
-        ];
+        let entries = [(10, 5, &one, 4096), (15, 1, &one, 5000), (20, 2, &one, 6000)];
+        let later = [(22, 1, &two, 4096), (far, 3, &two, 8000), (far + 3, 1, &two, 9000)];
         for (base, count, segment, position) in entries.into_iter().chain(later) {
-            index
-                .add(queue, Offset(base), count, segment, position)
-                .unwrap();
+            index.add(queue, Offset(base), count, segment, position).unwrap();
             for ordinal in 0..count {
-                let found = index
-                    .find(queue, Offset(base + u64::from(ordinal)))
-                    .unwrap();
+                let found = index.find(queue, Offset(base + u64::from(ordinal))).unwrap();
                 assert_eq!(
                     (found.segment.id, found.position, found.ordinal),
                     (segment.id, position, ordinal)
@@ -180,9 +148,7 @@ mod tests {
         let mut index = JobIndex::default();
         let mut base = 0;
         for position in [4096, 8192, 12288] {
-            index
-                .add(QueueId(1), Offset(base), u32::MAX, &one, position)
-                .unwrap();
+            index.add(QueueId(1), Offset(base), u32::MAX, &one, position).unwrap();
             let found = index.find(QueueId(1), Offset(base + 5)).unwrap();
             assert_eq!((found.position, found.ordinal), (position, 5));
             base += u64::from(u32::MAX);

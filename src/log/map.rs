@@ -4,10 +4,7 @@
 //! finished `pwrite` has written, the map shows. What makes handing out `&[u8]` sound is the
 //! *published* bound: bytes below it never change again, and none above it are handed out.
 
-#![allow(
-    unsafe_code,
-    reason = "slices of mapped memory can't be had without it"
-)]
+#![allow(unsafe_code, reason = "slices of mapped memory can't be had without it")]
 
 use std::fs::File;
 use std::io;
@@ -31,11 +28,7 @@ impl Map {
     /// published, what lies below never does.
     pub(super) fn growing(file: &File, floor: usize) -> io::Result<Self> {
         let raw = MmapOptions::new().map_raw_read_only(file)?;
-        Ok(Self {
-            raw,
-            floor,
-            published: AtomicUsize::new(floor),
-        })
+        Ok(Self { raw, floor, published: AtomicUsize::new(floor) })
     }
 
     /// Maps a file that nobody will write to again.
@@ -52,8 +45,7 @@ impl Map {
 
     /// Says that the bytes from the floor to `end` are written and will never be written again.
     pub(super) fn publish(&self, end: usize) {
-        self.published
-            .fetch_max(end.min(self.len()), Ordering::Release);
+        self.published.fetch_max(end.min(self.len()), Ordering::Release);
     }
 
     /// All bytes of a file mapped whole.

@@ -116,19 +116,13 @@ impl Recovery {
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
         options.check()?;
         let files = &*options.files;
-        files
-            .create_dir(dir)
-            .map_err(|error| LogError::io("creating", dir, error))?;
+        files.create_dir(dir).map_err(|error| LogError::io("creating", dir, error))?;
         let lock_path = dir.join("lock");
         let lock = files.lock(&lock_path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => LogError::Locked {
-                dir: dir.to_owned(),
-            },
+            io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
             _ => LogError::io("locking", &lock_path, error),
         })?;
-        let names = files
-            .list(dir)
-            .map_err(|error| LogError::io("listing", dir, error))?;
+        let names = files.list(dir).map_err(|error| LogError::io("listing", dir, error))?;
         let mut ids: Vec<u64> = names.iter().filter_map(|name| id_in(name)).collect();
         ids.sort_unstable();
         let mut found = Vec::with_capacity(ids.len());
@@ -162,10 +156,7 @@ impl Recovery {
         let mut walk = Walk::new(self, each);
         let mut stop = None;
         for (number, link) in self.chain.iter().enumerate() {
-            let end = self
-                .chain
-                .get(number + 1)
-                .map(|next| next.header.previous_end);
+            let end = self.chain.get(number + 1).map(|next| next.header.previous_end);
             stop = walk.segment(number, link, end)?;
             if stop.is_some() {
                 break;
@@ -178,33 +169,17 @@ impl Recovery {
             (place, reason) = (torn_at, "the bodies of an entry are not whole");
         }
         walk.deliver_rest()?;
-        let Walk {
-            index,
-            waiting: unproved,
-            recovered: last,
-            ..
-        } = walk;
+        let Walk { index, waiting: unproved, recovered: last, .. } = walk;
         recovered.last_index = last.last_index;
         recovered.last_stamp = last.last_stamp;
         recovered.last_term = last.last_term.max(self.last_term);
         recovered.torn = self.torn_tail(place, reason);
-        if let Some(TornTail {
-            file,
-            position,
-            bytes,
-            reason,
-        }) = &recovered.torn
-        {
+        if let Some(TornTail { file, position, bytes, reason }) = &recovered.torn {
             let file = file.display();
             tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
         }
         let end = unproved.front().map_or(place, |(_, place)| *place);
-        self.replayed = Some(Replayed {
-            recovered: recovered.clone(),
-            index,
-            end,
-            unproved,
-        });
+        self.replayed = Some(Replayed { recovered: recovered.clone(), index, end, unproved });
         Ok(recovered)
     }
 
@@ -248,15 +223,7 @@ impl Recovery {
             wall_ms: self.options.files.wall_ms(),
             size: self.options.segment_bytes,
         };
-        let Self {
-            dir,
-            options,
-            lock,
-            chain,
-            beyond,
-            replaced,
-            ..
-        } = self;
+        let Self { dir, options, lock, chain, beyond, replaced, .. } = self;
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
             dir,
@@ -276,13 +243,8 @@ impl Recovery {
             log.append_again(framed.view, framed.bodies_crc)?;
         }
         log.finish_start(&fresh, &header)?;
-        let gone = chain
-            .iter()
-            .skip(kept)
-            .map(|link| link.segment.path.clone());
-        let gone = gone
-            .chain(beyond.into_iter().map(|loose| loose.path))
-            .chain(replaced);
+        let gone = chain.iter().skip(kept).map(|link| link.segment.path.clone());
+        let gone = gone.chain(beyond.into_iter().map(|loose| loose.path)).chain(replaced);
         log.remove(&gone.collect::<Vec<_>>())?;
         Ok(log)
     }
@@ -333,10 +295,8 @@ impl Recovery {
     fn resolve_chain(&mut self, mut found: Vec<Loose>) {
         let mut end = u64::MAX;
         let mut wanted = Vec::new();
-        while let Some(tip) = found
-            .iter()
-            .rev()
-            .find(|loose| loose.id < end && loose.header.is_ok())
+        while let Some(tip) =
+            found.iter().rev().find(|loose| loose.id < end && loose.header.is_ok())
         {
             wanted.clear();
             let mut next = tip.id;
@@ -358,23 +318,11 @@ impl Recovery {
             match (loose.header, loose.map) {
                 (Ok(header), Some(map)) if wanted.contains(&loose.id) => {
                     let seed = Seed::new(header.log_id, loose.id);
-                    let segment = Segment {
-                        id: loose.id,
-                        path: loose.path,
-                        seed,
-                        map,
-                    };
-                    self.chain.push(Link {
-                        header,
-                        segment: Arc::new(segment),
-                    });
+                    let segment = Segment { id: loose.id, path: loose.path, seed, map };
+                    self.chain.push(Link { header, segment: Arc::new(segment) });
                 }
                 (header, map) if loose.id > tip => {
-                    self.beyond.push(Loose {
-                        header,
-                        map,
-                        ..loose
-                    });
+                    self.beyond.push(Loose { header, map, ..loose });
                 }
                 _ => self.replaced.push(loose.path),
             }
@@ -391,16 +339,11 @@ impl Recovery {
         let expected = EntryIndex(walk.expected);
         let chain = self.chain.iter().enumerate().skip(stop.link);
         let proved = walk.recovered.proved >= expected
-            || chain
-                .clone()
-                .any(|(number, link)| match number == stop.link {
-                    true => proves(&link.segment, stop.position, expected),
-                    false => link.header.durable >= expected || proves(&link.segment, 0, expected),
-                })
-            || self
-                .beyond
-                .iter()
-                .any(|loose| loose.proves(self.log_id, expected));
+            || chain.clone().any(|(number, link)| match number == stop.link {
+                true => proves(&link.segment, stop.position, expected),
+                false => link.header.durable >= expected || proves(&link.segment, 0, expected),
+            })
+            || self.beyond.iter().any(|loose| loose.proves(self.log_id, expected));
         if !proved {
             return Ok(());
         }
@@ -417,47 +360,28 @@ impl Recovery {
 
     /// Describes what lies behind the place where the log ends, if anything does.
     fn torn_tail(&self, end: Place, reason: &'static str) -> Option<TornTail> {
-        let rest = self
-            .chain
-            .iter()
-            .enumerate()
-            .skip(end.link)
-            .map(|(number, link)| {
-                let from = if number == end.link { end.position } else { 0 };
-                used(link.segment.bytes_from(from))
-            });
+        let rest = self.chain.iter().enumerate().skip(end.link).map(|(number, link)| {
+            let from = if number == end.link { end.position } else { 0 };
+            used(link.segment.bytes_from(from))
+        });
         let bytes = rest.sum::<usize>()
-            + self
-                .beyond
-                .iter()
-                .map(|loose| used(loose.bytes()))
-                .sum::<usize>();
+            + self.beyond.iter().map(|loose| used(loose.bytes())).sum::<usize>();
         let (file, position) = match self.chain.get(end.link) {
             Some(link) => (&link.segment.path, u64::from(end.position)),
             None => (&self.beyond.first()?.path, 0),
         };
-        (bytes > 0).then(|| TornTail {
-            file: file.clone(),
-            position,
-            bytes: bytes as u64,
-            reason,
-        })
+        (bytes > 0).then(|| TornTail { file: file.clone(), position, bytes: bytes as u64, reason })
     }
 
     /// The segment for new entries, and the id for the one after it.
     fn fresh_segment(&mut self, log_id: [u8; 16]) -> Result<(OpenSegment, u64), LogError> {
         let files = &*self.options.files;
         if let Some((id, path)) = self.spare.take() {
-            let file = files
-                .reuse(&path)
-                .map_err(|error| LogError::io("opening", &path, error))?;
+            let file = files.reuse(&path).map_err(|error| LogError::io("opening", &path, error))?;
             return Ok((OpenSegment::new(file, path, log_id, id)?, self.next_segment));
         }
         let (id, bytes) = (self.next_segment, self.options.segment_bytes);
-        Ok((
-            OpenSegment::create(files, &self.dir, log_id, id, bytes)?,
-            id + 1,
-        ))
+        Ok((OpenSegment::create(files, &self.dir, log_id, id, bytes)?, id + 1))
     }
 
     /// What the fresh segment continues: the previous segment's id, its end, and how many
@@ -478,29 +402,16 @@ impl Loose {
     fn open(options: &LogOptions, dir: &Path, id: u64) -> Result<Self, LogError> {
         let path = dir.join(file_name(id));
         let io = |operation, error| LogError::io(operation, &path, error);
-        let file = options
-            .files
-            .open(&path)
-            .map_err(|error| io("opening", error))?;
+        let file = options.files.open(&path).map_err(|error| io("opening", error))?;
         let bytes = file.metadata().map_err(|error| io("reading", error))?.len();
         if bytes == 0 {
             let header = Err(HeaderError::Invalid("the file is empty"));
-            return Ok(Self {
-                id,
-                path,
-                map: None,
-                header,
-            });
+            return Ok(Self { id, path, map: None, header });
         }
         let map = Map::whole(&file).map_err(|error| io("mapping", error))?;
         let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
         let header = SegmentHeader::decode(page);
-        Ok(Self {
-            id,
-            path,
-            map: Some(map),
-            header,
-        })
+        Ok(Self { id, path, map: Some(map), header })
     }
 
     fn bytes(&self) -> &[u8] {
@@ -509,15 +420,10 @@ impl Loose {
 
     /// Whether anything in the file says that the entry `index` was synced.
     fn proves(&self, log_id: Option<[u8; 16]>, index: EntryIndex) -> bool {
-        let in_header = self
-            .header
-            .as_ref()
-            .is_ok_and(|header| header.durable >= index);
+        let in_header = self.header.as_ref().is_ok_and(|header| header.durable >= index);
         in_header
             || match log_id {
-                Some(id) => Seed::new(id, self.id)
-                    .proof_in(self.bytes(), 0, index)
-                    .is_some(),
+                Some(id) => Seed::new(id, self.id).proof_in(self.bytes(), 0, index).is_some(),
                 // The very first header of a log is synced before anything follows it.
                 None => used(self.bytes()) > SEGMENT_HEADER_BYTES,
             }
@@ -565,10 +471,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// Reads one segment up to `end`, or if it is the last, up to the first that is no frame.
     fn segment(&mut self, number: usize, link: &Link, end: Option<u32>) -> Result<Stop, LogError> {
         let Link { header, segment } = link;
-        segment
-            .map
-            .populate()
-            .map_err(|error| LogError::io("reading", &segment.path, error))?;
+        segment.map.populate().map_err(|error| LogError::io("reading", &segment.path, error))?;
         if header.first_index.0 != self.expected {
             return Err(segment.damaged(0, "the segment does not begin with the next index"));
         }
@@ -578,10 +481,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.prove(header.durable)?;
         let mut position = SEGMENT_HEADER_BYTES as u32;
         while end != Some(position) {
-            let place = Place {
-                link: number,
-                position,
-            };
+            let place = Place { link: number, position };
             if end.is_some_and(|end| position > end) {
                 return Ok(Some((place, "a frame crosses the segment's end")));
             }
@@ -590,8 +490,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 Err(reason) => return Ok(Some((place, reason))),
             };
             if let Some(FramedEntry { view, .. }) = &frame.entry {
-                self.check_order(view)
-                    .map_err(|reason| segment.damaged(position, reason))?;
+                self.check_order(view).map_err(|reason| segment.damaged(position, reason))?;
                 if view.term > header.term {
                     return Err(segment.damaged(position, "the entry's term is its segment's"));
                 }
@@ -629,13 +528,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             let view = framed_entry(&link.segment, place.position)?.view;
             if view.count > 0 {
                 self.index
-                    .add(
-                        view.queue,
-                        view.base_offset,
-                        view.count,
-                        &link.segment,
-                        place.position,
-                    )
+                    .add(view.queue, view.base_offset, view.count, &link.segment, place.position)
                     .map_err(|reason| link.segment.damaged(place.position, reason))?;
             }
             self.deliver(&view)?;
@@ -648,9 +541,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn cut_torn_bodies(&mut self) -> Option<Place> {
         let chain = &self.recovery.chain;
         let torn = self.waiting.iter().position(|(_, place)| {
-            let framed = chain
-                .get(place.link)
-                .map(|link| framed_entry(&link.segment, place.position));
+            let framed =
+                chain.get(place.link).map(|link| framed_entry(&link.segment, place.position));
             !framed.is_some_and(|framed| framed.is_ok_and(|framed| framed.bodies_are_whole()))
         })?;
         let place = self.waiting.get(torn).map(|(_, place)| *place);
@@ -675,10 +567,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     fn deliver(&mut self, view: &EntryView<'_>) -> Result<(), LogError> {
-        (self.each)(view).map_err(|source| LogError::Replay {
-            index: view.index,
-            source,
-        })?;
+        (self.each)(view).map_err(|source| LogError::Replay { index: view.index, source })?;
         self.recovered.last_index = view.index;
         self.recovered.last_term = view.term;
         self.recovered.last_stamp = view.stamp;
@@ -694,16 +583,10 @@ fn framed_entry(segment: &Segment, position: u32) -> Result<FramedEntry<'_>, Log
 
 /// Whether a frame from `position` on says that the entry `index` was synced.
 fn proves(segment: &Segment, position: u32, index: EntryIndex) -> bool {
-    segment
-        .seed
-        .proof_in(segment.bytes_from(position), position, index)
-        .is_some()
+    segment.seed.proof_in(segment.bytes_from(position), position, index).is_some()
 }
 
 /// Bytes up to the last that is not zero.
 fn used(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .map_or(0, |last| last + 1)
+    bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
 }

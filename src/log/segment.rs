@@ -61,14 +61,10 @@ impl SegmentHeader {
 
     pub(super) fn decode(page: &[u8]) -> Result<Self, HeaderError> {
         if page.len() != SEGMENT_HEADER_BYTES || !page.starts_with(&SEGMENT_MAGIC) {
-            return Err(HeaderError::Invalid(
-                "the file does not begin with a segment header",
-            ));
+            return Err(HeaderError::Invalid("the file does not begin with a segment header"));
         }
         if header_crc(page) != SEGMENT_FIELD_CRC.u32(page) {
-            return Err(HeaderError::Invalid(
-                "the segment header's checksum does not match",
-            ));
+            return Err(HeaderError::Invalid("the segment header's checksum does not match"));
         }
         let version = SEGMENT_FIELD_VERSION.u32(page);
         if version != FORMAT_VERSION {
@@ -88,9 +84,7 @@ impl SegmentHeader {
         };
         match header.previous < header.id && header.first_index.0 > 0 && header.term.0 > 0 {
             true => Ok(header),
-            false => Err(HeaderError::Invalid(
-                "the segment header contradicts itself",
-            )),
+            false => Err(HeaderError::Invalid("the segment header contradicts itself")),
         }
     }
 }
@@ -131,10 +125,7 @@ impl Segment {
     #[inline]
     pub(super) fn entry_at(&self, position: u32) -> Result<&[u8], LogError> {
         let begin = position as usize + FRAME_HEADER_BYTES;
-        let header = self
-            .map
-            .get(position as usize, begin)
-            .ok_or(LogError::NotWritten)?;
+        let header = self.map.get(position as usize, begin).ok_or(LogError::NotWritten)?;
         if !header.starts_with(&ENTRY_MAGIC) {
             return Err(self.damaged(position, "no frame begins here any more"));
         }
@@ -145,10 +136,7 @@ impl Segment {
 
     /// All bytes from `position` on of a segment that is mapped whole.
     pub(super) fn bytes_from(&self, position: u32) -> &[u8] {
-        self.map
-            .bytes()
-            .get(position as usize..)
-            .unwrap_or_default()
+        self.map.bytes().get(position as usize..).unwrap_or_default()
     }
 
     pub(super) fn damaged(&self, position: u32, reason: &'static str) -> LogError {
@@ -183,17 +171,11 @@ impl OpenSegment {
             let _ = files.remove(&path);
             let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
             match full.contains(&source.kind()) {
-                true => LogError::NoSpace {
-                    dir: dir.to_owned(),
-                    bytes,
-                    source,
-                },
+                true => LogError::NoSpace { dir: dir.to_owned(), bytes, source },
                 false => LogError::io("creating", &path, source),
             }
         })?;
-        files
-            .sync_dir(dir)
-            .map_err(|error| LogError::io("syncing", dir, error))?;
+        files.sync_dir(dir).map_err(|error| LogError::io("syncing", dir, error))?;
         Self::new(file, path, log_id, id)
     }
 
@@ -206,17 +188,8 @@ impl OpenSegment {
     ) -> Result<Self, LogError> {
         let map = Map::growing(file.file(), SEGMENT_HEADER_BYTES)
             .map_err(|error| LogError::io("mapping", &path, error))?;
-        let segment = Arc::new(Segment {
-            id,
-            path,
-            seed: Seed::new(log_id, id),
-            map,
-        });
-        Ok(Self {
-            segment,
-            file,
-            last_index: AtomicU64::new(OPEN),
-        })
+        let segment = Arc::new(Segment { id, path, seed: Seed::new(log_id, id), map });
+        Ok(Self { segment, file, last_index: AtomicU64::new(OPEN) })
     }
 
     /// Says that nothing follows the entry `last`.
@@ -256,10 +229,7 @@ mod tests {
         for bit in 0..page.len() * 8 {
             let mut bad = page;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(
-                SegmentHeader::decode(&bad),
-                Err(HeaderError::Invalid(_))
-            ));
+            assert!(matches!(SegmentHeader::decode(&bad), Err(HeaderError::Invalid(_))));
         }
         assert!(SegmentHeader::decode(&[0; SEGMENT_HEADER_BYTES]).is_err());
         assert!(SegmentHeader::decode(&[]).is_err());
@@ -277,12 +247,7 @@ mod tests {
     #[test]
     fn only_exact_names_are_segments() {
         assert_eq!(id_in(&file_name(12)), Some(12));
-        for name in [
-            "12.segment",
-            "lock",
-            "00000000000000000000.segment",
-            "x.segment",
-        ] {
+        for name in ["12.segment", "lock", "00000000000000000000.segment", "x.segment"] {
             assert_eq!(id_in(name), None, "{name}");
         }
     }

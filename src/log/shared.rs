@@ -69,9 +69,7 @@ impl Shared {
         mut entry: EntryView<'_>,
         bodies_crc: u32,
     ) -> Result<EntryIndex, LogError> {
-        entry
-            .check()
-            .map_err(|reason| LogError::InvalidEntry { reason })?;
+        entry.check().map_err(|reason| LogError::InvalidEntry { reason })?;
         let bytes = entry.encoded_bytes();
         let max = entry_bytes_max(self.options.segment_bytes);
         if bytes > max {
@@ -241,11 +239,7 @@ impl Shared {
             if found || over {
                 return found;
             }
-            if self
-                .appended_signal
-                .wait_for(&mut tail, timeout)
-                .timed_out()
-            {
+            if self.appended_signal.wait_for(&mut tail, timeout).timed_out() {
                 return tail.last_index() > beyond;
             }
         }
@@ -277,9 +271,7 @@ impl Shared {
     pub(super) fn refuse_if_poisoned(&self) -> Result<(), LogError> {
         match self.poison.get() {
             None => Ok(()),
-            Some(cause) => Err(LogError::Poisoned {
-                cause: Arc::clone(cause),
-            }),
+            Some(cause) => Err(LogError::Poisoned { cause: Arc::clone(cause) }),
         }
     }
 
@@ -293,9 +285,7 @@ impl Shared {
         let _tail = self.tail.lock();
         self.appended_signal.notify_all();
         self.spare_signal.notify_all();
-        LogError::Poisoned {
-            cause: Arc::clone(cause),
-        }
+        LogError::Poisoned { cause: Arc::clone(cause) }
     }
 }
 

@@ -17,9 +17,7 @@ enum Work {
 
 /// Starts the thread. It ends when the tail is `stopping` and `background_signal` is given.
 pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new()
-        .name("log-background".to_owned())
-        .spawn(move || run(&shared))
+    thread::Builder::new().name("log-background".to_owned()).spawn(move || run(&shared))
 }
 
 fn run(shared: &Shared) {
@@ -61,13 +59,8 @@ fn take_id(tail: &mut Tail) -> u64 {
 
 fn prepare(shared: &Shared, id: u64) {
     let files = &*shared.options.files;
-    let made = OpenSegment::create(
-        files,
-        &shared.dir,
-        shared.log_id,
-        id,
-        shared.options.segment_bytes,
-    );
+    let made =
+        OpenSegment::create(files, &shared.dir, shared.log_id, id, shared.options.segment_bytes);
     let mut tail = shared.tail.lock();
     tail.spare = match made {
         Ok(segment) => Spare::Ready(segment),

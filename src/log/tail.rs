@@ -44,12 +44,7 @@ impl Batch {
 
     /// The parts, each with its bytes.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&Part, &[u8])> {
-        let ends = self
-            .parts
-            .iter()
-            .skip(1)
-            .map(|part| part.begin)
-            .chain([self.bytes.len()]);
+        let ends = self.parts.iter().skip(1).map(|part| part.begin).chain([self.bytes.len()]);
         self.parts
             .iter()
             .zip(ends)
@@ -132,13 +127,7 @@ impl Tail {
         let segment = &self.active.segment;
         if entry.count > 0 {
             let position = self.position;
-            self.index.add(
-                entry.queue,
-                entry.base_offset,
-                entry.count,
-                segment,
-                position,
-            )?;
+            self.index.add(entry.queue, entry.base_offset, entry.count, segment, position)?;
         }
         let seed = segment.seed;
         let position = self.position;
@@ -185,11 +174,7 @@ impl Tail {
         self.segments += 1;
         let begin = self.pending.len();
         let segment = Arc::clone(&self.active);
-        self.pending.parts.push(Part {
-            segment,
-            position: 0,
-            begin,
-        });
+        self.pending.parts.push(Part { segment, position: 0, begin });
         self.pending.bytes.extend_from_slice(&header.encode());
         self.position = SEGMENT_HEADER_BYTES as u32;
         self.proved = self.proved.max(durable);
@@ -236,11 +221,7 @@ impl Tail {
     fn part_at_end(&mut self) -> &mut Vec<u8> {
         if self.pending.parts.is_empty() {
             let segment = Arc::clone(&self.active);
-            self.pending.parts.push(Part {
-                segment,
-                position: self.position,
-                begin: 0,
-            });
+            self.pending.parts.push(Part { segment, position: self.position, begin: 0 });
         }
         &mut self.pending.bytes
     }

@@ -121,9 +121,7 @@ impl Machine {
 
     /// All queues, by name.
     pub fn queues(&self) -> impl Iterator<Item = QueueInfo<'_>> {
-        self.queue_names
-            .values()
-            .filter_map(|queue| self.queue(*queue))
+        self.queue_names.values().filter_map(|queue| self.queue(*queue))
     }
 
     /// The queues whose names come behind `after`, by name.
@@ -134,22 +132,9 @@ impl Machine {
 
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
-        let Queue {
-            name,
-            settings,
-            first,
-            next,
-            groups,
-        } = self.queues.get(&queue)?;
+        let Queue { name, settings, first, next, groups } = self.queues.get(&queue)?;
         let group_count = groups.len();
-        Some(QueueInfo {
-            queue,
-            name,
-            settings,
-            first: *first,
-            next: *next,
-            group_count,
-        })
+        Some(QueueInfo { queue, name, settings, first: *first, next: *next, group_count })
     }
 
     /// The groups of a queue, by name.
@@ -174,13 +159,7 @@ impl Machine {
             next_fetch: state.next_fetch,
         };
         let (queue, kind) = (state.queue, state.kind);
-        Some(GroupInfo {
-            group,
-            queue,
-            name: &state.name,
-            kind,
-            counts,
-        })
+        Some(GroupInfo { group, queue, name: &state.name, kind, counts })
     }
 
     /// How many jobs of a group can be fetched now (for a stream group: read). Cheap.
@@ -195,21 +174,13 @@ impl Machine {
     /// The dead jobs of a group from an offset on, by offset.
     pub fn dead(&self, group: GroupId, from: Offset) -> impl Iterator<Item = (Offset, &DeadJob)> {
         let state = self.groups.get(&group).into_iter();
-        state
-            .flat_map(move |state| state.dead.range(from..))
-            .map(|(offset, job)| (*offset, job))
+        state.flat_map(move |state| state.dead.range(from..)).map(|(offset, job)| (*offset, job))
     }
 
     /// The lease of a job, if it is leased.
     pub fn lease(&self, group: GroupId, offset: Offset) -> Option<LeaseInfo> {
         let lease = self.leases.get(group, offset)?;
-        let mark = self
-            .groups
-            .get(&group)?
-            .marks
-            .get(&offset)
-            .copied()
-            .unwrap_or_default();
+        let mark = self.groups.get(&group)?.marks.get(&offset).copied().unwrap_or_default();
         Some(LeaseInfo {
             grant: lease.grant,
             holder: self.leases.holder(lease),

@@ -165,17 +165,14 @@ pub enum Outcome {
     Dead,
 }
 
-/// What a worker that reports a failure wants to become of the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// What the settings of the queue say.
-    Policy,
-    /// The backoff of the queue, but with this many failures allowed.
-    FailuresMax(u32),
-    /// Again after this delay in milliseconds, if the queue allows one more failure.
-    DelayMs(u64),
-    /// Dead at once.
-    Never,
+/// What a worker that reports a failure wants to become of the job, where it is not content with
+/// the settings of the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// How many failures the job may have; one more and it is dead.
+    pub failures_max: Option<u32>,
+    /// The wait until the next delivery in milliseconds.
+    pub delay_ms: Option<u64>,
 }
 
 /// Where a new group starts.
@@ -198,13 +195,17 @@ pub enum SessionEnd {
     Goodbye,
 }
 
+impl Retry {
+    /// As the settings of the queue say.
+    pub const POLICY: Self = Self { failures_max: None, delay_ms: None };
+    /// The job is dead at once.
+    pub const NEVER: Self = Self { failures_max: Some(0), delay_ms: None };
+}
+
 impl EndReason {
     /// Whether it counts as a crash of the job.
     pub fn is_crash(self) -> bool {
-        matches!(
-            self,
-            Self::Expired { crash: true } | Self::SessionLost { crash: true }
-        )
+        matches!(self, Self::Expired { crash: true } | Self::SessionLost { crash: true })
     }
 }
 
@@ -224,8 +225,5 @@ pub fn push_offset(runs: &mut Runs, offset: Offset) {
         last.count = count;
         return;
     }
-    runs.push(Run {
-        first: offset,
-        count: 1,
-    });
+    runs.push(Run { first: offset, count: 1 });
 }

@@ -109,9 +109,7 @@ impl Leases {
     }
 
     pub(super) fn holder(&self, lease: &Lease) -> Holder {
-        let session = lease
-            .session()
-            .and_then(|index| self.sessions.get(index as usize));
+        let session = lease.session().and_then(|index| self.sessions.get(index as usize));
         session.map_or(Holder::Timed, |session| Holder::Session(session.id))
     }
 
@@ -145,11 +143,7 @@ impl Leases {
         });
         self.set_chain(chain, slot);
         self.link_session(slot, owner);
-        self.wheel.insert(
-            &mut self.slots,
-            slot,
-            now_ms.saturating_add(u64::from(lease_ms)),
-        );
+        self.wheel.insert(&mut self.slots, slot, now_ms.saturating_add(u64::from(lease_ms)));
         self.count += 1;
     }
 
@@ -195,11 +189,7 @@ impl Leases {
         lease.lease_ms = lease_ms;
         lease.owner &= !RESTORED;
         self.wheel.remove(&mut self.slots, slot);
-        self.wheel.insert(
-            &mut self.slots,
-            slot,
-            now_ms.saturating_add(u64::from(lease_ms)),
-        );
+        self.wheel.insert(&mut self.slots, slot, now_ms.saturating_add(u64::from(lease_ms)));
         true
     }
 
@@ -219,24 +209,17 @@ impl Leases {
     /// The leases that are over, at most `count_max`. They stay until they are removed.
     pub(super) fn over(&mut self, now_ms: u64, count_max: usize) -> impl Iterator<Item = &Lease> {
         let mut over = Vec::new();
-        self.wheel
-            .collect_over(&self.slots, now_ms, count_max, &mut over);
+        self.wheel.collect_over(&self.slots, now_ms, count_max, &mut over);
         over.into_iter().map(|slot| self.slot(slot))
     }
 
     /// The leases of a session, newest first.
     pub(super) fn of_session(&self, session: SessionId) -> impl Iterator<Item = &Lease> {
         let index = self.session_index.get(&session);
-        let head = index
-            .and_then(|index| self.sessions.get(*index as usize))
-            .map(|s| s.head);
-        let first = head
-            .filter(|head| *head != NONE)
-            .map(|head| self.slot(head));
+        let head = index.and_then(|index| self.sessions.get(*index as usize)).map(|s| s.head);
+        let first = head.filter(|head| *head != NONE).map(|head| self.slot(head));
         std::iter::successors(first, |lease| {
-            Some(lease.session_next)
-                .filter(|next| *next != NONE)
-                .map(|next| self.slot(next))
+            Some(lease.session_next).filter(|next| *next != NONE).map(|next| self.slot(next))
         })
     }
 
@@ -292,20 +275,13 @@ impl Leases {
             self.free_slot = free_next;
             return slot;
         }
-        let slot = u32::try_from(self.slots.len())
-            .ok()
-            .filter(|slot| *slot < TIMED);
+        let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot < TIMED);
         self.slots.push(lease);
         slot.expect("2^31 leases would need 112 GiB, and sessions are fewer than leases")
     }
 
     fn unchain(&mut self, slot: u32) {
-        let Lease {
-            group,
-            offset,
-            chain_next,
-            ..
-        } = *self.slot(slot);
+        let Lease { group, offset, chain_next, .. } = *self.slot(slot);
         let chain = hash(group, offset, self.table.len());
         let mut at = self.table.get(chain).copied().unwrap_or(NONE);
         if at == slot {
@@ -389,21 +365,15 @@ impl Leases {
     }
 
     fn slot(&self, slot: u32) -> &Lease {
-        self.slots
-            .get(slot as usize)
-            .expect("a link names a slot of the slab")
+        self.slots.get(slot as usize).expect("a link names a slot of the slab")
     }
 
     fn slot_mut(&mut self, slot: u32) -> &mut Lease {
-        self.slots
-            .get_mut(slot as usize)
-            .expect("a link names a slot of the slab")
+        self.slots.get_mut(slot as usize).expect("a link names a slot of the slab")
     }
 
     fn session_mut(&mut self, index: u32) -> &mut Session {
-        self.sessions
-            .get_mut(index as usize)
-            .expect("an owner names a session")
+        self.sessions.get_mut(index as usize).expect("an owner names a session")
     }
 }
 

@@ -74,20 +74,10 @@ impl Machine {
         stamp: Stamp,
     ) -> Result<(), Contradiction> {
         self.advance(stamp.log_ms);
-        let state = self
-            .queues
-            .get_mut(&queue)
-            .ok_or(Contradiction::NoSuchQueue(queue))?;
-        let next = base
-            .0
-            .checked_add(u64::from(count))
-            .filter(|_| base == state.next);
+        let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let next = base.0.checked_add(u64::from(count)).filter(|_| base == state.next);
         let Some(next) = next else {
-            return Err(Contradiction::NotNext {
-                queue,
-                found: base,
-                expected: state.next,
-            });
+            return Err(Contradiction::NotNext { queue, found: base, expected: state.next });
         };
         state.next = Offset(next);
         for group in state.groups.values() {
@@ -109,58 +99,29 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         self.advance(stamp.log_ms);
         match fact {
-            Fact::QueueCreated {
-                queue,
-                name,
-                settings,
-                first_offset,
-            } => self.queue_created(*queue, name, settings, *first_offset),
+            Fact::QueueCreated { queue, name, settings, first_offset } => {
+                self.queue_created(*queue, name, settings, *first_offset)
+            }
             Fact::QueueDeleted { queue } => self.queue_deleted(*queue),
-            Fact::GroupCreated {
-                group,
-                queue,
-                name,
-                kind,
-                start,
-            } => {
+            Fact::GroupCreated { group, queue, name, kind, start } => {
                 let state = Group::new(*queue, name.clone(), *kind, *start);
                 self.group_created(*group, state)
             }
             Fact::GroupDeleted { group } => self.group_deleted(*group),
-            Fact::Granted {
-                group,
-                holder,
-                lease_ms,
-                first_grant,
-                runs,
-            } => {
+            Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
                 let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
-                self.granted(
-                    *group,
-                    (*holder, *first_grant),
-                    lease_ms,
-                    runs,
-                    lease_now_ms,
-                )
+                self.granted(*group, (*holder, *first_grant), lease_ms, runs, lease_now_ms)
             }
-            Fact::Extended {
-                group,
-                offset,
-                lease_ms,
-            } => {
+            Fact::Extended { group, offset, lease_ms } => {
                 let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
                 let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
                 leased(extended, *group, *offset)
             }
             Fact::Committed { group, runs } => self.committed(*group, runs),
             Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
-            Fact::LeaseEnded {
-                group,
-                offset,
-                reason,
-                outcome,
-                message,
-            } => self.lease_ended((*group, *offset), *reason, *outcome, message, stamp),
+            Fact::LeaseEnded { group, offset, reason, outcome, message } => {
+                self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
+            }
         }
     }
 
@@ -215,39 +176,23 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         let given = queue < self.next_queue || queue.0 == u32::MAX;
         if given || self.queue_names.contains_key(name) {
-            return Err(Contradiction::QueueTwice {
-                queue,
-                name: name.into(),
-            });
+            return Err(Contradiction::QueueTwice { queue, name: name.into() });
         }
         let least = self.retired.get(name).copied().unwrap_or_default();
         if first < least {
-            return Err(Contradiction::OffsetsTwice {
-                queue,
-                found: first,
-                least,
-            });
+            return Err(Contradiction::OffsetsTwice { queue, found: first, least });
         }
         self.retired.remove(name);
         self.next_queue = QueueId(queue.0 + 1);
         self.queue_names.insert(name.into(), queue);
         let (name, settings) = (name.into(), settings.clone());
-        let state = Queue {
-            name,
-            settings,
-            first,
-            next: first,
-            groups: BTreeMap::new(),
-        };
+        let state = Queue { name, settings, first, next: first, groups: BTreeMap::new() };
         self.queues.insert(queue, state);
         Ok(())
     }
 
     fn queue_deleted(&mut self, queue: QueueId) -> Result<(), Contradiction> {
-        let state = self
-            .queues
-            .remove(&queue)
-            .ok_or(Contradiction::NoSuchQueue(queue))?;
+        let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         for group in state.groups.values() {
             self.remove_group(*group);
         }
@@ -261,16 +206,10 @@ impl Machine {
         let queue = queue.ok_or(Contradiction::NoSuchQueue(state.queue))?;
         let given = group < self.next_group || group.0 == u32::MAX;
         if given || queue.groups.contains_key(&state.name) {
-            return Err(Contradiction::GroupTwice {
-                group,
-                name: state.name,
-            });
+            return Err(Contradiction::GroupTwice { group, name: state.name });
         }
         if !(queue.first..=queue.next).contains(&state.next_fetch) {
-            return Err(Contradiction::OutsideQueue {
-                group,
-                offset: state.next_fetch,
-            });
+            return Err(Contradiction::OutsideQueue { group, offset: state.next_fetch });
         }
         queue.groups.insert(state.name.clone(), group);
         self.next_group = GroupId(group.0 + 1);
@@ -280,9 +219,7 @@ impl Machine {
     }
 
     fn group_deleted(&mut self, group: GroupId) -> Result<(), Contradiction> {
-        let state = self
-            .remove_group(group)
-            .ok_or(Contradiction::NoSuchGroup(group))?;
+        let state = self.remove_group(group).ok_or(Contradiction::NoSuchGroup(group))?;
         if let Some(queue) = self.queues.get_mut(&state.queue) {
             queue.groups.remove(&state.name);
         }
@@ -310,24 +247,12 @@ impl Machine {
         runs: &[Run],
         lease_now_ms: u64,
     ) -> Result<(), Contradiction> {
-        let Self {
-            queues,
-            groups,
-            leases,
-            delayed,
-            next_grant,
-            ..
-        } = self;
+        let Self { queues, groups, leases, delayed, next_grant, .. } = self;
         let state = work_group(groups, group)?;
-        let end = queues
-            .get(&state.queue)
-            .map_or(Offset(0), |queue| queue.next);
+        let end = queues.get(&state.queue).map_or(Offset(0), |queue| queue.next);
         let mut grant = first_grant;
         if grant < *next_grant {
-            return Err(Contradiction::GrantTwice {
-                found: grant,
-                least: *next_grant,
-            });
+            return Err(Contradiction::GrantTwice { found: grant, least: *next_grant });
         }
         let (mut fresh_count, mut redelivered_count) = (0_u64, 0_u64);
         for run in runs {
@@ -343,10 +268,8 @@ impl Machine {
                 }
                 leases.insert((group, offset), (holder, grant), lease_ms, lease_now_ms);
                 let next = grant.0.checked_add(1).map(Grant);
-                grant = next.ok_or(Contradiction::GrantTwice {
-                    found: grant,
-                    least: *next_grant,
-                })?;
+                grant =
+                    next.ok_or(Contradiction::GrantTwice { found: grant, least: *next_grant })?;
             }
         }
         *next_grant = grant;
@@ -372,22 +295,12 @@ impl Machine {
     }
 
     fn committed_through(&mut self, group: GroupId, through: Offset) -> Result<(), Contradiction> {
-        let state = self
-            .groups
-            .get_mut(&group)
-            .ok_or(Contradiction::NoSuchGroup(group))?;
+        let state = self.groups.get_mut(&group).ok_or(Contradiction::NoSuchGroup(group))?;
         if state.kind != GroupKind::Stream {
             return Err(Contradiction::WrongKind { group });
         }
-        if self
-            .queues
-            .get(&state.queue)
-            .is_none_or(|queue| through >= queue.next)
-        {
-            return Err(Contradiction::OutsideQueue {
-                group,
-                offset: through,
-            });
+        if self.queues.get(&state.queue).is_none_or(|queue| through >= queue.next) {
+            return Err(Contradiction::OutsideQueue { group, offset: through });
         }
         if through < state.consumed.floor() {
             return Err(Contradiction::CommitBack { group, through });
@@ -480,9 +393,7 @@ fn work_group(
     groups: &mut FxHashMap<GroupId, Group>,
     group: GroupId,
 ) -> Result<&mut Group, Contradiction> {
-    let state = groups
-        .get_mut(&group)
-        .ok_or(Contradiction::NoSuchGroup(group))?;
+    let state = groups.get_mut(&group).ok_or(Contradiction::NoSuchGroup(group))?;
     match state.kind {
         GroupKind::Work => Ok(state),
         GroupKind::Stream => Err(Contradiction::WrongKind { group }),
@@ -493,17 +404,12 @@ fn work_group(
 fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
     match run.first.0.checked_add(u64::from(run.count)) {
         Some(run_end) if run_end <= end.0 => Ok(()),
-        _ => Err(Contradiction::OutsideQueue {
-            group,
-            offset: run.first,
-        }),
+        _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),
     }
 }
 
 fn leased(was_leased: bool, group: GroupId, offset: Offset) -> Result<(), Contradiction> {
-    was_leased
-        .then_some(())
-        .ok_or(Contradiction::NotLeased { group, offset })
+    was_leased.then_some(()).ok_or(Contradiction::NotLeased { group, offset })
 }
 
 fn lease_ms_of_slot(group: GroupId, lease_ms: u64) -> Result<u32, Contradiction> {

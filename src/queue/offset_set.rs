@@ -33,10 +33,7 @@ enum Chunk {
     /// Sorted, at most `ARRAY_LEN_MAX` long, nothing below the floor.
     Array(Vec<u16>),
     /// Bits below the floor may still be set, but are not counted.
-    Bitmap {
-        words: Box<[u64; WORD_COUNT]>,
-        count: u32,
-    },
+    Bitmap { words: Box<[u64; WORD_COUNT]>, count: u32 },
     /// Every offset of the chunk.
     Full,
 }
@@ -44,11 +41,7 @@ enum Chunk {
 impl OffsetSet {
     /// The set of all offsets below `floor`.
     pub(super) fn new(floor: Offset) -> Self {
-        Self {
-            floor: floor.0,
-            above_count: 0,
-            chunks: BTreeMap::new(),
-        }
+        Self { floor: floor.0, above_count: 0, chunks: BTreeMap::new() }
     }
 
     /// The lowest offset that is not in the set.
@@ -63,10 +56,7 @@ impl OffsetSet {
 
     pub(super) fn contains(&self, offset: Offset) -> bool {
         offset.0 < self.floor
-            || self
-                .chunks
-                .get(&(offset.0 >> CHUNK_BITS))
-                .is_some_and(|c| c.contains(low(offset.0)))
+            || self.chunks.get(&(offset.0 >> CHUNK_BITS)).is_some_and(|c| c.contains(low(offset.0)))
     }
 
     /// Adds `offset`; false if it was in the set before.
@@ -80,10 +70,7 @@ impl OffsetSet {
             self.raise_over_members();
             return true;
         }
-        let chunk = self
-            .chunks
-            .entry(offset >> CHUNK_BITS)
-            .or_insert(Chunk::Array(Vec::new()));
+        let chunk = self.chunks.entry(offset >> CHUNK_BITS).or_insert(Chunk::Array(Vec::new()));
         let added = chunk.insert(low(offset));
         self.above_count += u64::from(added);
         added
@@ -91,10 +78,7 @@ impl OffsetSet {
 
     /// Adds everything below `floor` to a set that has nothing above its own floor.
     pub(super) fn raise(&mut self, floor: Offset) {
-        debug_assert!(
-            self.chunks.is_empty(),
-            "only a set without members above its floor"
-        );
+        debug_assert!(self.chunks.is_empty(), "only a set without members above its floor");
         self.floor = self.floor.max(floor.0);
     }
 
@@ -126,9 +110,9 @@ impl Chunk {
     fn contains(&self, low: u16) -> bool {
         match self {
             Self::Array(array) => array.binary_search(&low).is_ok(),
-            Self::Bitmap { words, .. } => words
-                .get(word_of(low))
-                .is_some_and(|word| word & bit_of(low) != 0),
+            Self::Bitmap { words, .. } => {
+                words.get(word_of(low)).is_some_and(|word| word & bit_of(low) != 0)
+            }
             Self::Full => true,
         }
     }
@@ -176,10 +160,7 @@ impl Chunk {
                 *word |= bit_of(low);
             }
         }
-        Self::Bitmap {
-            words,
-            count: array.len() as u32,
-        }
+        Self::Bitmap { words, count: array.len() as u32 }
     }
 
     /// Forgets the unbroken run of members that starts at `from`, and says how long it was.
@@ -188,9 +169,7 @@ impl Chunk {
         match self {
             Self::Array(array) => {
                 let members = array.iter().zip(from..);
-                let run = members
-                    .take_while(|&(&low, wanted)| u32::from(low) == wanted)
-                    .count();
+                let run = members.take_while(|&(&low, wanted)| u32::from(low) == wanted).count();
                 array.drain(..run);
                 run as u32
             }
@@ -273,23 +252,12 @@ mod tests {
 
     fn check(set: &OffsetSet, model: &Model, seed: u64) {
         assert_eq!(set.floor().0, model.floor, "floor, seed {seed}");
-        assert_eq!(
-            set.above_count(),
-            model.members.len() as u64,
-            "count, seed {seed}"
-        );
-        assert!(
-            set.chunks.values().all(|chunk| !chunk.is_empty()),
-            "empty chunk, seed {seed}"
-        );
+        assert_eq!(set.above_count(), model.members.len() as u64, "count, seed {seed}");
+        assert!(set.chunks.values().all(|chunk| !chunk.is_empty()), "empty chunk, seed {seed}");
     }
 
     fn insert_both(set: &mut OffsetSet, model: &mut Model, offset: u64, seed: u64) {
-        assert_eq!(
-            set.insert(Offset(offset)),
-            model.insert(offset),
-            "at {offset}, seed {seed}"
-        );
+        assert_eq!(set.insert(Offset(offset)), model.insert(offset), "at {offset}, seed {seed}");
     }
 
     #[test]
@@ -298,10 +266,7 @@ mod tests {
             // Starts just below a chunk border, so that every seed crosses some.
             let start = 65_530 + seed;
             let mut set = OffsetSet::new(Offset(start));
-            let mut model = Model {
-                floor: start,
-                members: BTreeSet::new(),
-            };
+            let mut model = Model { floor: start, members: BTreeSet::new() };
             let window = [50, 3_000, 9_000, 70_000, 140_000, 300_000][seed as usize];
             for step in 0..60_000 {
                 let noise = mix(seed, step, 0);
@@ -314,11 +279,7 @@ mod tests {
                 if step % 64 == 0 {
                     check(&set, &model, seed);
                     let probe = model.floor.saturating_sub(2) + (noise >> 20) % window;
-                    assert_eq!(
-                        set.contains(Offset(probe)),
-                        model.contains(probe),
-                        "seed {seed}"
-                    );
+                    assert_eq!(set.contains(Offset(probe)), model.contains(probe), "seed {seed}");
                 }
             }
             check(&set, &model, seed);
@@ -330,10 +291,7 @@ mod tests {
         for seed in 0..3 {
             let start = 65_536 * seed + seed;
             let mut set = OffsetSet::new(Offset(start));
-            let mut model = Model {
-                floor: start,
-                members: BTreeSet::new(),
-            };
+            let mut model = Model { floor: start, members: BTreeSet::new() };
             let end = start + 4 * 65_536;
             // Every offset but the first, in an order that leaves holes for long (the factor is
             // odd, so it visits each place of a range whose size is a power of two once).
@@ -345,13 +303,7 @@ mod tests {
                 }
             }
             check(&set, &model, seed);
-            assert!(
-                set.chunks
-                    .values()
-                    .filter(|c| matches!(c, Chunk::Full))
-                    .count()
-                    >= 3
-            );
+            assert!(set.chunks.values().filter(|c| matches!(c, Chunk::Full)).count() >= 3);
             assert!(set.heap_bytes() < 20_000, "{}", set.heap_bytes());
             insert_both(&mut set, &mut model, start, seed);
             check(&set, &model, seed);

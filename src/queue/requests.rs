@@ -38,10 +38,7 @@ impl Picked {
 
     /// The jobs in the order of their grants: redelivered ones, then fresh ones, by offset.
     pub fn offsets(&self) -> impl Iterator<Item = Offset> {
-        self.redelivered
-            .iter()
-            .copied()
-            .chain(self.fresh().offsets())
+        self.redelivered.iter().copied().chain(self.fresh().offsets())
     }
 
     /// The jobs as runs, in the same order.
@@ -57,10 +54,7 @@ impl Picked {
     }
 
     fn fresh(&self) -> Run {
-        Run {
-            first: self.fresh_first,
-            count: self.fresh_count,
-        }
+        Run { first: self.fresh_first, count: self.fresh_count }
     }
 }
 
@@ -74,10 +68,7 @@ impl Machine {
         if let Some(queue) = self.queue_id(name) {
             let state = self.queues.get(&queue);
             let same_settings = state.is_some_and(|state| state.settings == settings);
-            return Err(Refusal::QueueExists {
-                queue,
-                same_settings,
-            });
+            return Err(Refusal::QueueExists { queue, same_settings });
         }
         settings.validate()?;
         let queue = self.next_queue;
@@ -85,12 +76,7 @@ impl Machine {
             return Err(Refusal::OutOfIds);
         }
         let first_offset = self.retired.get(name).copied().unwrap_or_default();
-        Ok(Fact::QueueCreated {
-            queue,
-            name: name.into(),
-            settings,
-            first_offset,
-        })
+        Ok(Fact::QueueCreated { queue, name: name.into(), settings, first_offset })
     }
 
     /// Deletes a queue with its groups.
@@ -129,13 +115,7 @@ impl Machine {
         if group.0 == u32::MAX {
             return Err(Refusal::OutOfIds);
         }
-        Ok(Fact::GroupCreated {
-            group,
-            queue,
-            name: name.into(),
-            kind,
-            start,
-        })
+        Ok(Fact::GroupCreated { group, queue, name: name.into(), kind, start })
     }
 
     /// Deletes a group with its leases.
@@ -165,11 +145,7 @@ impl Machine {
     ) {
         picked.redelivered.clear();
         picked.fresh_count = 0;
-        let Some(state) = self
-            .groups
-            .get(&group)
-            .filter(|g| g.kind == GroupKind::Work)
-        else {
+        let Some(state) = self.groups.get(&group).filter(|g| g.kind == GroupKind::Work) else {
             return;
         };
         let end = self.next_offset(state.queue).unwrap_or_default();
@@ -178,10 +154,7 @@ impl Machine {
         let mut fresh_turn = state.fresh_owed;
         picked.fresh_first = fresh;
         while picked.len() < jobs_max && picked.fresh_count < u32::MAX {
-            let waiting = redelivered
-                .peek()
-                .copied()
-                .filter(|_| !fresh_turn || fresh >= end);
+            let waiting = redelivered.peek().copied().filter(|_| !fresh_turn || fresh >= end);
             let Some(offset) = waiting.or_else(|| (fresh < end).then_some(fresh)) else {
                 break;
             };
@@ -213,13 +186,7 @@ impl Machine {
         picked: &Picked,
     ) -> Result<Fact, JobRefusal> {
         lease_fits(lease_ms)?;
-        Ok(Fact::Granted {
-            group,
-            holder,
-            lease_ms,
-            first_grant,
-            runs: picked.runs(),
-        })
+        Ok(Fact::Granted { group, holder, lease_ms, first_grant, runs: picked.runs() })
     }
 
     /// The number that the next grant gets.
@@ -280,22 +247,14 @@ impl Machine {
         now_log_ms: u64,
     ) -> Result<Fact, JobRefusal> {
         let lease = self.held(group, offset, grant)?;
-        Ok(ended(
-            lease,
-            EndReason::Released,
-            after_delay(delay_ms, now_log_ms),
-            "",
-        ))
+        Ok(ended(lease, EndReason::Released, after_delay(delay_ms, now_log_ms), ""))
     }
 
     /// Hands a job back because it failed. `message` says why; `seed` is for the jitter.
     ///
     /// # Errors
     /// As for [`commit`](Self::commit).
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "time and seed are arguments on purpose"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "time and seed are arguments on purpose")]
     pub fn fail(
         &self,
         group: GroupId,
@@ -308,10 +267,7 @@ impl Machine {
     ) -> Result<Fact, JobRefusal> {
         let lease = self.held(group, offset, grant)?;
         let state = self.groups.get(&group).ok_or(JobRefusal::NoSuchGroup)?;
-        let queue = self
-            .queues
-            .get(&state.queue)
-            .ok_or(JobRefusal::NoSuchGroup)?;
+        let queue = self.queues.get(&state.queue).ok_or(JobRefusal::NoSuchGroup)?;
         let failures = state.mark_after(offset, EndReason::Failed).failures;
         let noise = mix(seed, u64::from(group.0), offset.0);
         let outcome = after_failure(&queue.settings, retry, failures, now_log_ms, noise);
@@ -346,11 +302,7 @@ impl Machine {
     ) -> Result<Fact, JobRefusal> {
         self.held(group, offset, grant)?;
         lease_fits(lease_ms)?;
-        Ok(Fact::Extended {
-            group,
-            offset,
-            lease_ms,
-        })
+        Ok(Fact::Extended { group, offset, lease_ms })
     }
 
     /// The lease of the job, if `grant` is its grant.
@@ -396,14 +348,10 @@ impl Machine {
         let over = self.leases.over(lease_now_ms, limit);
         let mut over: Vec<_> = over.map(|l| (l.grant, l.group, l.offset)).collect();
         over.sort_unstable();
-        let leases = over
-            .iter()
-            .filter_map(|(_, group, offset)| self.leases.get(*group, *offset));
+        let leases = over.iter().filter_map(|(_, group, offset)| self.leases.get(*group, *offset));
         leases
             .map(|lease| {
-                let reason = EndReason::Expired {
-                    crash: !lease.restored(),
-                };
+                let reason = EndReason::Expired { crash: !lease.restored() };
                 self.crashed(lease, reason, now_log_ms, seed)
             })
             .collect()
@@ -422,9 +370,7 @@ impl Machine {
         let end_of = |lease: &Lease| match end {
             SessionEnd::Goodbye => ended(lease, EndReason::Undelivered, Outcome::Ready, ""),
             SessionEnd::Silent => {
-                let reason = EndReason::SessionLost {
-                    crash: !lease.restored(),
-                };
+                let reason = EndReason::SessionLost { crash: !lease.restored() };
                 self.crashed(lease, reason, now_log_ms, seed)
             }
         };
@@ -441,9 +387,7 @@ impl Machine {
         let mut held = held.to_vec();
         held.sort_unstable();
         let leases = self.leases.of_session(session);
-        let mut lost: Vec<_> = leases
-            .filter(|l| held.binary_search(&l.grant).is_err())
-            .collect();
+        let mut lost: Vec<_> = leases.filter(|l| held.binary_search(&l.grant).is_err()).collect();
         lost.sort_unstable_by_key(|lease| lease.grant);
         let end_of = |lease| ended(lease, EndReason::Undelivered, Outcome::Ready, "");
         lost.into_iter().map(end_of).collect()
@@ -467,19 +411,9 @@ impl Machine {
 
 fn ended(lease: &Lease, reason: EndReason, outcome: Outcome, message: &str) -> Fact {
     let (group, offset) = (lease.group, lease.offset);
-    Fact::LeaseEnded {
-        group,
-        offset,
-        reason,
-        outcome,
-        message: message.into(),
-    }
+    Fact::LeaseEnded { group, offset, reason, outcome, message: message.into() }
 }
 
 fn lease_fits(lease_ms: u64) -> Result<(), JobRefusal> {
-    if lease_ms > LEASE_MS_MAX {
-        Err(JobRefusal::LeaseTooLong)
-    } else {
-        Ok(())
-    }
+    if lease_ms > LEASE_MS_MAX { Err(JobRefusal::LeaseTooLong) } else { Ok(()) }
 }

@@ -13,22 +13,13 @@ pub(super) fn after_failure(
     now_log_ms: u64,
     noise: u64,
 ) -> Outcome {
-    let failures_max = match retry {
-        Retry::Never => return Outcome::Dead,
-        Retry::FailuresMax(failures_max) => failures_max,
-        Retry::Policy | Retry::DelayMs(_) => settings.failures_max,
-    };
-    if failures > failures_max {
+    if failures > retry.failures_max.unwrap_or(settings.failures_max) {
         return Outcome::Dead;
     }
-    let delay_ms = match retry {
-        Retry::DelayMs(delay_ms) => delay_ms,
-        _ => {
-            let doublings = failures.saturating_sub(1);
-            let (first_ms, longest_ms) = (settings.backoff_first_ms, settings.backoff_longest_ms);
-            backoff_ms(first_ms, longest_ms, doublings, noise)
-        }
-    };
+    let delay_ms = retry.delay_ms.unwrap_or_else(|| {
+        let doublings = failures.saturating_sub(1);
+        backoff_ms(settings.backoff_first_ms, settings.backoff_longest_ms, doublings, noise)
+    });
     after_delay(delay_ms, now_log_ms)
 }
 
@@ -47,14 +38,9 @@ pub(super) fn after_crash(
     let Some(doublings) = crashes.checked_sub(2) else {
         return Outcome::Ready;
     };
-    let (first_ms, longest_ms) = (
-        settings.crash_backoff_first_ms,
-        settings.crash_backoff_longest_ms,
-    );
-    after_delay(
-        backoff_ms(first_ms, longest_ms, doublings, noise),
-        now_log_ms,
-    )
+    let (first_ms, longest_ms) =
+        (settings.crash_backoff_first_ms, settings.crash_backoff_longest_ms);
+    after_delay(backoff_ms(first_ms, longest_ms, doublings, noise), now_log_ms)
 }
 
 /// Ready now if there is no delay.
@@ -62,9 +48,7 @@ pub(super) fn after_delay(delay_ms: u64, now_log_ms: u64) -> Outcome {
     if delay_ms == 0 {
         return Outcome::Ready;
     }
-    Outcome::Delayed {
-        due_log_ms: now_log_ms.saturating_add(delay_ms),
-    }
+    Outcome::Delayed { due_log_ms: now_log_ms.saturating_add(delay_ms) }
 }
 
 /// Well-spread bits from a seed and what they are for (the finalizer of splitmix64).
@@ -104,38 +88,31 @@ mod tests {
         let settings = QueueSettings::default();
         for (failures, middle_ms) in [(1, 1_000), (2, 2_000), (5, 16_000), (13, 3_600_000)] {
             for noise in (0..200).map(|n| mix(7, n, 0)) {
-                let outcome = after_failure(&settings, Retry::Policy, failures, 1_000_000, noise);
+                let outcome = after_failure(&settings, Retry::POLICY, failures, 1_000_000, noise);
                 let delay_ms = delay_ms(outcome);
                 let range_ms = middle_ms * 4 / 5..=middle_ms * 6 / 5;
                 assert!(range_ms.contains(&delay_ms), "{failures}: {delay_ms}");
             }
         }
         let end = |retry, failures| after_failure(&settings, retry, failures, 1_000_000, 0);
-        assert_ne!(end(Retry::Policy, 25), Outcome::Dead);
-        assert_eq!(end(Retry::Policy, 26), Outcome::Dead);
-        assert_ne!(end(Retry::FailuresMax(30), 26), Outcome::Dead);
-        assert_eq!(end(Retry::FailuresMax(0), 1), Outcome::Dead);
-        assert_eq!(end(Retry::Never, 1), Outcome::Dead);
+        assert_ne!(end(Retry::POLICY, 25), Outcome::Dead);
+        assert_eq!(end(Retry::POLICY, 26), Outcome::Dead);
+        assert_ne!(end(Retry { failures_max: Some(30), delay_ms: None }, 26), Outcome::Dead);
+        assert_eq!(end(Retry { failures_max: Some(0), delay_ms: None }, 1), Outcome::Dead);
+        assert_eq!(end(Retry::NEVER, 1), Outcome::Dead);
         assert_eq!(
-            end(Retry::DelayMs(77), 3),
-            Outcome::Delayed {
-                due_log_ms: 1_000_077
-            }
+            end(Retry { failures_max: None, delay_ms: Some(77) }, 3),
+            Outcome::Delayed { due_log_ms: 1_000_077 }
         );
-        assert_eq!(end(Retry::DelayMs(0), 3), Outcome::Ready);
-        assert_eq!(end(Retry::DelayMs(77), 26), Outcome::Dead);
+        assert_eq!(end(Retry { failures_max: None, delay_ms: Some(0) }, 3), Outcome::Ready);
+        assert_eq!(end(Retry { failures_max: None, delay_ms: Some(77) }, 26), Outcome::Dead);
     }
 
     #[test]
     fn jitter_uses_the_whole_fifth_on_both_sides() {
-        let delays: Vec<_> = (0..500)
-            .map(|n| backoff_ms(1_000, 1_000, 0, mix(n, 0, 0)))
-            .collect();
+        let delays: Vec<_> = (0..500).map(|n| backoff_ms(1_000, 1_000, 0, mix(n, 0, 0))).collect();
         assert!(delays.iter().any(|ms| *ms < 820) && delays.iter().any(|ms| *ms > 1_180));
-        assert_eq!(
-            (backoff_ms(3, 9, 200, 0), backoff_ms(3, 9, 200, 2)),
-            (8, 10)
-        );
+        assert_eq!((backoff_ms(3, 9, 200, 0), backoff_ms(3, 9, 200, 2)), (8, 10));
     }
 
     #[test]
@@ -144,10 +121,7 @@ mod tests {
         assert_eq!(after_crash(&settings, 1, 1_000_000, 9), Outcome::Ready);
         for (crashes, middle_ms) in [(2, 5_000), (3, 10_000), (5, 40_000)] {
             let delay_ms = delay_ms(after_crash(&settings, crashes, 1_000_000, 9));
-            assert!(
-                (middle_ms * 4 / 5..=middle_ms * 6 / 5).contains(&delay_ms),
-                "{delay_ms}"
-            );
+            assert!((middle_ms * 4 / 5..=middle_ms * 6 / 5).contains(&delay_ms), "{delay_ms}");
         }
         assert_eq!(after_crash(&settings, 6, 1_000_000, 9), Outcome::Dead);
     }

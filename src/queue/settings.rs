@@ -48,11 +48,7 @@ impl QueueSettings {
         check("backoff_longest_ms", longest_ms, BACKOFF_MS_MAX)?;
         check("backoff_first_ms", self.backoff_first_ms, longest_ms)?;
         check("crash_backoff_longest_ms", crash_longest_ms, BACKOFF_MS_MAX)?;
-        check(
-            "crash_backoff_first_ms",
-            self.crash_backoff_first_ms,
-            crash_longest_ms,
-        )
+        check("crash_backoff_first_ms", self.crash_backoff_first_ms, crash_longest_ms)
     }
 }
 
@@ -74,12 +70,7 @@ fn check(field: &'static str, found: u64, most: u64) -> Result<(), SettingsError
     if (1..=most).contains(&found) {
         return Ok(());
     }
-    Err(SettingsError {
-        field,
-        found,
-        least: 1,
-        most,
-    })
+    Err(SettingsError { field, found, least: 1, most })
 }
 
 #[cfg(test)]
@@ -90,29 +81,14 @@ mod tests {
     fn names_the_field_and_what_is_allowed() {
         let base = QueueSettings::default();
         assert_eq!(base.validate(), Ok(()));
-        let wrong = QueueSettings {
-            backoff_first_ms: 3_600_001,
-            ..base.clone()
-        };
+        let wrong = QueueSettings { backoff_first_ms: 3_600_001, ..base.clone() };
         let text = wrong.validate().unwrap_err().to_string();
         assert_eq!(text, "backoff_first_ms is 3600001; allowed is 1 to 3600000");
-        let wrong = QueueSettings {
-            crash_backoff_first_ms: 0,
-            ..base.clone()
-        };
-        assert_eq!(
-            wrong.validate().unwrap_err().field,
-            "crash_backoff_first_ms"
-        );
-        let wrong = QueueSettings {
-            crash_backoff_longest_ms: u64::MAX,
-            ..base.clone()
-        };
+        let wrong = QueueSettings { crash_backoff_first_ms: 0, ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().field, "crash_backoff_first_ms");
+        let wrong = QueueSettings { crash_backoff_longest_ms: u64::MAX, ..base.clone() };
         assert_eq!(wrong.validate().unwrap_err().most, BACKOFF_MS_MAX);
-        let wrong = QueueSettings {
-            backoff_longest_ms: 0,
-            ..base
-        };
+        let wrong = QueueSettings { backoff_longest_ms: 0, ..base };
         assert_eq!(wrong.validate().unwrap_err().field, "backoff_longest_ms");
     }
 }

@@ -26,53 +26,33 @@ impl Scene {
     fn new() -> Self {
         let (queue, group) = (QueueId(1), GroupId(1));
         let (machine, record) = (Machine::new(), Vec::new());
-        let mut scene = Self {
-            machine,
-            queue,
-            group,
-            record,
-            log_ms: 1_000,
-        };
+        let mut scene = Self { machine, queue, group, record, log_ms: 1_000 };
         let created = scene.machine.create_queue("mail", QueueSettings::default());
         scene.apply(created.unwrap());
         let kind = GroupKind::Work;
-        let created = scene
-            .machine
-            .create_group(queue, "default", kind, Start::Beginning);
+        let created = scene.machine.create_group(queue, "default", kind, Start::Beginning);
         scene.apply(created.unwrap());
         scene
     }
 
     fn apply(&mut self, fact: Fact) {
-        let stamp = Stamp {
-            wall_ms: 0,
-            log_ms: self.log_ms,
-        };
+        let stamp = Stamp { wall_ms: 0, log_ms: self.log_ms };
         self.machine.apply(&fact, stamp, self.log_ms).unwrap();
         self.record.push((Entry::Fact(fact), self.log_ms));
     }
 
     fn enqueue(&mut self, count: u32) {
         let base = self.machine.next_offset(self.queue).unwrap();
-        let stamp = Stamp {
-            wall_ms: 0,
-            log_ms: self.log_ms,
-        };
-        self.machine
-            .apply_jobs(self.queue, base, count, stamp)
-            .unwrap();
+        let stamp = Stamp { wall_ms: 0, log_ms: self.log_ms };
+        self.machine.apply_jobs(self.queue, base, count, stamp).unwrap();
         self.record.push((Entry::Jobs(base, count), self.log_ms));
     }
 
     fn fetch_as(&mut self, holder: Holder, jobs_max: usize) -> Vec<(Offset, Option<Grant>)> {
         let mut picked = Picked::new();
-        self.machine
-            .pick(self.group, jobs_max, &mut |_| true, &mut picked);
+        self.machine.pick(self.group, jobs_max, &mut |_| true, &mut picked);
         let first = self.machine.next_grant();
-        let fact = self
-            .machine
-            .grant(self.group, holder, LEASE_MS, first, &picked)
-            .unwrap();
+        let fact = self.machine.grant(self.group, holder, LEASE_MS, first, &picked).unwrap();
         self.apply(fact);
         let grants = (first.0..).map(|grant| Some(Grant(grant)));
         picked.offsets().zip(grants).collect()
@@ -86,16 +66,11 @@ impl Scene {
         self.machine.commit(self.group, offset, grant).unwrap();
         let mut runs = Runs::new();
         push_offset(&mut runs, offset);
-        self.apply(Fact::Committed {
-            group: self.group,
-            runs,
-        });
+        self.apply(Fact::Committed { group: self.group, runs });
     }
 
     fn release(&mut self, offset: Offset, grant: Option<Grant>) {
-        let fact = self
-            .machine
-            .release(self.group, offset, grant, 0, self.log_ms);
+        let fact = self.machine.release(self.group, offset, grant, 0, self.log_ms);
         self.apply(fact.unwrap());
     }
 
@@ -109,9 +84,7 @@ impl Scene {
             let stamp = Stamp { wall_ms: 0, log_ms };
             match entry {
                 Entry::Jobs(base, count) => {
-                    self.machine
-                        .apply_jobs(self.queue, base, count, stamp)
-                        .unwrap();
+                    self.machine.apply_jobs(self.queue, base, count, stamp).unwrap();
                 }
                 Entry::Fact(fact) => self.machine.apply(&fact, stamp, 0).unwrap(),
             }
@@ -132,53 +105,30 @@ fn one_stuck_job_costs_next_to_nothing_and_is_all_that_comes_again() {
     let stuck = scene.fetch(1);
     for _ in 0..1_000 {
         let jobs = scene.fetch(1_000);
-        let runs = [Run {
-            first: jobs[0].0,
-            count: 1_000,
-        }]
-        .into_iter()
-        .collect();
-        scene.apply(Fact::Committed {
-            group: scene.group,
-            runs,
-        });
+        let runs = [Run { first: jobs[0].0, count: 1_000 }].into_iter().collect();
+        scene.apply(Fact::Committed { group: scene.group, runs });
     }
     let check = |scene: &Scene| {
         let counts = scene.counts();
-        assert_eq!(
-            (counts.committed, counts.consumed_above),
-            (Offset(0), 1_000_000)
-        );
+        assert_eq!((counts.committed, counts.consumed_above), (Offset(0), 1_000_000));
         assert_eq!((counts.leased, counts.ready), (1, 0));
-        assert!(
-            counts.consumed_heap_bytes < 20_000,
-            "{}",
-            counts.consumed_heap_bytes
-        );
+        assert!(counts.consumed_heap_bytes < 20_000, "{}", counts.consumed_heap_bytes);
     };
     check(&scene);
     scene.restart();
     check(&scene);
-    let ends = scene
-        .machine
-        .end_session(WORKER, SessionEnd::Silent, scene.log_ms, 0);
+    let ends = scene.machine.end_session(WORKER, SessionEnd::Silent, scene.log_ms, 0);
     assert_eq!(ends.len(), 1);
     ends.into_iter().for_each(|end| scene.apply(end));
     let again = scene.fetch(10);
-    assert_eq!(
-        again.iter().map(|job| job.0).collect::<Vec<_>>(),
-        [Offset(0)]
-    );
+    assert_eq!(again.iter().map(|job| job.0).collect::<Vec<_>>(), [Offset(0)]);
     assert_eq!(
         scene.machine.commit(scene.group, Offset(0), stuck[0].1),
         Err(JobRefusal::LeaseLost)
     );
     scene.commit(Offset(0), again[0].1);
     let counts = scene.counts();
-    assert_eq!(
-        (counts.committed, counts.consumed_heap_bytes),
-        (Offset(1_000_001), 0)
-    );
+    assert_eq!((counts.committed, counts.consumed_heap_bytes), (Offset(1_000_001), 0));
 }
 
 #[test]
@@ -192,14 +142,9 @@ fn a_million_leases_fit_in_64_mib() {
     assert_eq!(scene.machine.lease_count(), 1 << 20);
     assert!(lease_bytes <= 64 << 20, "{lease_bytes}");
     // Their slots are used again.
-    let ends = scene
-        .machine
-        .end_session(WORKER, SessionEnd::Goodbye, scene.log_ms, 0);
+    let ends = scene.machine.end_session(WORKER, SessionEnd::Goodbye, scene.log_ms, 0);
     ends.into_iter().for_each(|end| scene.apply(end));
-    assert_eq!(
-        (scene.machine.lease_count(), scene.counts().ready),
-        (0, 1 << 20)
-    );
+    assert_eq!((scene.machine.lease_count(), scene.counts().ready), (0, 1 << 20));
     scene.fetch(1 << 20);
     assert_eq!(scene.machine.lease_heap_bytes(), lease_bytes);
 }
@@ -208,10 +153,7 @@ fn a_million_leases_fit_in_64_mib() {
 fn redelivered_and_fresh_jobs_take_turns() {
     let mut scene = Scene::new();
     scene.enqueue(4);
-    scene
-        .fetch(4)
-        .into_iter()
-        .for_each(|(offset, grant)| scene.release(offset, grant));
+    scene.fetch(4).into_iter().for_each(|(offset, grant)| scene.release(offset, grant));
     scene.enqueue(4);
     let mut order = Vec::new();
     for _ in 0..5 {
@@ -220,11 +162,7 @@ fn redelivered_and_fresh_jobs_take_turns() {
         order.extend(scene.fetch(1).into_iter().map(|(offset, _)| offset.0));
     }
     assert_eq!(order, [0, 4, 1, 5, 2]);
-    let rest: Vec<_> = scene
-        .fetch(9)
-        .into_iter()
-        .map(|(offset, _)| offset.0)
-        .collect();
+    let rest: Vec<_> = scene.fetch(9).into_iter().map(|(offset, _)| offset.0).collect();
     assert_eq!(rest, [3, 6, 7]);
 }
 
@@ -232,10 +170,7 @@ fn redelivered_and_fresh_jobs_take_turns() {
 fn what_does_not_fit_ends_a_pick_and_starves_nobody() {
     let mut scene = Scene::new();
     scene.enqueue(3);
-    scene
-        .fetch(3)
-        .into_iter()
-        .for_each(|(offset, grant)| scene.release(offset, grant));
+    scene.fetch(3).into_iter().for_each(|(offset, grant)| scene.release(offset, grant));
     scene.enqueue(3);
     let mut order = Vec::new();
     for _ in 0..4 {
@@ -244,10 +179,7 @@ fn what_does_not_fit_ends_a_pick_and_starves_nobody() {
         let mut take = |_| std::mem::replace(&mut room, 0) == 1;
         scene.machine.pick(scene.group, 100, &mut take, &mut picked);
         let first = scene.machine.next_grant();
-        let fact = scene
-            .machine
-            .grant(scene.group, HOLDER, 1, first, &picked)
-            .unwrap();
+        let fact = scene.machine.grant(scene.group, HOLDER, 1, first, &picked).unwrap();
         scene.apply(fact);
         order.extend(picked.offsets().map(|offset| offset.0));
     }
@@ -264,9 +196,7 @@ fn the_end_of_a_restored_lease_is_a_crash_only_once_its_worker_was_heard_of() {
         if heard {
             assert_eq!(scene.machine.resume_session(WORKER, &[grant]), []);
         }
-        let ends = scene
-            .machine
-            .end_session(WORKER, SessionEnd::Silent, scene.log_ms, 0);
+        let ends = scene.machine.end_session(WORKER, SessionEnd::Silent, scene.log_ms, 0);
         ends.into_iter().for_each(|end| scene.apply(end));
         scene.fetch(1);
         let lease = scene.machine.lease(scene.group, Offset(0)).unwrap();
@@ -280,26 +210,13 @@ fn extending_a_timed_lease_shows_that_its_worker_lives() {
     scene.enqueue(1);
     let (offset, grant) = scene.fetch_as(Holder::Timed, 1)[0];
     scene.restart();
-    let fact = scene
-        .machine
-        .extend(scene.group, offset, grant, 500)
-        .unwrap();
+    let fact = scene.machine.extend(scene.group, offset, grant, 500).unwrap();
     scene.apply(fact);
     let over = |scene: &mut Scene, ms| scene.machine.take_expired(ms, ms, 0, 9);
     assert_eq!(over(&mut scene, 1_499), []);
     let ends = over(&mut scene, 1_500);
-    let [
-        Fact::LeaseEnded {
-            reason, outcome, ..
-        },
-    ] = &ends[..]
-    else {
-        panic!("{ends:?}")
-    };
-    assert_eq!(
-        (*reason, *outcome),
-        (EndReason::Expired { crash: true }, Outcome::Ready)
-    );
+    let [Fact::LeaseEnded { reason, outcome, .. }] = &ends[..] else { panic!("{ends:?}") };
+    assert_eq!((*reason, *outcome), (EndReason::Expired { crash: true }, Outcome::Ready));
 }
 
 #[test]
@@ -308,32 +225,15 @@ fn a_dead_job_holds_the_committed_offset_and_refuses_its_old_grant() {
     scene.enqueue(3);
     let jobs = scene.fetch(3);
     let (group, log_ms) = (scene.group, scene.log_ms);
-    let fact = scene.machine.fail(
-        group,
-        Offset(1),
-        jobs[1].1,
-        Retry::Never,
-        "no ink",
-        log_ms,
-        0,
-    );
+    let fact = scene.machine.fail(group, Offset(1), jobs[1].1, Retry::NEVER, "no ink", log_ms, 0);
     scene.apply(fact.unwrap());
     scene.commit(Offset(0), jobs[0].1);
     scene.commit(Offset(2), jobs[2].1);
     let counts = scene.counts();
-    assert_eq!(
-        (counts.committed, counts.consumed_above, counts.dead),
-        (Offset(1), 1, 1)
-    );
-    assert_eq!(
-        scene.machine.commit(group, Offset(1), jobs[1].1),
-        Err(JobRefusal::LeaseLost)
-    );
+    assert_eq!((counts.committed, counts.consumed_above, counts.dead), (Offset(1), 1, 1));
+    assert_eq!(scene.machine.commit(group, Offset(1), jobs[1].1), Err(JobRefusal::LeaseLost));
     let (offset, dead) = scene.machine.dead(group, Offset(0)).next().unwrap();
-    assert_eq!(
-        (offset, &*dead.message, dead.failures),
-        (Offset(1), "no ink", 1)
-    );
+    assert_eq!((offset, &*dead.message, dead.failures), (Offset(1), "no ink", 1));
     assert_eq!(scene.fetch(9), []);
 }
 
@@ -342,9 +242,7 @@ fn a_damaged_payload_kills_its_job_alone() {
     let mut scene = Scene::new();
     scene.enqueue(2);
     let jobs = scene.fetch(2);
-    let fact = scene
-        .machine
-        .damage(scene.group, Offset(0), jobs[0].1, "checksum");
+    let fact = scene.machine.damage(scene.group, Offset(0), jobs[0].1, "checksum");
     scene.apply(fact.unwrap());
     let dead: Vec<_> = scene.machine.dead(scene.group, Offset(0)).collect();
     assert_eq!((dead.len(), dead[0].1.reason), (1, EndReason::Damaged));
@@ -358,22 +256,9 @@ fn a_name_used_again_goes_on_with_its_offsets() {
     scene.fetch(2);
     let fact = scene.machine.delete_queue(scene.queue).unwrap();
     scene.apply(fact);
-    assert_eq!(
-        (scene.machine.lease_count(), scene.machine.queues().count()),
-        (0, 0)
-    );
-    let fact = scene
-        .machine
-        .create_queue("mail", QueueSettings::default())
-        .unwrap();
-    let Fact::QueueCreated {
-        queue,
-        first_offset,
-        ..
-    } = fact
-    else {
-        panic!("{fact:?}")
-    };
+    assert_eq!((scene.machine.lease_count(), scene.machine.queues().count()), (0, 0));
+    let fact = scene.machine.create_queue("mail", QueueSettings::default()).unwrap();
+    let Fact::QueueCreated { queue, first_offset, .. } = fact else { panic!("{fact:?}") };
     assert_eq!((queue, first_offset), (QueueId(2), Offset(5)));
     scene.apply(fact);
     assert_eq!(scene.machine.next_offset(queue), Some(Offset(5)));
@@ -383,9 +268,7 @@ fn a_name_used_again_goes_on_with_its_offsets() {
 fn a_group_is_woken_once_per_asking_in_the_order_of_events() {
     let mut scene = Scene::new();
     let queue = scene.queue;
-    let fact = scene
-        .machine
-        .create_group(queue, "audit", GroupKind::Stream, Start::End);
+    let fact = scene.machine.create_group(queue, "audit", GroupKind::Stream, Start::End);
     scene.apply(fact.unwrap());
     let take = |scene: &mut Scene| {
         let mut woken = Vec::new();
@@ -399,21 +282,13 @@ fn a_group_is_woken_once_per_asking_in_the_order_of_events() {
     assert_eq!(take(&mut scene), [GroupId(2), GroupId(1)]);
     let (offset, grant) = scene.fetch(1)[0];
     assert_eq!(take(&mut scene), []);
-    let fact = scene
-        .machine
-        .release(scene.group, offset, grant, 250, scene.log_ms);
+    let fact = scene.machine.release(scene.group, offset, grant, 250, scene.log_ms);
     scene.apply(fact.unwrap());
-    assert_eq!(
-        (take(&mut scene), scene.machine.next_due_log_ms()),
-        (vec![], Some(1_250))
-    );
+    assert_eq!((take(&mut scene), scene.machine.next_due_log_ms()), (vec![], Some(1_250)));
     scene.machine.advance(1_249);
     assert_eq!(take(&mut scene), []);
     scene.machine.advance(1_250);
-    assert_eq!(
-        (take(&mut scene), scene.machine.next_due_log_ms()),
-        (vec![GroupId(1)], None)
-    );
+    assert_eq!((take(&mut scene), scene.machine.next_due_log_ms()), (vec![GroupId(1)], None));
 }
 
 #[test]
@@ -422,12 +297,7 @@ fn what_the_machine_did_not_say_is_a_contradiction() {
     scene.enqueue(3);
     let (group, holder, lease_ms) = (scene.group, HOLDER, LEASE_MS);
     scene.fetch(1);
-    let run = |first, count| {
-        Runs::from_iter([Run {
-            first: Offset(first),
-            count,
-        }])
-    };
+    let run = |first, count| Runs::from_iter([Run { first: Offset(first), count }]);
     let grant = |first_grant, runs| Fact::Granted {
         group,
         holder,
@@ -444,92 +314,31 @@ fn what_the_machine_did_not_say_is_a_contradiction() {
     };
     let offset = Offset(1);
     let wrong = [
-        (
-            grant(9, run(0, 1)),
-            Contradiction::NotReady {
-                group,
-                offset: Offset(0),
-            },
-        ),
-        (
-            grant(9, run(2, 1)),
-            Contradiction::NotReady {
-                group,
-                offset: Offset(2),
-            },
-        ),
-        (
-            grant(9, run(1, 3)),
-            Contradiction::OutsideQueue { group, offset },
-        ),
+        (grant(9, run(0, 1)), Contradiction::NotReady { group, offset: Offset(0) }),
+        (grant(9, run(2, 1)), Contradiction::NotReady { group, offset: Offset(2) }),
+        (grant(9, run(1, 3)), Contradiction::OutsideQueue { group, offset }),
         (
             grant(9, run(u64::MAX, 1)),
-            Contradiction::OutsideQueue {
-                group,
-                offset: Offset(u64::MAX),
-            },
+            Contradiction::OutsideQueue { group, offset: Offset(u64::MAX) },
         ),
-        (
-            grant(1, run(1, 1)),
-            Contradiction::GrantTwice {
-                found: Grant(1),
-                least: Grant(2),
-            },
-        ),
-        (
-            Fact::Committed {
-                group,
-                runs: run(1, 1),
-            },
-            Contradiction::OutsideQueue { group, offset },
-        ),
+        (grant(1, run(1, 1)), Contradiction::GrantTwice { found: Grant(1), least: Grant(2) }),
+        (Fact::Committed { group, runs: run(1, 1) }, Contradiction::OutsideQueue { group, offset }),
         (end(offset), Contradiction::NotLeased { group, offset }),
-        (
-            Fact::Extended {
-                group,
-                offset,
-                lease_ms,
-            },
-            Contradiction::NotLeased { group, offset },
-        ),
-        (
-            Fact::CommittedThrough {
-                group,
-                through: offset,
-            },
-            Contradiction::WrongKind { group },
-        ),
-        (
-            Fact::GroupDeleted { group: GroupId(5) },
-            Contradiction::NoSuchGroup(GroupId(5)),
-        ),
-        (
-            Fact::QueueDeleted { queue: QueueId(5) },
-            Contradiction::NoSuchQueue(QueueId(5)),
-        ),
+        (Fact::Extended { group, offset, lease_ms }, Contradiction::NotLeased { group, offset }),
+        (Fact::CommittedThrough { group, through: offset }, Contradiction::WrongKind { group }),
+        (Fact::GroupDeleted { group: GroupId(5) }, Contradiction::NoSuchGroup(GroupId(5))),
+        (Fact::QueueDeleted { queue: QueueId(5) }, Contradiction::NoSuchQueue(QueueId(5))),
     ];
     for (fact, expected) in wrong {
         // A machine that contradicted is thrown away, so each fact gets its own.
         scene.replay();
-        assert_eq!(
-            scene.machine.apply(&fact, Stamp::default(), 0),
-            Err(expected)
-        );
+        assert_eq!(scene.machine.apply(&fact, Stamp::default(), 0), Err(expected));
     }
     scene.replay();
     let base = Offset(9);
-    let found = scene
-        .machine
-        .apply_jobs(scene.queue, base, 1, Stamp::default());
+    let found = scene.machine.apply_jobs(scene.queue, base, 1, Stamp::default());
     let expected = Offset(3);
-    assert_eq!(
-        found,
-        Err(Contradiction::NotNext {
-            queue: scene.queue,
-            found: base,
-            expected
-        })
-    );
+    assert_eq!(found, Err(Contradiction::NotNext { queue: scene.queue, found: base, expected }));
 }
 
 #[test]

@@ -40,20 +40,13 @@ pub(super) struct Wheel {
 impl Timer {
     /// A timer that hangs nowhere yet.
     pub(super) fn unset() -> Self {
-        Self {
-            deadline_ms: 0,
-            next: NONE,
-            prev: NONE,
-        }
+        Self { deadline_ms: 0, next: NONE, prev: NONE }
     }
 }
 
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self {
-            heads: vec![NONE; SLOT_COUNT as usize].into(),
-            cursor_tick: 0,
-        }
+        Self { heads: vec![NONE; SLOT_COUNT as usize].into(), cursor_tick: 0 }
     }
 
     /// Hangs node `index`, which must not hang in the wheel.
@@ -62,11 +55,7 @@ impl Wheel {
         let deadline_ms = deadline_ms.max(self.cursor_tick * TICK_MS);
         let head = self.head_mut(deadline_ms);
         let next = std::mem::replace(head, index);
-        *timer_mut(nodes, index) = Timer {
-            deadline_ms,
-            next,
-            prev: NONE,
-        };
+        *timer_mut(nodes, index) = Timer { deadline_ms, next, prev: NONE };
         if next != NONE {
             timer_mut(nodes, next).prev = index;
         }
@@ -74,11 +63,7 @@ impl Wheel {
 
     /// Takes node `index` out; it must hang in the wheel.
     pub(super) fn remove<T: Timed>(&mut self, nodes: &mut [T], index: u32) {
-        let Timer {
-            deadline_ms,
-            next,
-            prev,
-        } = *timer_mut(nodes, index);
+        let Timer { deadline_ms, next, prev } = *timer_mut(nodes, index);
         if prev == NONE {
             *self.head_mut(deadline_ms) = next;
         } else {
@@ -102,9 +87,7 @@ impl Wheel {
     ) {
         let now_tick = now_ms / TICK_MS;
         // One turn visits every slot; more would only visit them again.
-        let end_tick = now_tick
-            .saturating_add(1)
-            .min(self.cursor_tick + SLOT_COUNT);
+        let end_tick = now_tick.saturating_add(1).min(self.cursor_tick + SLOT_COUNT);
         let mut passed = true;
         for tick in self.cursor_tick..end_tick {
             let mut index = *self.head_mut(tick * TICK_MS);
@@ -133,17 +116,12 @@ impl Wheel {
 
     fn head_mut(&mut self, deadline_ms: u64) -> &mut u32 {
         let slot = (deadline_ms / TICK_MS) % SLOT_COUNT;
-        self.heads
-            .get_mut(slot as usize)
-            .expect("the remainder is below the number of slots")
+        self.heads.get_mut(slot as usize).expect("the remainder is below the number of slots")
     }
 }
 
 fn timer_mut<T: Timed>(nodes: &mut [T], index: u32) -> &mut Timer {
-    nodes
-        .get_mut(index as usize)
-        .expect("a link names a node of the slab")
-        .timer_mut()
+    nodes.get_mut(index as usize).expect("a link names a node of the slab").timer_mut()
 }
 
 #[cfg(test)]
@@ -165,11 +143,7 @@ mod tests {
     }
 
     fn model_over(model: &BTreeMap<u32, u64>, now_ms: u64) -> Vec<u32> {
-        model
-            .iter()
-            .filter(|(_, due)| **due <= now_ms)
-            .map(|(index, _)| *index)
-            .collect()
+        model.iter().filter(|(_, due)| **due <= now_ms).map(|(index, _)| *index).collect()
     }
 
     #[test]

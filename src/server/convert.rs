@@ -28,10 +28,8 @@ pub(super) fn group(name: &str) -> &str {
 }
 
 pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
-    let held = |handle: &Handle| Held {
-        offset: Offset(handle.offset),
-        grant: grant(&handle.token),
-    };
+    let held =
+        |handle: &Handle| Held { offset: Offset(handle.offset), grant: grant(&handle.token) };
     let jobs = set.handles.iter().map(held).collect();
     HeldSet { queue: set.queue, group: group(set.group), jobs }
 }

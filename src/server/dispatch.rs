@@ -280,10 +280,9 @@ impl Connection {
 
     fn terms(&self, fetch: &Fetch<'_>, session: &SessionHandle) -> FetchTerms {
         let (holder, lease_ms) = match fetch.lease {
-            LeaseKind::Session { run_ms_max } => (
-                Holder::Session(session.session),
-                run_ms_max.unwrap_or(self.options.run_ms_max),
-            ),
+            LeaseKind::Session { run_ms_max } => {
+                (Holder::Session(session.session), run_ms_max.unwrap_or(self.options.run_ms_max))
+            }
             LeaseKind::Timed { lease_ms } => (Holder::Timed, lease_ms),
         };
         FetchTerms {

@@ -27,6 +27,12 @@ pub(super) struct Reply {
     pub(super) body: Body,
 }
 
+impl Reply {
+    fn is_grant(&self) -> bool {
+        matches!(self.body, Body::Jobs(_))
+    }
+}
+
 /// What it says.
 #[derive(Debug)]
 pub(super) enum Body {
@@ -38,7 +44,10 @@ pub(super) enum Body {
     Bytes(BytesMut),
     Enqueued(EnqueueReply),
     /// Statuses of jobs; `more` if another reply to the same request follows.
-    Statuses { statuses: Statuses, more: bool },
+    Statuses {
+        statuses: Statuses,
+        more: bool,
+    },
     Failed(FailReply),
     Jobs(Grants),
     Read(ReadJobs),
@@ -88,9 +97,10 @@ impl HeldReplies {
 
     /// Takes out the grants, when the client is gone.
     pub(super) fn take_grants(&mut self) -> Vec<Grants> {
-        let is_grant = |reply: &mut Reply| matches!(reply.body, Body::Jobs(_));
-        let taken = self.replies.extract_if(.., is_grant);
-        let grants = taken.filter_map(|reply| match reply.body {
+        let (grants, others) = self.replies.drain(..).partition(Reply::is_grant);
+        self.replies = others;
+        let grants: VecDeque<Reply> = grants;
+        let grants = grants.into_iter().filter_map(|reply| match reply.body {
             Body::Jobs(grants) => Some(grants),
             _ => None,
         });
@@ -106,26 +116,19 @@ fn put_lost(out: &mut BytesMut, reply: &Reply) {
 
 fn encode(out: &mut BytesMut, reply: &Reply) {
     let Reply { opcode, correlation, ref body, .. } = *reply;
-    let Some(opcode) = Opcode::from_code(opcode) else {
-        if let Body::Error(code, text) = body {
-            put_error(out, opcode, correlation, *code, text);
-        }
-        return;
+    let known = match (Opcode::from_code(opcode), body) {
+        (Some(known), body) if !matches!(body, Body::Error(..)) => known,
+        (_, Body::Error(code, text)) => return put_error(out, opcode, correlation, *code, text),
+        _ => return,
     };
     let start = out.len();
-    let encoded = match body {
-        Body::Error(code, text) => Ok(put_error(out, opcode as u8, correlation, *code, text)),
-        body => {
-            let more = matches!(body, Body::Statuses { more: true, .. });
-            let mut encoded = Ok(());
-            put_reply(out, opcode, correlation, more, |out| encoded = encode_body(out, body));
-            encoded
-        }
-    };
+    let more = matches!(body, Body::Statuses { more: true, .. });
+    let mut encoded = Ok(());
+    put_reply(out, known, correlation, more, |out| encoded = encode_body(out, body));
     if let Err(error) = encoded {
         tracing::error!(%error, "a job could not be read");
         out.truncate(start);
-        put_error(out, opcode as u8, correlation, ErrorCode::Damaged, &error.to_string());
+        put_error(out, opcode, correlation, ErrorCode::Damaged, &error.to_string());
     }
 }
 

@@ -12,9 +12,7 @@ use crate::wire::DecodeError;
 /// # Errors
 /// [`DecodeError::Json`].
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
-    serde_json::from_slice(body).map_err(|error| DecodeError::Json {
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(body).map_err(|error| DecodeError::Json { reason: error.to_string() })
 }
 
 /// Appends a JSON body.

@@ -36,18 +36,11 @@ impl<'a> Enqueue<'a> {
         let queue = reader.name()?;
         let flags = reader.u8()?;
         if flags & !FLAG_NO_CREATE != 0 {
-            return Err(DecodeError::Reserved {
-                field: "ENQUEUE flags",
-                value: flags.into(),
-            });
+            return Err(DecodeError::Reserved { field: "ENQUEUE flags", value: flags.into() });
         }
         let batch = Batch::decode(&mut reader)?;
         reader.finish()?;
-        Ok(Self {
-            queue,
-            create: flags & FLAG_NO_CREATE == 0,
-            batch,
-        })
+        Ok(Self { queue, create: flags & FLAG_NO_CREATE == 0, batch })
     }
 }
 
@@ -76,11 +69,8 @@ impl EnqueueReply {
     /// [`DecodeError`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
-        let reply = Self {
-            first_offset: reader.u64()?,
-            count: reader.u32()?,
-            created: reader.u8()? != 0,
-        };
+        let reply =
+            Self { first_offset: reader.u64()?, count: reader.u32()?, created: reader.u8()? != 0 };
         reader.finish()?;
         Ok(reply)
     }

@@ -71,37 +71,17 @@ impl<'a> Fetch<'a> {
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         let count = reader.u8()?;
-        in_range(
-            "queue count",
-            count.into(),
-            1..=FETCH_QUEUES_MAX as u64,
-            "1 to 255",
-        )?;
-        let queues = (0..count)
-            .map(|_| reader.name())
-            .collect::<Result<_, _>>()?;
+        in_range("queue count", count.into(), 1..=FETCH_QUEUES_MAX as u64, "1 to 255")?;
+        let queues = (0..count).map(|_| reader.name()).collect::<Result<_, _>>()?;
         let group = reader.name_or_empty()?;
         let jobs_max = reader.u32()?;
-        in_range(
-            "jobs_max",
-            jobs_max.into(),
-            1..=u32::MAX.into(),
-            "at least 1",
-        )?;
+        in_range("jobs_max", jobs_max.into(), 1..=u32::MAX.into(), "at least 1")?;
         let bytes_max = reader.u32()?;
         let wait_ms = reader.u32()?.min(FETCH_WAIT_MS_MAX as u32);
         let lease = read_lease(&mut reader)?;
         let commits = read_sets(&mut reader)?;
         reader.finish()?;
-        Ok(Self {
-            queues,
-            group,
-            jobs_max,
-            bytes_max,
-            wait_ms,
-            lease,
-            commits,
-        })
+        Ok(Self { queues, group, jobs_max, bytes_max, wait_ms, lease, commits })
     }
 }
 
@@ -111,9 +91,7 @@ fn read_lease(reader: &mut Reader<'_>) -> Result<LeaseKind, DecodeError> {
         LEASE_SESSION if lease_ms == 0 => Ok(LeaseKind::Session { run_ms_max: None }),
         LEASE_SESSION => {
             check_lease(lease_ms)?;
-            Ok(LeaseKind::Session {
-                run_ms_max: Some(lease_ms),
-            })
+            Ok(LeaseKind::Session { run_ms_max: Some(lease_ms) })
         }
         LEASE_TIMED => {
             check_lease(lease_ms)?;
@@ -121,11 +99,7 @@ fn read_lease(reader: &mut Reader<'_>) -> Result<LeaseKind, DecodeError> {
         }
         kind => {
             let allowed = "0 (session lease) or 1 (timed lease)";
-            Err(DecodeError::Range {
-                field: "lease kind",
-                value: kind.into(),
-                allowed,
-            })
+            Err(DecodeError::Range { field: "lease kind", value: kind.into(), allowed })
         }
     }
 }
@@ -185,16 +159,7 @@ impl<'a> Delivery<'a> {
         let crc32 = reader.u32()?;
         let body_bytes = reader.u32()?;
         let body = reader.bytes(body_bytes as usize)?;
-        Ok(Self {
-            queue_ordinal,
-            offset,
-            token,
-            attempt,
-            enqueued_at_ms,
-            flags,
-            crc32,
-            body,
-        })
+        Ok(Self { queue_ordinal, offset, token, attempt, enqueued_at_ms, flags, crc32, body })
     }
 }
 
@@ -203,12 +168,7 @@ pub type Deliveries<'a> = SmallVec<[Delivery<'a>; 1]>;
 
 fn read_deliveries<'a>(reader: &mut Reader<'a>) -> Result<Deliveries<'a>, DecodeError> {
     let count = reader.u32()?;
-    in_range(
-        "job count",
-        count.into(),
-        0..=FETCH_JOBS_MAX as u64,
-        "at most 10000",
-    )?;
+    in_range("job count", count.into(), 0..=FETCH_JOBS_MAX as u64, "at most 10000")?;
     (0..count).map(|_| Delivery::decode(reader)).collect()
 }
 
@@ -234,10 +194,7 @@ impl<'a> FetchReply<'a> {
     /// [`DecodeError`].
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
-        let reply = Self {
-            lease_ms: reader.u64()?,
-            jobs: read_deliveries(&mut reader)?,
-        };
+        let reply = Self { lease_ms: reader.u64()?, jobs: read_deliveries(&mut reader)? };
         reader.finish()?;
         Ok(reply)
     }
@@ -277,12 +234,7 @@ impl<'a> Read<'a> {
             jobs_max: reader.u32()?,
             bytes_max: reader.u32()?,
         };
-        in_range(
-            "jobs_max",
-            read.jobs_max.into(),
-            1..=u32::MAX.into(),
-            "at least 1",
-        )?;
+        in_range("jobs_max", read.jobs_max.into(), 1..=u32::MAX.into(), "at least 1")?;
         reader.finish()?;
         Ok(read)
     }
@@ -313,11 +265,8 @@ impl<'a> ReadReply<'a> {
     /// [`DecodeError`].
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
-        let reply = Self {
-            next: reader.u64()?,
-            end: reader.u64()?,
-            jobs: read_deliveries(&mut reader)?,
-        };
+        let reply =
+            Self { next: reader.u64()?, end: reader.u64()?, jobs: read_deliveries(&mut reader)? };
         reader.finish()?;
         Ok(reply)
     }

@@ -47,24 +47,10 @@ impl<'a> HandleSet<'a> {
         let queue = reader.name()?;
         let group = reader.name_or_empty()?;
         let count = reader.u32()?;
-        in_range(
-            "job count",
-            count.into(),
-            1..=HANDLES_MAX as u64,
-            "1 to 65536",
-        )?;
-        let handle = |_| {
-            Ok(Handle {
-                offset: reader.u64()?,
-                token: reader.token()?,
-            })
-        };
+        in_range("job count", count.into(), 1..=HANDLES_MAX as u64, "1 to 65536")?;
+        let handle = |_| Ok(Handle { offset: reader.u64()?, token: reader.token()? });
         let handles = (0..count).map(handle).collect::<Result<_, DecodeError>>()?;
-        Ok(Self {
-            queue,
-            group,
-            handles,
-        })
+        Ok(Self { queue, group, handles })
     }
 }
 
@@ -111,12 +97,7 @@ pub fn put_statuses(out: &mut BytesMut, statuses: &[Option<ErrorCode>]) {
 /// [`DecodeError`].
 pub fn read_statuses(reader: &mut Reader<'_>) -> Result<Statuses, DecodeError> {
     let count = reader.u32()?;
-    in_range(
-        "status count",
-        count.into(),
-        0..=HANDLES_MAX as u64,
-        "at most 65536",
-    )?;
+    in_range("status count", count.into(), 0..=HANDLES_MAX as u64, "at most 65536")?;
     (0..count).map(|_| read_status(reader)).collect()
 }
 
@@ -125,11 +106,7 @@ pub(crate) fn read_status(reader: &mut Reader<'_>) -> Result<Option<ErrorCode>, 
     let code = ErrorCode::from_code(number);
     if number != 0 && code.is_none() {
         let allowed = "0 or a number of SPEC.md section 11";
-        return Err(DecodeError::Range {
-            field: "status",
-            value: number.into(),
-            allowed,
-        });
+        return Err(DecodeError::Range { field: "status", value: number.into(), allowed });
     }
     Ok(code)
 }

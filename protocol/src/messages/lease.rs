@@ -42,11 +42,7 @@ impl<'a> Commit<'a> {
                 out.put_u8(FORM_JOBS);
                 put_sets(out, sets);
             }
-            Self::Through {
-                queue,
-                group,
-                offset,
-            } => {
+            Self::Through { queue, group, offset } => {
                 out.put_u8(FORM_THROUGH);
                 put_name(out, queue);
                 put_name(out, group);
@@ -70,11 +66,7 @@ impl<'a> Commit<'a> {
             },
             form => {
                 let allowed = "0 (jobs) or 1 (through an offset)";
-                return Err(DecodeError::Range {
-                    field: "form",
-                    value: form.into(),
-                    allowed,
-                });
+                return Err(DecodeError::Range { field: "form", value: form.into(), allowed });
             }
         };
         reader.finish()?;
@@ -162,12 +154,7 @@ impl<'a> Fail<'a> {
         check_delay(delay_ms.unwrap_or(0))?;
         let reason = crate::wire::cut(reader.text("reason")?, REASON_BYTES_MAX);
         reader.finish()?;
-        Ok(Self {
-            jobs,
-            failures_max,
-            delay_ms,
-            reason,
-        })
+        Ok(Self { jobs, failures_max, delay_ms, reason })
     }
 }
 
@@ -210,12 +197,7 @@ pub fn encode_fail_reply(out: &mut BytesMut, outcomes: &[FailOutcome]) {
 pub fn decode_fail_reply(body: &[u8]) -> Result<FailReply, DecodeError> {
     let mut reader = Reader::new(body);
     let count = reader.u32()?;
-    in_range(
-        "outcome count",
-        count.into(),
-        0..=HANDLES_MAX as u64,
-        "at most 65536",
-    )?;
+    in_range("outcome count", count.into(), 0..=HANDLES_MAX as u64, "at most 65536")?;
     let mut outcomes = FailReply::new();
     for _ in 0..count {
         let (status, dead, in_ms) = (read_status(&mut reader)?, reader.u8()?, reader.u64()?);
@@ -265,10 +247,5 @@ pub(crate) fn check_lease(lease_ms: u64) -> Result<(), DecodeError> {
 }
 
 fn check_delay(delay_ms: u64) -> Result<(), DecodeError> {
-    in_range(
-        "delay_ms",
-        delay_ms,
-        0..=LEASE_MS_MAX as u64,
-        "0 to 366 days",
-    )
+    in_range("delay_ms", delay_ms, 0..=LEASE_MS_MAX as u64, "0 to 366 days")
 }

@@ -62,24 +62,10 @@ impl<'a> Hello<'a> {
         let silence_ms = reader.u32()?;
         let agent = reader.text("agent")?;
         let count = reader.u32()?;
-        in_range(
-            "held tokens",
-            count.into(),
-            0..=HELD_TOKENS_MAX as u64,
-            "at most 65536",
-        )?;
-        let held = (0..count)
-            .map(|_| reader.token())
-            .collect::<Result<_, _>>()?;
+        in_range("held tokens", count.into(), 0..=HELD_TOKENS_MAX as u64, "at most 65536")?;
+        let held = (0..count).map(|_| reader.token()).collect::<Result<_, _>>()?;
         reader.finish()?;
-        Ok(Self {
-            version_min,
-            version_max,
-            session,
-            silence_ms,
-            agent,
-            held,
-        })
+        Ok(Self { version_min, version_max, session, silence_ms, agent, held })
     }
 }
 

@@ -1,0 +1,528 @@
+//! The commands of the protocol as calls.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use joblog_protocol::error_code::ErrorCode;
+use joblog_protocol::job::{Batch, BatchBuilder, Job};
+use joblog_protocol::limits::{
+    FETCH_QUEUES_MAX, FETCH_WAIT_MS_MAX, FRAME_HEADER_BYTES, HANDLES_MAX,
+};
+use joblog_protocol::messages::admin::{
+    self, CreateGroup, CreateQueue, GroupDescription, GroupKind, GroupName, GroupStart, ListQueues,
+    QueueDescription, QueueList, QueueName, QueueSettings,
+};
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
+use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read, ReadReply};
+use joblog_protocol::messages::lease::{
+    Commit, Extend, Fail, FailOutcome, Release, decode_fail_reply,
+};
+use joblog_protocol::opcode::Opcode;
+use joblog_protocol::wire::DecodeError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use super::error::ClientError;
+use super::face::Client;
+use super::grant::FetchNames;
+use super::in_flight::{Fetching, Reply, Request};
+use super::request::{
+    CarriedCommits, PendingFetch, Waiting, check_count, check_group, check_handles, check_job,
+    check_queue, commit_statuses, handle_set, protocol, runs, statuses, tokens,
+};
+use super::types::{
+    CommitStatus, DamagedJob, FailStatus, Failure, FetchRequest, Fetched, JobHandle, Lease,
+    ReadJobs, ReleaseStatus, StoredJob,
+};
+
+/// The next one has a meaning of its own in FAIL.
+const MILLIS_MAX: u64 = u64::MAX - 1;
+/// Longer waits would be cut by the server.
+const WAIT_LONGEST: Duration = Duration::from_millis(FETCH_WAIT_MS_MAX as u64);
+
+/// Every call fails with a [`ClientError`]; what is said under *Errors* is what is special.
+impl Client {
+    /// Asks the server for an answer. Returns how long that took.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn ping(&self) -> Result<Duration, ClientError> {
+        let start = Instant::now();
+        let request = Request::new(Opcode::Ping, self.next_correlation(), |_| {});
+        self.call(request).await?;
+        Ok(start.elapsed())
+    }
+
+    /// Creates a queue. Settings that are `None` get their defaults.
+    ///
+    /// # Errors
+    /// [`ClientError`]; it is not sent again after a cut.
+    pub async fn create_queue(
+        &self,
+        queue: &str,
+        settings: QueueSettings,
+    ) -> Result<(), ClientError> {
+        check_queue(queue)?;
+        let queue = queue.to_owned();
+        let body = CreateQueue { queue, settings };
+        self.call(self.json(Opcode::CreateQueue, &body)).await?;
+        Ok(())
+    }
+
+    /// Deletes a queue with its groups and jobs.
+    ///
+    /// # Errors
+    /// [`ClientError`]; it is not sent again after a cut.
+    pub async fn delete_queue(&self, queue: &str) -> Result<(), ClientError> {
+        let body = queue_name(queue)?;
+        self.call(self.json(Opcode::DeleteQueue, &body)).await?;
+        Ok(())
+    }
+
+    /// Lists queues by name: at most `limit` of those behind `after`, which is empty at first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_queues(&self, after: &str, limit: u32) -> Result<QueueList, ClientError> {
+        let after = after.to_owned();
+        let body = ListQueues { after, limit };
+        self.ask(Opcode::ListQueues, &body).await
+    }
+
+    /// Describes a queue with its groups.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn describe_queue(&self, queue: &str) -> Result<QueueDescription, ClientError> {
+        self.ask(Opcode::DescribeQueue, &queue_name(queue)?).await
+    }
+
+    /// Creates a group on a queue.
+    ///
+    /// # Errors
+    /// [`ClientError`]; it is not sent again after a cut.
+    pub async fn create_group(
+        &self,
+        queue: &str,
+        group: &str,
+        kind: GroupKind,
+        start: GroupStart,
+    ) -> Result<(), ClientError> {
+        let GroupName { queue, group } = group_name(queue, group)?;
+        let body = CreateGroup { queue, group, kind, start };
+        self.call(self.json(Opcode::CreateGroup, &body)).await?;
+        Ok(())
+    }
+
+    /// Deletes a group.
+    ///
+    /// # Errors
+    /// [`ClientError`]; it is not sent again after a cut.
+    pub async fn delete_group(&self, queue: &str, group: &str) -> Result<(), ClientError> {
+        let body = group_name(queue, group)?;
+        self.call(self.json(Opcode::DeleteGroup, &body)).await?;
+        Ok(())
+    }
+
+    /// Lists the groups of a queue.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_groups(&self, queue: &str) -> Result<Vec<GroupDescription>, ClientError> {
+        self.ask(Opcode::ListGroups, &queue_name(queue)?).await
+    }
+
+    /// Describes one group.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn describe_group(
+        &self,
+        queue: &str,
+        group: &str,
+    ) -> Result<GroupDescription, ClientError> {
+        let body = group_name(queue, group)?;
+        self.ask(Opcode::DescribeGroup, &body).await
+    }
+
+    /// Enqueues one job.
+    ///
+    /// # Errors
+    /// [`ClientError::OutcomeUnknown`] if the connection is cut before the answer: the job may be
+    /// in the queue, and enqueuing it again may put it there twice.
+    pub async fn enqueue(&self, queue: &str, job: &Job) -> Result<EnqueueReply, ClientError> {
+        let mut batch = BatchBuilder::default();
+        batch.push(job)?;
+        self.enqueue_batch(queue, &batch).await
+    }
+
+    /// Enqueues a batch: all of its jobs, or none. Their offsets follow each other.
+    ///
+    /// # Errors
+    /// As [`Client::enqueue`].
+    pub async fn enqueue_batch(
+        &self,
+        queue: &str,
+        batch: &BatchBuilder,
+    ) -> Result<EnqueueReply, ClientError> {
+        check_queue(queue)?;
+        let batch: Batch<'_> = batch.batch();
+        let create = self.options().create_queues;
+        let body = Enqueue { queue, create, batch };
+        let request = Request::new(Opcode::Enqueue, self.next_correlation(), |out| {
+            body.encode(out);
+        });
+        check_body(&request, |body| Enqueue::decode(body).map(drop))?;
+        let reply = self.call(request).await?;
+        EnqueueReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Enqueue, cause))
+    }
+
+    /// Takes ready jobs under a lease. If the returned future is dropped before it is done, what
+    /// it would have brought is handed back.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn fetch(&self, fetch: &FetchRequest) -> Result<Fetched, ClientError> {
+        let (waiting, names, _) = self.submit_fetch(fetch, &[]).await?;
+        PendingFetch { waiting, names }.fetched().await
+    }
+
+    /// A FETCH that carries commits, which are done before it: one round trip for both. The two
+    /// results come separately, since the FETCH may go on waiting for long.
+    ///
+    /// # Errors
+    /// [`ClientError`], if the request could not be handed over.
+    pub async fn fetch_carrying(
+        &self,
+        fetch: &FetchRequest,
+        commits: &[JobHandle],
+    ) -> Result<(CarriedCommits, PendingFetch), ClientError> {
+        let (waiting, names, receiver) = self.submit_fetch(fetch, commits).await?;
+        let carried = CarriedCommits {
+            client: self.clone(),
+            receiver,
+            count: commits.len(),
+            deadline: waiting.deadline - fetch.wait.min(WAIT_LONGEST),
+            timeout: self.options().request_timeout,
+        };
+        Ok((carried, PendingFetch { waiting, names }))
+    }
+
+    async fn submit_fetch(
+        &self,
+        fetch: &FetchRequest,
+        commits: &[JobHandle],
+    ) -> Result<(Waiting, Arc<FetchNames>, CarriedReceiver), ClientError> {
+        let (carried, receiver) = oneshot::channel();
+        let wait = fetch.wait.min(WAIT_LONGEST);
+        let mut request = self.fetch_request(fetch, commits)?;
+        let names =
+            Arc::new(FetchNames { queues: fetch.queues.clone(), group: Arc::clone(&fetch.group) });
+        request.fetching = Some(Fetching {
+            names: Arc::clone(&names),
+            jobs_max: fetch.jobs_max as usize,
+            wait_end: Instant::now() + wait,
+            carried: Some(carried),
+        });
+        let timeout = self.options().request_timeout + wait;
+        Ok((self.submit(request, timeout).await?, names, receiver))
+    }
+
+    fn fetch_request(
+        &self,
+        fetch: &FetchRequest,
+        commits: &[JobHandle],
+    ) -> Result<Request, ClientError> {
+        check_group(&fetch.group)?;
+        fetch.queues.iter().try_for_each(|queue| check_queue(queue))?;
+        check_range("queue count", fetch.queues.len(), FETCH_QUEUES_MAX, "1 to 255")?;
+        check_handles(commits)?;
+        let body = Fetch {
+            queues: fetch.queues.iter().map(|queue| &**queue).collect(),
+            group: &fetch.group,
+            jobs_max: fetch.jobs_max,
+            bytes_max: fetch.bytes_max,
+            wait_ms: u32::try_from(fetch.wait.as_millis()).unwrap_or(u32::MAX),
+            lease: lease_kind(fetch.lease),
+            commits: runs(commits).map(handle_set).collect(),
+        };
+        let request = Request {
+            tokens: tokens(commits),
+            ..Request::new(Opcode::Fetch, self.next_correlation(), |out| {
+                body.encode(out);
+            })
+        };
+        check_body(&request, |body| Fetch::decode(body).map(drop))?;
+        Ok(request)
+    }
+
+    /// Consumes jobs. Returns a status for each, in their order.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to commit the jobs again.
+    pub async fn commit(&self, jobs: &[JobHandle]) -> Result<Vec<CommitStatus>, ClientError> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        check_handles(jobs)?;
+        let body = Commit::Jobs(runs(jobs).map(handle_set).collect());
+        let reply = self.call(self.commit_request(&body, jobs)?).await?;
+        commit_statuses(Opcode::Commit, &reply.body, jobs.len())
+    }
+
+    /// Consumes a stream group's jobs up to and with `offset`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to commit again.
+    pub async fn commit_through(
+        &self,
+        queue: &str,
+        group: &str,
+        offset: u64,
+    ) -> Result<CommitStatus, ClientError> {
+        check_queue(queue)?;
+        check_group(group)?;
+        let body = Commit::Through { queue, group, offset };
+        let reply = self.call(self.commit_request(&body, &[])?).await?;
+        let statuses = commit_statuses(Opcode::Commit, &reply.body, 1)?;
+        Ok(statuses.first().copied().unwrap_or(CommitStatus::Consumed))
+    }
+
+    fn commit_request(
+        &self,
+        body: &Commit<'_>,
+        jobs: &[JobHandle],
+    ) -> Result<Request, ClientError> {
+        let request = Request {
+            tokens: tokens(jobs),
+            ..Request::new(Opcode::Commit, self.next_correlation(), |out| {
+                body.encode(out);
+            })
+        };
+        check_body(&request, |body| Commit::decode(body).map(drop))?;
+        Ok(request)
+    }
+
+    /// Hands jobs back without fault, ready again after `delay`. Returns a status for each.
+    ///
+    /// # Errors
+    /// [`ClientError`]; if jobs of several queues or groups are named, some may be released.
+    pub async fn release(
+        &self,
+        jobs: &[JobHandle],
+        delay: Duration,
+    ) -> Result<Vec<ReleaseStatus>, ClientError> {
+        let delay_ms = millis(delay);
+        let encode = |run: &[JobHandle], out: &mut BytesMut| {
+            let jobs = handle_set(run);
+            Release { jobs, delay_ms }.encode(out);
+        };
+        let check = |body: &[u8]| Release::decode(body).map(drop);
+        let mut results = Vec::with_capacity(jobs.len());
+        for (reply, count) in self.settle(Opcode::Release, jobs, None, encode, check).await? {
+            let statuses = statuses(Opcode::Release, &reply.body, count)?;
+            results.extend(statuses.into_iter().map(|status| match status {
+                None => ReleaseStatus::Released,
+                Some(ErrorCode::LeaseLost) if reply.repeated => ReleaseStatus::Unknown,
+                Some(code) => ReleaseStatus::Refused(code),
+            }));
+        }
+        Ok(results)
+    }
+
+    /// Hands jobs back with a reason; the retry policy decides what follows. Returns a status for
+    /// each.
+    ///
+    /// # Errors
+    /// [`ClientError`]; if jobs of several queues or groups are named, some may be failed.
+    pub async fn fail(
+        &self,
+        jobs: &[JobHandle],
+        failure: &Failure,
+    ) -> Result<Vec<FailStatus>, ClientError> {
+        let encode = |run: &[JobHandle], out: &mut BytesMut| {
+            let fail = Fail {
+                jobs: handle_set(run),
+                failures_max: failure.failures_max,
+                delay_ms: failure.delay.map(millis),
+                reason: &failure.reason,
+            };
+            fail.encode(out);
+        };
+        let check = |body: &[u8]| Fail::decode(body).map(drop);
+        let mut results = Vec::with_capacity(jobs.len());
+        for (reply, count) in self.settle(Opcode::Fail, jobs, None, encode, check).await? {
+            let outcomes =
+                decode_fail_reply(&reply.body).map_err(|cause| protocol(Opcode::Fail, cause))?;
+            check_count(Opcode::Fail, outcomes.len(), count)?;
+            results.extend(outcomes.into_iter().map(|outcome| match outcome {
+                FailOutcome::Retry { in_ms } => {
+                    FailStatus::Retry { after: Duration::from_millis(in_ms) }
+                }
+                FailOutcome::Dead => FailStatus::Dead,
+                FailOutcome::Refused(ErrorCode::LeaseLost) if reply.repeated => FailStatus::Unknown,
+                FailOutcome::Refused(code) => FailStatus::Refused(code),
+            }));
+        }
+        Ok(results)
+    }
+
+    /// Renews leases: for `lease` from now, or for a session lease, up to this run time from now.
+    /// Returns a status for each job.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn extend(
+        &self,
+        jobs: &[JobHandle],
+        lease: Duration,
+    ) -> Result<Vec<Result<(), ErrorCode>>, ClientError> {
+        let lease_ms = millis(lease);
+        let encode = |run: &[JobHandle], out: &mut BytesMut| {
+            let jobs = handle_set(run);
+            Extend { jobs, lease_ms }.encode(out);
+        };
+        let check = |body: &[u8]| Extend::decode(body).map(drop);
+        let mut results = Vec::with_capacity(jobs.len());
+        let replies = self.settle(Opcode::Extend, jobs, Some(lease), encode, check);
+        for (reply, count) in replies.await? {
+            let statuses = statuses(Opcode::Extend, &reply.body, count)?;
+            results.extend(statuses.into_iter().map(|status| status.map_or(Ok(()), Err)));
+        }
+        Ok(results)
+    }
+
+    /// One request for each run of jobs of one queue and group, all sent before the first answer
+    /// is awaited. Returns the replies with their numbers of jobs.
+    async fn settle(
+        &self,
+        opcode: Opcode,
+        jobs: &[JobHandle],
+        lease: Option<Duration>,
+        encode: impl Fn(&[JobHandle], &mut BytesMut),
+        check: impl Fn(&[u8]) -> Result<(), DecodeError>,
+    ) -> Result<Vec<(Reply, usize)>, ClientError> {
+        check_handles(jobs)?;
+        let mut waits = Vec::new();
+        for run in runs(jobs).flat_map(|run| run.chunks(HANDLES_MAX)) {
+            let request = Request {
+                tokens: tokens(run),
+                lease,
+                ..Request::new(opcode, self.next_correlation(), |out| encode(run, out))
+            };
+            check_body(&request, &check)?;
+            let timeout = self.options().request_timeout;
+            waits.push((self.submit(request, timeout).await?, run.len()));
+        }
+        let mut replies = Vec::with_capacity(waits.len());
+        for (waiting, count) in waits {
+            replies.push((waiting.reply().await?, count));
+        }
+        Ok(replies)
+    }
+
+    /// Reads jobs from an offset on, without a lease: at most `jobs_max` of them, in at most
+    /// `bytes_max` bytes but for a first job that is larger.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read(
+        &self,
+        queue: &str,
+        from: u64,
+        jobs_max: u32,
+        bytes_max: u32,
+    ) -> Result<ReadJobs, ClientError> {
+        check_queue(queue)?;
+        let body = Read { queue, from, jobs_max, bytes_max };
+        let request = Request::new(Opcode::Read, self.next_correlation(), |out| {
+            body.encode(out);
+        });
+        check_body(&request, |body| Read::decode(body).map(drop))?;
+        let reply = self.call(request).await?;
+        let reply =
+            ReadReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Read, cause))?;
+        Ok(read_jobs(&Arc::from(queue), &reply))
+    }
+
+    fn json<T: Serialize>(&self, opcode: Opcode, body: &T) -> Request {
+        Request::new(opcode, self.next_correlation(), |out| {
+            admin::encode(out, body);
+        })
+    }
+
+    async fn ask<T: Serialize, R: DeserializeOwned>(
+        &self,
+        opcode: Opcode,
+        body: &T,
+    ) -> Result<R, ClientError> {
+        let reply = self.call(self.json(opcode, body)).await?;
+        admin::decode(&reply.body).map_err(|cause| protocol(opcode, cause))
+    }
+}
+
+type CarriedReceiver = oneshot::Receiver<Result<bytes::Bytes, ClientError>>;
+
+fn read_jobs(queue: &Arc<str>, reply: &ReadReply<'_>) -> ReadJobs {
+    let mut read = ReadJobs {
+        next: reply.next,
+        end: reply.end,
+        jobs: Vec::with_capacity(reply.jobs.len()),
+        damaged: Vec::new(),
+    };
+    for (ordinal, delivery) in reply.jobs.iter().enumerate() {
+        let offset = delivery.offset;
+        match check_job(ordinal, delivery) {
+            Ok(job) => {
+                read.jobs.push(StoredJob { offset, enqueued_at_ms: delivery.enqueued_at_ms, job })
+            }
+            Err(cause) => read.damaged.push(DamagedJob { queue: Arc::clone(queue), offset, cause }),
+        }
+    }
+    read
+}
+
+fn queue_name(queue: &str) -> Result<QueueName, DecodeError> {
+    check_queue(queue)?;
+    Ok(QueueName { queue: queue.to_owned() })
+}
+
+fn group_name(queue: &str, group: &str) -> Result<GroupName, DecodeError> {
+    check_queue(queue)?;
+    check_queue(group)?;
+    Ok(GroupName { queue: queue.to_owned(), group: group.to_owned() })
+}
+
+fn lease_kind(lease: Lease) -> LeaseKind {
+    match lease {
+        Lease::Session(run_max) => LeaseKind::Session { run_ms_max: run_max.map(millis) },
+        Lease::Timed(lease) => LeaseKind::Timed { lease_ms: millis(lease) },
+    }
+}
+
+/// Whole milliseconds, which the decoder's range check sees as they are.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(MILLIS_MAX, |ms| ms.min(MILLIS_MAX))
+}
+
+/// What the server's decoder would refuse is not sent.
+fn check_body(
+    request: &Request,
+    decode: impl Fn(&[u8]) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    decode(request.frame.get(FRAME_HEADER_BYTES..).unwrap_or_default())
+}
+
+fn check_range(
+    field: &'static str,
+    value: usize,
+    max: usize,
+    allowed: &'static str,
+) -> Result<(), DecodeError> {
+    if (1..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(DecodeError::Range { field, value: value as u64, allowed })
+}

@@ -1,0 +1,204 @@
+//! The client itself: connecting, handing requests to the driver, and closing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use joblog_protocol::limits::WAITING_FETCHES_MAX;
+use joblog_protocol::opcode::Opcode;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::driver::{Driver, Ends};
+use super::error::ClientError;
+use super::grant::Abandoned;
+use super::in_flight::{Reply, Request};
+use super::options::Options;
+use super::request::Waiting;
+use super::types::{ConnectionState, JobHandle};
+
+/// What a small request counts as among the bytes in flight.
+const REQUEST_BYTES_MIN: usize = 1024;
+/// A thread's name is cut at 15 bytes by the system.
+const THREAD_NAME: &str = "joblog-client";
+
+/// A handle on one connection to a Joblog server. Clone it freely: all clones are one client, with
+/// one session. When the last one is dropped, the client says goodbye in the background; only
+/// [`Client::close`] waits for that.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    requests: mpsc::Sender<Request>,
+    state: watch::Receiver<ConnectionState>,
+    abandoned: Arc<Abandoned>,
+    next_correlation: Arc<AtomicU64>,
+    /// Bytes that requests may still take.
+    budget: Arc<Semaphore>,
+    /// FETCHes that may still wait on the connection.
+    fetches: Arc<Semaphore>,
+}
+
+impl Client {
+    /// Connects to the server at `address` (`host:port`) and greets it.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] if the first attempt fails; [`ClientError::Server`] if the
+    /// server refuses the greeting.
+    pub async fn connect(
+        address: impl Into<String>,
+        options: Options,
+    ) -> Result<Self, ClientError> {
+        let id = match options.session {
+            Some(id) => id,
+            None => random_id()?,
+        };
+        let disconnected = ConnectionState::Disconnected(ClientError::Closed {
+            reason: "it is not connected yet",
+        });
+        // Each request in the channel has its share of the budget, so there is always a place.
+        let places = options.bytes_in_flight_max / REQUEST_BYTES_MIN + 16;
+        let (requests, receiver) = mpsc::channel(places);
+        let (state, watching) = watch::channel(disconnected);
+        let shared = Shared {
+            options: options.clone(),
+            requests,
+            state: watching,
+            abandoned: Arc::default(),
+            next_correlation: Arc::new(AtomicU64::new(1)),
+            budget: Arc::new(Semaphore::new(options.bytes_in_flight_max)),
+            fetches: Arc::new(Semaphore::new(WAITING_FETCHES_MAX)),
+        };
+        let ends = Ends {
+            requests: receiver,
+            state,
+            abandoned: Arc::clone(&shared.abandoned),
+            next_correlation: Arc::clone(&shared.next_correlation),
+        };
+        let connected = start(Driver::new(address.into(), options, id, ends))?;
+        match connected.await {
+            Ok(result) => result?,
+            Err(_) => {
+                let reason = "its thread ended";
+                return Err(ClientError::Closed { reason });
+            }
+        }
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// How the connection stands, to look at or to wait for changes.
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.shared.state.clone()
+    }
+
+    /// Waits for the answers to what is under way, FETCHes excepted, says goodbye, and ends: the
+    /// session's leases end at once. Every later call, on any clone, gets [`ClientError::Closed`].
+    ///
+    /// # Errors
+    /// None so far: if the server can't be reached, the client ends without a goodbye.
+    pub async fn close(self) -> Result<(), ClientError> {
+        let (done, ended) = oneshot::channel();
+        let mut goodbye = Request::new(Opcode::Goodbye, self.next_correlation(), |_| {});
+        goodbye.reply = Some(done);
+        if self.shared.requests.send(goodbye).await.is_ok() {
+            // The driver drops its end when it is done, within its patience.
+            drop(ended.await);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    pub(crate) fn next_correlation(&self) -> u64 {
+        self.shared.next_correlation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Hands a job back without waiting for it.
+    pub(crate) fn abandon(&self, handle: JobHandle) {
+        self.shared.abandoned.add([handle]);
+    }
+
+    /// Why there is no driver any more.
+    pub(crate) fn closed_error(&self) -> ClientError {
+        match &*self.shared.state.borrow() {
+            ConnectionState::Closed { reason } => ClientError::Closed { reason },
+            _ => ClientError::Closed { reason: "its thread ended" },
+        }
+    }
+
+    /// Hands a request to the driver. What comes back is the wait for its answer, until the end of
+    /// its timeout, which counts from here.
+    pub(crate) async fn submit(
+        &self,
+        mut request: Request,
+        timeout: Duration,
+    ) -> Result<Waiting, ClientError> {
+        let deadline = Instant::now() + timeout;
+        let opcode = request.opcode;
+        if timeout_at(deadline, self.admit(&mut request)).await.is_err() {
+            return Err(self.not_sent(opcode, timeout));
+        }
+        let (reply, receiver) = oneshot::channel();
+        request.reply = Some(reply);
+        let sent = self.shared.requests.send(request).await;
+        sent.map_err(|_| self.closed_error())?;
+        Ok(Waiting { client: self.clone(), opcode, receiver, deadline, timeout })
+    }
+
+    /// Waits for a place among the requests under way. Waiting FETCHes have a bound of their own,
+    /// which is the server's, so that they can't keep a COMMIT out.
+    async fn admit(&self, request: &mut Request) {
+        let Shared { budget, fetches, options, .. } = &*self.shared;
+        let bytes = request.frame.len().clamp(REQUEST_BYTES_MIN, options.bytes_in_flight_max);
+        if request.opcode == Opcode::Fetch {
+            let permit = Arc::clone(fetches).acquire_owned().await;
+            request.permits.extend(permit.ok());
+        }
+        let permit = Arc::clone(budget).acquire_many_owned(bytes as u32).await;
+        request.permits.extend(permit.ok());
+    }
+
+    fn not_sent(&self, opcode: Opcode, timeout: Duration) -> ClientError {
+        match &*self.shared.state.borrow() {
+            ConnectionState::Disconnected(error) => error.clone(),
+            _ => ClientError::Busy { command: opcode.name(), timeout },
+        }
+    }
+
+    /// Sends a request and waits for its reply.
+    pub(crate) async fn call(&self, request: Request) -> Result<Reply, ClientError> {
+        let timeout = self.shared.options.request_timeout;
+        self.submit(request, timeout).await?.reply().await
+    }
+}
+
+fn random_id() -> Result<[u8; 16], ClientError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| ClientError::Start {
+        cause: Arc::new(std::io::Error::other(error.to_string())),
+    })?;
+    Ok(id)
+}
+
+/// Starts the driver's thread with a runtime of its own.
+fn start(driver: Driver) -> Result<oneshot::Receiver<Result<(), ClientError>>, ClientError> {
+    let cannot = |cause| ClientError::Start { cause: Arc::new(cause) };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(cannot)?;
+    let (connected, first) = oneshot::channel();
+    thread::Builder::new()
+        .name(THREAD_NAME.to_owned())
+        .spawn(move || runtime.block_on(driver.run(connected)))
+        .map_err(cannot)?;
+    Ok(first)
+}

@@ -1,0 +1,172 @@
+//! The requests that are not answered yet, in the order in which they were made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use joblog_protocol::frame::put_request;
+use joblog_protocol::limits::FRAME_HEADER_BYTES;
+use joblog_protocol::messages::fetch::Fetch;
+use joblog_protocol::opcode::Opcode;
+use joblog_protocol::wire::Token;
+use smallvec::SmallVec;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::error::ClientError;
+use super::grant::{FetchNames, Grant};
+
+/// What a caller gets for its request.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// The reply's body.
+    pub(crate) body: Bytes,
+    /// Whether the request was sent twice, and the first may have been done.
+    pub(crate) repeated: bool,
+    /// Hands back the jobs of a FETCH that are not taken.
+    pub(crate) grant: Option<Grant>,
+}
+
+/// The other end of a call.
+pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T, ClientError>>;
+
+/// What only a FETCH has.
+#[derive(Debug)]
+pub(crate) struct Fetching {
+    pub(crate) names: Arc<FetchNames>,
+    pub(crate) jobs_max: usize,
+    /// When its wait ends.
+    pub(crate) wait_end: Instant,
+    /// Where the statuses of the commits that it carries go.
+    pub(crate) carried: Option<ReplyTo<Bytes>>,
+}
+
+/// A request with all that its answer needs.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) correlation: u64,
+    pub(crate) opcode: Opcode,
+    /// The whole frame.
+    pub(crate) frame: Bytes,
+    /// The tokens that it names, in its order.
+    pub(crate) tokens: SmallVec<[Token; 1]>,
+    /// In an EXTEND: the new length of the leases.
+    pub(crate) lease: Option<Duration>,
+    pub(crate) fetching: Option<Fetching>,
+    /// `None` in what the driver asks on its own.
+    pub(crate) reply: Option<ReplyTo<Reply>>,
+    /// Its places within the bounds, given back with it.
+    pub(crate) permits: SmallVec<[OwnedSemaphorePermit; 2]>,
+    /// Where its last byte stands in the connection's outgoing stream.
+    pub(crate) ends_at: Option<u64>,
+    /// Whether an earlier connection may have carried it to the server.
+    pub(crate) repeated: bool,
+}
+
+impl Request {
+    /// Whether a caller waits for it, or for the commits that it carries, or the driver itself.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let carried = self.fetching.as_ref().and_then(|f| f.carried.as_ref());
+        self.reply.as_ref().is_none_or(|reply| !reply.is_closed())
+            || carried.is_some_and(|carried| !carried.is_closed())
+    }
+
+    /// Whether doing it twice is the same as doing it once, or is told apart by the reply.
+    fn is_repeatable(&self) -> bool {
+        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue};
+        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue];
+        !once.contains(&self.opcode)
+    }
+
+    pub(crate) fn fail(mut self, error: ClientError) {
+        if let Some(carried) = self.fetching.as_mut().and_then(|f| f.carried.take()) {
+            drop(carried.send(Err(error.clone())));
+        }
+        if let Some(reply) = self.reply {
+            drop(reply.send(Err(error)));
+        }
+    }
+
+    /// A FETCH that is sent again waits only for what is left of its wait.
+    fn shorten_wait(&mut self, now: Instant) {
+        let Some(fetching) = &self.fetching else {
+            return;
+        };
+        let body = self.frame.slice(FRAME_HEADER_BYTES..);
+        let Ok(mut fetch) = Fetch::decode(&body) else {
+            return;
+        };
+        let left = fetching.wait_end.saturating_duration_since(now);
+        fetch.wait_ms = left.as_millis() as u32;
+        let mut frame = BytesMut::new();
+        put_request(&mut frame, Opcode::Fetch, self.correlation, |out| {
+            fetch.encode(out);
+        });
+        self.frame = frame.freeze();
+    }
+}
+
+/// All unanswered requests by correlation id, which is the order in which they were made.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    requests: BTreeMap<u64, Request>,
+}
+
+impl InFlight {
+    pub(crate) fn insert(&mut self, request: Request) {
+        self.requests.insert(request.correlation, request);
+    }
+
+    pub(crate) fn get_mut(&mut self, correlation: u64) -> Option<&mut Request> {
+        self.requests.get_mut(&correlation)
+    }
+
+    pub(crate) fn remove(&mut self, correlation: u64) -> Option<Request> {
+        self.requests.remove(&correlation)
+    }
+
+    /// Whether nothing but FETCHes is unanswered.
+    pub(crate) fn only_fetches(&self) -> bool {
+        let mut requests = self.requests.values();
+        requests.all(|request| request.opcode == Opcode::Fetch)
+    }
+
+    /// The connection is cut behind byte `written`. What can't be repeated and may have reached
+    /// the server ends here.
+    pub(crate) fn cut(&mut self, written: u64, cause: &str) {
+        let mut unknown = Vec::new();
+        for (correlation, request) in &mut self.requests {
+            let sent = request.ends_at.take().is_some_and(|end| end <= written);
+            request.repeated |= sent;
+            if sent && !request.is_repeatable() {
+                unknown.push(*correlation);
+            }
+        }
+        for request in unknown.iter().filter_map(|id| self.requests.remove(id)) {
+            let command = request.opcode.name();
+            let cause = cause.to_owned();
+            request.fail(ClientError::OutcomeUnknown { command, cause });
+        }
+    }
+
+    /// Forgets what no caller waits for any more. Only between connections: on one, a FETCH may
+    /// still be answered, and its jobs must be handed back.
+    pub(crate) fn drop_unwanted(&mut self) {
+        self.requests.retain(|_, request| request.is_wanted());
+    }
+
+    /// Prepares what goes out on a new connection, in order: all that is still wanted.
+    pub(crate) fn resend(&mut self, now: Instant) -> impl Iterator<Item = &mut Request> {
+        self.drop_unwanted();
+        for request in self.requests.values_mut() {
+            request.shorten_wait(now);
+        }
+        self.requests.values_mut()
+    }
+
+    pub(crate) fn fail_all(&mut self, error: &ClientError) {
+        for request in std::mem::take(&mut self.requests).into_values() {
+            request.fail(error.clone());
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The Rust client of a Joblog server.
+//!
+//! A [`Client`] is a handle on one connection; it is cheap to clone, and many tasks may use it at
+//! once. The connection belongs to a *driver* on an operating system thread of its own, so that
+//! heartbeats, and reconnecting after a cut, do not depend on the caller's runtime making
+//! progress: a worker that computes for minutes keeps its leases.
+//!
+//! After a cut the driver comes back with the same session and names the tokens of all jobs that
+//! it has handed out and that are not settled yet. So a job whose reply was lost on the way is
+//! ready for others at once, and a job that a caller works on stays with it. What becomes of
+//! requests that were under way is said at [`ClientError`].
+//!
+//! Calls must be made inside a tokio runtime with its timer enabled.
+//!
+//! ```no_run
+//! use joblog::client::{Client, FetchRequest, Job, Options};
+//!
+//! # async fn example() -> Result<(), joblog::client::ClientError> {
+//! let client = Client::connect("127.0.0.1:7411", Options::default()).await?;
+//! client.enqueue("mail", &Job::new("hello")).await?;
+//! let fetched = client.fetch(&FetchRequest::new(["mail"])).await?;
+//! for leased in fetched.jobs {
+//!     client.commit(&[leased.handle]).await?;
+//! }
+//! client.close().await
+//! # }
+//! ```
+
+mod backoff;
+mod calls;
+mod connection;
+mod driver;
+mod error;
+mod face;
+mod grant;
+mod in_flight;
+mod options;
+mod request;
+mod session;
+mod types;
+
+pub use error::ClientError;
+pub use face::Client;
+pub use joblog_protocol::error_code::ErrorCode;
+pub use joblog_protocol::job::{BatchBuilder, Job};
+pub use joblog_protocol::messages::admin::{
+    DeadJob, GroupDescription, GroupKind, GroupStart, QueueDescription, QueueList, QueueSettings,
+    QueueSummary,
+};
+pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
+pub use joblog_protocol::wire::{DecodeError, Token};
+pub use options::Options;
+pub use request::{CarriedCommits, PendingFetch};
+pub use types::{
+    CommitStatus, ConnectionState, DamagedJob, FailStatus, Failure, FetchRequest, Fetched,
+    JobHandle, Lease, LeasedJob, ReadJobs, ReleaseStatus, ServerInfo, StoredJob,
+};
