@@ -57,8 +57,10 @@ limits! {
     WAITING_FETCHES_MAX = 1024;
     /// Shortest lease in milliseconds.
     LEASE_MS_MIN = 100;
-    /// Longest lease, and longest delay, in milliseconds (a year of 366 days).
-    LEASE_MS_MAX = 31_622_400_000;
+    /// Longest lease in milliseconds (30 days); it can be extended.
+    LEASE_MS_MAX = 2_592_000_000;
+    /// Longest delay in milliseconds (a year of 366 days).
+    DELAY_MS_MAX = 31_622_400_000;
     /// Shortest silence in milliseconds after which a session may be ended.
     SILENCE_MS_MIN = 500;
     /// Longest silence in milliseconds.

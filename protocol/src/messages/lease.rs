@@ -8,7 +8,7 @@ use super::handles::{
     HandleSet, HandleSets, put_sets, put_statuses, read_sets, read_status, read_statuses,
 };
 use crate::error_code::ErrorCode;
-use crate::limits::{HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, REASON_BYTES_MAX};
+use crate::limits::{DELAY_MS_MAX, HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, REASON_BYTES_MAX};
 use crate::wire::{DecodeError, Reader, in_range, put_name, put_text};
 
 const FORM_JOBS: u8 = 0;
@@ -243,9 +243,9 @@ impl<'a> Extend<'a> {
 
 pub(crate) fn check_lease(lease_ms: u64) -> Result<(), DecodeError> {
     let allowed = LEASE_MS_MIN as u64..=LEASE_MS_MAX as u64;
-    in_range("lease_ms", lease_ms, allowed, "100 ms to 366 days")
+    in_range("lease_ms", lease_ms, allowed, "100 ms to 30 days")
 }
 
 fn check_delay(delay_ms: u64) -> Result<(), DecodeError> {
-    in_range("delay_ms", delay_ms, 0..=LEASE_MS_MAX as u64, "0 to 366 days")
+    in_range("delay_ms", delay_ms, 0..=DELAY_MS_MAX as u64, "0 to 366 days")
 }
