@@ -338,6 +338,70 @@ fn a_dead_job_holds_the_committed_offset_and_refuses_its_old_grant() {
 }
 
 #[test]
+fn a_batch_of_commits_takes_each_job_once_and_answers_each_request() {
+    let mut scene = Scene::new();
+    scene.enqueue(5);
+    let jobs = scene.fetch(5);
+    scene.commit(Offset(3), jobs[3].1);
+    let batch = [
+        jobs[2],
+        jobs[0],
+        jobs[3],
+        jobs[2],
+        (Offset(1), jobs[0].1),
+        jobs[4],
+    ];
+    let mut results = Vec::new();
+    let fact = scene
+        .machine
+        .commit_jobs(scene.group, batch, &mut results)
+        .unwrap();
+    let consumed = Err(JobRefusal::AlreadyConsumed);
+    let lost = Err(JobRefusal::LeaseLost);
+    assert_eq!(results, [Ok(()), Ok(()), consumed, Ok(()), lost, Ok(())]);
+    scene.apply(fact);
+    let counts = scene.counts();
+    assert_eq!(
+        (counts.leased, counts.committed, counts.consumed_above),
+        (1, Offset(1), 3)
+    );
+    assert_eq!(
+        scene
+            .machine
+            .commit_jobs(scene.group, batch[..1].to_vec(), &mut results),
+        None
+    );
+}
+
+/// Whether to wait for the due time is decided before the fact, not by it.
+#[test]
+fn a_log_may_grant_a_delayed_job_early() {
+    let mut scene = Scene::new();
+    scene.enqueue(1);
+    let (offset, grant) = scene.fetch(1)[0];
+    let fact = scene
+        .machine
+        .release(scene.group, offset, grant, 500, scene.log_ms);
+    scene.apply(fact.unwrap());
+    assert_eq!((scene.fetch(1), scene.counts().delayed), (vec![], 1));
+    let runs = Runs::from_iter([Run {
+        first: offset,
+        count: 1,
+    }]);
+    let (group, holder, lease_ms) = (scene.group, HOLDER, LEASE_MS);
+    let first_grant = scene.machine.next_grant();
+    scene.apply(Fact::Granted {
+        group,
+        holder,
+        lease_ms,
+        first_grant,
+        runs,
+    });
+    assert_eq!((scene.counts().delayed, scene.counts().leased), (0, 1));
+    assert_eq!(scene.machine.next_due_log_ms(), None);
+}
+
+#[test]
 fn a_damaged_payload_kills_its_job_alone() {
     let mut scene = Scene::new();
     scene.enqueue(2);
