@@ -416,6 +416,40 @@ fn a_log_may_grant_a_delayed_job_early() {
 }
 
 #[test]
+fn any_entry_makes_ready_what_is_due_at_its_time() {
+    let mut scene = Scene::new();
+    scene.enqueue(1);
+    for by_jobs in [false, true] {
+        let (offset, grant) = scene.fetch(1)[0];
+        let fact = scene
+            .machine
+            .release(scene.group, offset, grant, 500, scene.log_ms);
+        scene.apply(fact.unwrap());
+        scene.log_ms += 500;
+        if by_jobs {
+            scene.enqueue(0);
+        } else {
+            let kind = GroupKind::Stream;
+            let fact = scene
+                .machine
+                .create_group(scene.queue, "audit", kind, Start::End);
+            scene.apply(fact.unwrap());
+        }
+        assert_eq!((scene.counts().ready, scene.counts().delayed), (1, 0));
+    }
+}
+
+#[test]
+fn grants_are_raised_but_never_lowered() {
+    let mut scene = Scene::new();
+    scene.machine.raise_grants(Grant(7 << 32));
+    scene.enqueue(2);
+    assert_eq!(scene.fetch(1)[0].1, Some(Grant(7 << 32)));
+    scene.machine.raise_grants(Grant(3 << 32));
+    assert_eq!(scene.fetch(1)[0].1, Some(Grant((7 << 32) + 1)));
+}
+
+#[test]
 fn a_damaged_payload_kills_its_job_alone() {
     let mut scene = Scene::new();
     scene.enqueue(2);
@@ -585,6 +619,38 @@ fn an_end_that_cannot_be_is_a_contradiction() {
         through: offset,
     };
     check_contradiction(through, Contradiction::WrongKind { group });
+}
+
+#[test]
+fn a_stream_that_goes_back_is_a_contradiction() {
+    let mut scene = Scene::new();
+    scene.enqueue(3);
+    let created = scene
+        .machine
+        .create_group(scene.queue, "s", GroupKind::Stream, Start::Beginning);
+    scene.apply(created.unwrap());
+    let (group, through) = (GroupId(2), Offset(1));
+    let fact = scene.machine.commit_through(group, through).unwrap();
+    scene.apply(fact.clone());
+    assert_eq!(
+        scene.machine.commit_through(group, through),
+        Err(JobRefusal::AlreadyConsumed)
+    );
+    let mut apply = |fact| scene.machine.apply(&fact, Stamp::default(), 0);
+    assert_eq!(
+        apply(fact),
+        Err(Contradiction::CommitBack { group, through })
+    );
+    let (offset, runs) = (Offset(3), run(2, 1));
+    let beyond = apply(Fact::CommittedThrough {
+        group,
+        through: offset,
+    });
+    assert_eq!(beyond, Err(Contradiction::OutsideQueue { group, offset }));
+    assert_eq!(
+        apply(Fact::Committed { group, runs }),
+        Err(Contradiction::WrongKind { group })
+    );
 }
 
 #[test]
