@@ -64,6 +64,13 @@ impl World {
         }
         assert_eq!((counts.ready, counts.leased), (ready, leased));
         assert_eq!((counts.delayed, counts.dead), (delayed, dead));
+        let past = |job: &&Job| match job.place {
+            Place::Leased(_) => job.deliveries > 1,
+            Place::Again | Place::Delayed(_) => true,
+            Place::Fresh | Place::Consumed | Place::Dead => false,
+        };
+        let marked_count = group.jobs.values().filter(past).count() as u64;
+        assert_eq!(counts.marked, marked_count);
         let left = group
             .jobs
             .iter()
