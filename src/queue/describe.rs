@@ -55,6 +55,9 @@ pub struct GroupCounts {
     pub committed: Offset,
     /// Jobs above `committed` that are consumed.
     pub consumed_above: u64,
+    /// Jobs whose past is kept: they were handed back and are neither consumed nor dead. Each
+    /// costs 40 bytes and its share of a hash map.
+    pub marked: u64,
     /// The memory for what is consumed above `committed`, in bytes.
     pub consumed_heap_bytes: usize,
     /// The first job that was never delivered.
@@ -155,6 +158,7 @@ impl Machine {
             dead: state.dead.len() as u64,
             committed: consumed.floor(),
             consumed_above: consumed.above_count(),
+            marked: state.marks.len() as u64,
             consumed_heap_bytes: consumed.heap_bytes(),
             next_fetch: state.next_fetch,
         };

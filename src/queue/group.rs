@@ -47,6 +47,9 @@ pub(super) struct Mark {
     pub(super) crashes: u32,
 }
 
+/// The cost of a job that comes back; see `GroupCounts::marked`.
+const _: () = assert!(size_of::<(Offset, Mark)>() == 40);
+
 /// A job that is not fetched again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadJob {

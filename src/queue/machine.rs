@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::FxHashMap;
 
 use super::group::{DeadJob, Group};
-use super::leases::{LEASE_MS_MAX, Leases};
+use super::leases::Leases;
 use super::{Contradiction, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run};
 use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
@@ -413,6 +413,5 @@ fn leased(was_leased: bool, group: GroupId, offset: Offset) -> Result<(), Contra
 }
 
 fn lease_ms_of_slot(group: GroupId, lease_ms: u64) -> Result<u32, Contradiction> {
-    debug_assert_eq!(LEASE_MS_MAX, u64::from(u32::MAX));
     u32::try_from(lease_ms).map_err(|_| Contradiction::LeaseTooLong { group, lease_ms })
 }

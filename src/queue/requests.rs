@@ -1,6 +1,7 @@
 //! What may be done now: requests, checked against the state, become facts or refusals.
 //!
-//! Nothing here changes what a replay would not restore; see `machine` for what a fact does.
+//! See `machine` for what a fact does. The two methods that take `&mut self` change only what no
+//! log holds: how far the timing wheel has been read, and who has been heard of since the start.
 
 use smallvec::SmallVec;
 
@@ -212,6 +213,33 @@ impl Machine {
         grant: Option<Grant>,
     ) -> Result<(), JobRefusal> {
         self.held(group, offset, grant).map(|_| ())
+    }
+
+    /// Commits several jobs at once: adds a result for each to `results`, and gives the fact
+    /// about those that may be committed, if there are any.
+    ///
+    /// A job that is named twice with its grant is committed once and well both times. That makes
+    /// this the safe way to commit a batch, since a fact that commits a job twice would be a
+    /// [`Contradiction`](super::Contradiction).
+    pub fn commit_jobs(
+        &self,
+        group: GroupId,
+        jobs: impl IntoIterator<Item = (Offset, Option<Grant>)>,
+        results: &mut Vec<Result<(), JobRefusal>>,
+    ) -> Option<Fact> {
+        let mut offsets = SmallVec::<[Offset; 8]>::new();
+        for (offset, grant) in jobs {
+            let result = self.commit(group, offset, grant);
+            if result.is_ok() {
+                offsets.push(offset);
+            }
+            results.push(result);
+        }
+        offsets.sort_unstable();
+        offsets.dedup();
+        let mut runs = Runs::new();
+        offsets.into_iter().for_each(|offset| push_offset(&mut runs, offset));
+        (!runs.is_empty()).then_some(Fact::Committed { group, runs })
     }
 
     /// Commits a stream group through an offset.

@@ -150,6 +150,20 @@ fn a_million_leases_fit_in_64_mib() {
 }
 
 #[test]
+fn a_session_without_leases_leaves_no_memory() {
+    let mut scene = Scene::new();
+    scene.enqueue(10_000);
+    for n in 0..10_000_u128 {
+        let session = Holder::Session(SessionId(n.to_le_bytes()));
+        let (offset, grant) = scene.fetch_as(session, 1)[0];
+        scene.commit(offset, grant);
+    }
+    // The empty wheel and the smallest tables.
+    let lease_bytes = scene.machine.lease_heap_bytes();
+    assert!(lease_bytes < 40_000, "{lease_bytes}");
+}
+
+#[test]
 fn redelivered_and_fresh_jobs_take_turns() {
     let mut scene = Scene::new();
     scene.enqueue(4);
@@ -238,6 +252,71 @@ fn a_dead_job_holds_the_committed_offset_and_refuses_its_old_grant() {
 }
 
 #[test]
+fn a_batch_of_commits_takes_each_job_once_and_answers_each_request() {
+    let mut scene = Scene::new();
+    scene.enqueue(5);
+    let jobs = scene.fetch(5);
+    scene.commit(Offset(3), jobs[3].1);
+    let batch = [jobs[2], jobs[0], jobs[3], jobs[2], (Offset(1), jobs[0].1), jobs[4]];
+    let mut results = Vec::new();
+    let fact = scene.machine.commit_jobs(scene.group, batch, &mut results).unwrap();
+    let consumed = Err(JobRefusal::AlreadyConsumed);
+    let lost = Err(JobRefusal::LeaseLost);
+    assert_eq!(results, [Ok(()), Ok(()), consumed, Ok(()), lost, Ok(())]);
+    scene.apply(fact);
+    let counts = scene.counts();
+    assert_eq!((counts.leased, counts.committed, counts.consumed_above), (1, Offset(1), 3));
+    assert_eq!(scene.machine.commit_jobs(scene.group, batch[..1].to_vec(), &mut results), None);
+}
+
+/// Whether to wait for the due time is decided before the fact, not by it.
+#[test]
+fn a_log_may_grant_a_delayed_job_early() {
+    let mut scene = Scene::new();
+    scene.enqueue(1);
+    let (offset, grant) = scene.fetch(1)[0];
+    let fact = scene.machine.release(scene.group, offset, grant, 500, scene.log_ms);
+    scene.apply(fact.unwrap());
+    assert_eq!((scene.fetch(1), scene.counts().delayed), (vec![], 1));
+    let runs = Runs::from_iter([Run { first: offset, count: 1 }]);
+    let (group, holder, lease_ms) = (scene.group, HOLDER, LEASE_MS);
+    let first_grant = scene.machine.next_grant();
+    scene.apply(Fact::Granted { group, holder, lease_ms, first_grant, runs });
+    assert_eq!((scene.counts().delayed, scene.counts().leased), (0, 1));
+    assert_eq!(scene.machine.next_due_log_ms(), None);
+}
+
+#[test]
+fn any_entry_makes_ready_what_is_due_at_its_time() {
+    let mut scene = Scene::new();
+    scene.enqueue(1);
+    for by_jobs in [false, true] {
+        let (offset, grant) = scene.fetch(1)[0];
+        let fact = scene.machine.release(scene.group, offset, grant, 500, scene.log_ms);
+        scene.apply(fact.unwrap());
+        scene.log_ms += 500;
+        if by_jobs {
+            scene.enqueue(0);
+        } else {
+            let kind = GroupKind::Stream;
+            let fact = scene.machine.create_group(scene.queue, "audit", kind, Start::End);
+            scene.apply(fact.unwrap());
+        }
+        assert_eq!((scene.counts().ready, scene.counts().delayed), (1, 0));
+    }
+}
+
+#[test]
+fn grants_are_raised_but_never_lowered() {
+    let mut scene = Scene::new();
+    scene.machine.raise_grants(Grant(7 << 32));
+    scene.enqueue(2);
+    assert_eq!(scene.fetch(1)[0].1, Some(Grant(7 << 32)));
+    scene.machine.raise_grants(Grant(3 << 32));
+    assert_eq!(scene.fetch(1)[0].1, Some(Grant((7 << 32) + 1)));
+}
+
+#[test]
 fn a_damaged_payload_kills_its_job_alone() {
     let mut scene = Scene::new();
     scene.enqueue(2);
@@ -291,54 +370,100 @@ fn a_group_is_woken_once_per_asking_in_the_order_of_events() {
     assert_eq!((take(&mut scene), scene.machine.next_due_log_ms()), (vec![GroupId(1)], None));
 }
 
-#[test]
-fn what_the_machine_did_not_say_is_a_contradiction() {
+fn run(first: u64, count: u32) -> Runs {
+    let first = Offset(first);
+    Runs::from_iter([Run { first, count }])
+}
+
+/// Three jobs, of which the first is leased.
+fn check_contradiction(fact: Fact, expected: Contradiction) {
     let mut scene = Scene::new();
     scene.enqueue(3);
-    let (group, holder, lease_ms) = (scene.group, HOLDER, LEASE_MS);
     scene.fetch(1);
-    let run = |first, count| Runs::from_iter([Run { first: Offset(first), count }]);
-    let grant = |first_grant, runs| Fact::Granted {
-        group,
-        holder,
-        lease_ms,
-        first_grant: Grant(first_grant),
-        runs,
+    let found = scene.machine.apply(&fact, Stamp::default(), 0);
+    assert_eq!(found, Err(expected));
+}
+
+#[test]
+fn a_grant_that_cannot_be_is_a_contradiction() {
+    let (group, holder, lease_ms) = (GroupId(1), HOLDER, LEASE_MS);
+    let check = |grant, runs, expected| {
+        let first_grant = Grant(grant);
+        let fact = Fact::Granted { group, holder, lease_ms, first_grant, runs };
+        check_contradiction(fact, expected);
     };
-    let end = |offset| Fact::LeaseEnded {
-        group,
-        offset,
-        reason: EndReason::Released,
-        outcome: Outcome::Ready,
-        message: "".into(),
+    let not_ready = |offset| Contradiction::NotReady { group, offset: Offset(offset) };
+    let outside = |offset| Contradiction::OutsideQueue { group, offset: Offset(offset) };
+    check(9, run(0, 1), not_ready(0));
+    check(9, run(2, 1), not_ready(2));
+    check(9, run(1, 3), outside(1));
+    check(9, run(u64::MAX, 1), outside(u64::MAX));
+    let (found, least) = (Grant(1), Grant(2));
+    check(1, run(1, 1), Contradiction::GrantTwice { found, least });
+    let fact = |lease_ms, first_grant| {
+        let runs = run(1, 1);
+        Fact::Granted { group, holder, lease_ms, first_grant, runs }
     };
-    let offset = Offset(1);
-    let wrong = [
-        (grant(9, run(0, 1)), Contradiction::NotReady { group, offset: Offset(0) }),
-        (grant(9, run(2, 1)), Contradiction::NotReady { group, offset: Offset(2) }),
-        (grant(9, run(1, 3)), Contradiction::OutsideQueue { group, offset }),
-        (
-            grant(9, run(u64::MAX, 1)),
-            Contradiction::OutsideQueue { group, offset: Offset(u64::MAX) },
-        ),
-        (grant(1, run(1, 1)), Contradiction::GrantTwice { found: Grant(1), least: Grant(2) }),
-        (Fact::Committed { group, runs: run(1, 1) }, Contradiction::OutsideQueue { group, offset }),
-        (end(offset), Contradiction::NotLeased { group, offset }),
-        (Fact::Extended { group, offset, lease_ms }, Contradiction::NotLeased { group, offset }),
-        (Fact::CommittedThrough { group, through: offset }, Contradiction::WrongKind { group }),
-        (Fact::GroupDeleted { group: GroupId(5) }, Contradiction::NoSuchGroup(GroupId(5))),
-        (Fact::QueueDeleted { queue: QueueId(5) }, Contradiction::NoSuchQueue(QueueId(5))),
-    ];
-    for (fact, expected) in wrong {
-        // A machine that contradicted is thrown away, so each fact gets its own.
-        scene.replay();
-        assert_eq!(scene.machine.apply(&fact, Stamp::default(), 0), Err(expected));
-    }
-    scene.replay();
-    let base = Offset(9);
-    let found = scene.machine.apply_jobs(scene.queue, base, 1, Stamp::default());
-    let expected = Offset(3);
-    assert_eq!(found, Err(Contradiction::NotNext { queue: scene.queue, found: base, expected }));
+    let lease_ms = LEASE_MS_MAX + 1;
+    check_contradiction(fact(lease_ms, least), Contradiction::LeaseTooLong { group, lease_ms });
+    let missing = GroupId(5);
+    let fact = Fact::GroupDeleted { group: missing };
+    check_contradiction(fact, Contradiction::NoSuchGroup(missing));
+}
+
+#[test]
+fn an_end_that_cannot_be_is_a_contradiction() {
+    let (group, offset, lease_ms) = (GroupId(1), Offset(1), LEASE_MS);
+    let (reason, outcome, message) = (EndReason::Released, Outcome::Ready, "".into());
+    let not_leased = Contradiction::NotLeased { group, offset };
+    let ended = Fact::LeaseEnded { group, offset, reason, outcome, message };
+    check_contradiction(ended, not_leased.clone());
+    check_contradiction(Fact::Extended { group, offset, lease_ms }, not_leased);
+    let outside = Contradiction::OutsideQueue { group, offset };
+    let runs = run(1, 1);
+    check_contradiction(Fact::Committed { group, runs }, outside);
+    let through = Fact::CommittedThrough { group, through: offset };
+    check_contradiction(through, Contradiction::WrongKind { group });
+}
+
+#[test]
+fn a_stream_that_goes_back_is_a_contradiction() {
+    let mut scene = Scene::new();
+    scene.enqueue(3);
+    let created = scene.machine.create_group(scene.queue, "s", GroupKind::Stream, Start::Beginning);
+    scene.apply(created.unwrap());
+    let (group, through) = (GroupId(2), Offset(1));
+    let fact = scene.machine.commit_through(group, through).unwrap();
+    scene.apply(fact.clone());
+    assert_eq!(scene.machine.commit_through(group, through), Err(JobRefusal::AlreadyConsumed));
+    let mut apply = |fact| scene.machine.apply(&fact, Stamp::default(), 0);
+    assert_eq!(apply(fact), Err(Contradiction::CommitBack { group, through }));
+    let (offset, runs) = (Offset(3), run(2, 1));
+    let beyond = apply(Fact::CommittedThrough { group, through: offset });
+    assert_eq!(beyond, Err(Contradiction::OutsideQueue { group, offset }));
+    assert_eq!(apply(Fact::Committed { group, runs }), Err(Contradiction::WrongKind { group }));
+}
+
+#[test]
+fn a_queue_that_cannot_be_is_a_contradiction() {
+    let (queue, missing) = (QueueId(1), QueueId(5));
+    let deleted = Fact::QueueDeleted { queue: missing };
+    check_contradiction(deleted, Contradiction::NoSuchQueue(missing));
+    let name = Box::<str>::from("bills");
+    let (settings, first_offset) = (QueueSettings::default(), Offset(0));
+    let created = Fact::QueueCreated { queue, name: name.clone(), settings, first_offset };
+    check_contradiction(created, Contradiction::QueueTwice { queue, name });
+    let mut scene = Scene::new();
+    scene.enqueue(3);
+    let (found, expected) = (Offset(2), Offset(3));
+    let applied = scene.machine.apply_jobs(queue, found, 1, Stamp::default());
+    assert_eq!(applied, Err(Contradiction::NotNext { queue, found, expected }));
+    let deleted = scene.machine.delete_queue(queue).unwrap();
+    scene.apply(deleted);
+    let (queue, name, settings) = (QueueId(2), "mail".into(), QueueSettings::default());
+    let created = Fact::QueueCreated { queue, name, settings, first_offset: found };
+    let applied = scene.machine.apply(&created, Stamp::default(), 0);
+    assert_eq!(applied, Err(Contradiction::OffsetsTwice { queue, found, least: expected }));
 }
 
 #[test]

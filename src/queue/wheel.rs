@@ -187,6 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn a_long_pause_misses_no_slot() {
+        for pause_ticks in [SLOT_COUNT - 1, SLOT_COUNT, SLOT_COUNT + 1, 10 * SLOT_COUNT + 7] {
+            let mut nodes: Vec<_> = (0..SLOT_COUNT).map(|_| Node(Timer::unset())).collect();
+            let mut wheel = Wheel::new();
+            let start_ms = 33 * TICK_MS;
+            wheel.collect_over(&nodes, start_ms, 0, &mut Vec::new());
+            for index in 0..SLOT_COUNT as u32 {
+                wheel.insert(&mut nodes, index, start_ms + u64::from(index) * TICK_MS);
+            }
+            let mut over = Vec::new();
+            wheel.collect_over(&nodes, start_ms + pause_ticks * TICK_MS, usize::MAX, &mut over);
+            assert_eq!(over.len() as u64, SLOT_COUNT, "after {pause_ticks} ticks");
+        }
+    }
+
+    #[test]
     fn asking_again_names_the_same_until_they_are_removed() {
         let mut nodes: Vec<_> = (0..4).map(|_| Node(Timer::unset())).collect();
         let mut wheel = Wheel::new();

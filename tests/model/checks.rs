@@ -1,0 +1,73 @@
+//! What must hold whatever happened.
+
+use joblog::queue::JobState;
+use joblog::types::{GroupId, Offset};
+
+use crate::world::{Job, Place, World};
+
+impl World {
+    pub(crate) fn check_all(&mut self) {
+        for group in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.check_group(group);
+        }
+        self.check_leases();
+        let delayed = self.groups.values().flat_map(|group| group.jobs.values());
+        let due = |job: &Job| {
+            if let Place::Delayed(due) = job.place { Some(due) } else { None }
+        };
+        assert_eq!(self.machine.next_due_log_ms(), delayed.filter_map(due).min());
+    }
+
+    pub(crate) fn check_leases(&self) {
+        let leases = self.leases();
+        assert_eq!(self.machine.lease_count(), leases.len());
+        for (group, offset, lease) in leases {
+            let found = self.machine.lease(group, offset).unwrap();
+            let job = &self.groups[&group].jobs[&offset.0];
+            assert_eq!((found.grant, found.holder), (lease.grant, lease.holder));
+            assert_eq!((found.lease_ms, found.restored), (lease.lease_ms, lease.restored));
+            let counts = (found.attempt, found.failures, found.crashes);
+            assert_eq!(counts, (job.deliveries, job.failures, job.crashes));
+        }
+    }
+
+    /// Each job is where the model says, the counts add up, and the committed offset has not gone
+    /// back.
+    pub(crate) fn check_group(&mut self, id: GroupId) {
+        let group = self.groups.get_mut(&id).unwrap();
+        let counts = self.machine.group(id).unwrap().counts;
+        let (mut ready, mut leased, mut delayed, mut dead, mut consumed) = (0, 0, 0, 0, 0);
+        for (offset, job) in &group.jobs {
+            let (count, state) = match job.place {
+                Place::Fresh | Place::Again => (&mut ready, JobState::Ready),
+                Place::Leased(_) => (&mut leased, JobState::Leased),
+                Place::Delayed(due_log_ms) => (&mut delayed, JobState::Delayed { due_log_ms }),
+                Place::Consumed => (&mut consumed, JobState::Consumed),
+                Place::Dead => (&mut dead, JobState::Dead),
+            };
+            *count += 1;
+            assert_eq!(self.machine.job(id, Offset(*offset)), Some(state), "job {offset}");
+        }
+        assert_eq!((counts.ready, counts.leased), (ready, leased));
+        assert_eq!((counts.delayed, counts.dead), (delayed, dead));
+        let past = |job: &&Job| match job.place {
+            Place::Leased(_) => job.deliveries > 1,
+            Place::Again | Place::Delayed(_) => true,
+            Place::Fresh | Place::Consumed | Place::Dead => false,
+        };
+        let marked_count = group.jobs.values().filter(past).count() as u64;
+        assert_eq!(counts.marked, marked_count);
+        let left = group.jobs.iter().find(|(_, job)| job.place != Place::Consumed);
+        let end = self.machine.next_offset(group.queue).unwrap().0;
+        let committed = left.map_or(end, |(offset, _)| *offset);
+        assert_eq!(counts.committed.0, committed);
+        assert_eq!(counts.consumed_above, consumed - (committed - group.start));
+        assert!(committed >= group.committed, "the committed offset went back");
+        group.committed = committed;
+        for (offset, dead) in self.machine.dead(id, Offset(0)) {
+            let job = &group.jobs[&offset.0];
+            let counts = (dead.attempts, dead.failures, dead.crashes);
+            assert_eq!(counts, (job.deliveries, job.failures, job.crashes));
+        }
+    }
+}

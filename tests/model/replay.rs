@@ -1,0 +1,74 @@
+//! What was applied, how it is replayed, and the seeded noise behind it all.
+
+use std::fmt::Write;
+
+use joblog::queue::{Contradiction, Fact, Machine};
+use joblog::types::{Offset, QueueId, Stamp};
+
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^ (bits >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn one_of<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        if from.is_empty() {
+            None
+        } else {
+            Some(from[self.below(from.len() as u64) as usize].clone())
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    Jobs(QueueId, Offset, u32, Stamp),
+    Fact(Fact, Stamp),
+}
+
+pub(crate) fn replay(records: &[Record]) -> Result<Machine, Contradiction> {
+    let mut machine = Machine::new();
+    for record in records {
+        match record {
+            Record::Jobs(queue, base, count, stamp) => {
+                machine.apply_jobs(*queue, *base, *count, *stamp)?;
+            }
+            Record::Fact(fact, stamp) => machine.apply(fact, *stamp, 0)?,
+        }
+    }
+    Ok(machine)
+}
+
+/// Everything that can be seen of a machine and that a restart must not change.
+pub(crate) fn look(machine: &Machine) -> String {
+    let mut text = String::new();
+    for queue in machine.queues() {
+        writeln!(text, "{queue:?}").unwrap();
+        for group in machine.groups(queue.queue) {
+            // The room of a vector depends on how it grew.
+            let mut group = group.clone();
+            group.counts.consumed_heap_bytes = 0;
+            writeln!(text, "{group:?}").unwrap();
+            for offset in (queue.first.0..queue.next.0).map(Offset) {
+                let state = machine.job(group.group, offset);
+                let lease = machine.lease(group.group, offset).map(|mut lease| {
+                    lease.restored = false;
+                    lease
+                });
+                writeln!(text, "{offset} {state:?} {lease:?}").unwrap();
+            }
+            let dead: Vec<_> = machine.dead(group.group, Offset(0)).collect();
+            writeln!(text, "{dead:?}").unwrap();
+        }
+    }
+    text
+}

@@ -1,0 +1,234 @@
+//! Random requests, and what the model says to each.
+
+use joblog::queue::{
+    EndReason, Fact, GroupKind, Holder, JobRefusal, Outcome, Picked, Refusal, Retry, Runs, Start,
+    push_offset,
+};
+use joblog::types::{Grant, GroupId, Offset};
+
+use crate::replay::Record;
+use crate::world::{FRESH, Job, Place, World};
+use crate::{GROUP_NAMES, QUEUE_NAMES, settings};
+
+impl World {
+    pub(crate) fn enqueue(&mut self) {
+        let ids: Vec<_> = self.queues.keys().copied().collect();
+        let Some(queue) = self.rng.one_of(&ids) else {
+            return self.create();
+        };
+        let count = self.rng.below(6) as u32;
+        let (base, stamp) = (self.machine.next_offset(queue).unwrap(), self.stamp());
+        self.machine.take_woken(&mut Vec::new());
+        self.machine.apply_jobs(queue, base, count, stamp).unwrap();
+        self.records.push(Record::Jobs(queue, base, count, stamp));
+        let end = base.0 + u64::from(count);
+        self.ends.insert(self.queues[&queue], end);
+        let mut woken = Vec::new();
+        self.machine.take_woken(&mut woken);
+        for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.queue == queue) {
+            group.jobs.extend((base.0..end).map(|offset| (offset, FRESH)));
+            assert_eq!(woken.iter().filter(|woken| *woken == id).count(), 1);
+        }
+    }
+
+    pub(crate) fn fetch(&mut self) {
+        let Some(group) = self.any_group(GroupKind::Work) else {
+            return;
+        };
+        let jobs_max = [1, 1, 2, 3, 7][self.rng.below(5) as usize];
+        let fit_max = if self.rng.below(4) == 0 { self.rng.below(4) as usize } else { 99 };
+        let mut picked = Picked::new();
+        let mut fit_count = 0;
+        let mut take = |_| {
+            fit_count += 1;
+            fit_count <= fit_max
+        };
+        self.machine.pick(group, jobs_max, &mut take, &mut picked);
+        self.check_pick(group, jobs_max.min(fit_max), &picked);
+        if picked.is_empty() {
+            return;
+        }
+        let session = Holder::Session(self.session());
+        let holder = if self.rng.below(3) == 0 { Holder::Timed } else { session };
+        let lease_ms = [0, 30_000, 30_000, 3_600_000][self.rng.below(4) as usize];
+        let first = self.machine.next_grant();
+        let fact = self.machine.grant(group, holder, lease_ms, first, &picked).unwrap();
+        self.record(fact);
+    }
+
+    /// The lowest of both sorts, as many as there are, by halves while there are both.
+    fn check_pick(&self, group: GroupId, count_max: usize, picked: &Picked) {
+        let jobs = &self.groups[&group].jobs;
+        let at = |place: &Place| -> Vec<u64> {
+            jobs.iter().filter(|(_, job)| job.place == *place).map(|(o, _)| *o).collect()
+        };
+        let (fresh, again) = (at(&Place::Fresh), at(&Place::Again));
+        let offsets: Vec<u64> = picked.offsets().map(|offset| offset.0).collect();
+        let again_count = offsets.iter().filter(|offset| again.contains(offset)).count();
+        let fresh_count = offsets.len() - again_count;
+        assert_eq!(offsets, [&again[..again_count], &fresh[..fresh_count]].concat());
+        assert_eq!(offsets.len(), count_max.min(fresh.len() + again.len()));
+        let half = offsets.len().div_ceil(2);
+        assert!(again_count <= half || fresh_count == fresh.len());
+        assert!(fresh_count <= half || again_count == again.len());
+    }
+
+    pub(crate) fn commit_some(&mut self) {
+        let Some((group, ..)) = self.rng.one_of(&self.leases()) else {
+            return;
+        };
+        let mut runs = Runs::new();
+        for (of, offset, lease) in self.leases() {
+            if of == group && self.rng.below(2) == 0 {
+                assert_eq!(self.machine.commit(group, offset, Some(lease.grant)), Ok(()));
+                push_offset(&mut runs, offset);
+            }
+        }
+        self.record(Fact::Committed { group, runs });
+        self.seen.insert("commit");
+    }
+
+    pub(crate) fn hand_back(&mut self) {
+        let Some((group, offset, lease)) = self.rng.one_of(&self.leases()) else {
+            return;
+        };
+        let (grant, now_ms) = (Some(lease.grant), self.log_ms);
+        let fact = match self.rng.below(4) {
+            0 => {
+                self.seen.insert("extend");
+                let lease_ms = 1 + self.rng.below(100_000);
+                self.machine.extend(group, offset, grant, lease_ms).unwrap()
+            }
+            1 => {
+                self.seen.insert("release");
+                let delay_ms = self.rng.below(3) * 4_000;
+                let fact = self.machine.release(group, offset, grant, delay_ms, now_ms).unwrap();
+                let due = Outcome::Delayed { due_log_ms: now_ms + delay_ms };
+                let outcome = if delay_ms == 0 { Outcome::Ready } else { due };
+                self.expect_end(&fact, EndReason::Released, outcome);
+                fact
+            }
+            _ => self.fail(group, offset, grant),
+        };
+        self.record(fact);
+    }
+
+    fn fail(&mut self, group: GroupId, offset: Offset, grant: Option<Grant>) -> Fact {
+        self.seen.insert("fail");
+        let all = [
+            Retry::POLICY,
+            Retry::POLICY,
+            Retry { failures_max: Some(4), delay_ms: None },
+            Retry { failures_max: None, delay_ms: Some(500) },
+            Retry::NEVER,
+        ];
+        let retry = self.rng.one_of(&all).unwrap();
+        let (now_ms, seed) = (self.log_ms, self.rng.next());
+        let fact = self.machine.fail(group, offset, grant, retry, "no ink", now_ms, seed).unwrap();
+        let Fact::LeaseEnded { outcome, reason: EndReason::Failed, ref message, .. } = fact else {
+            panic!("{fact:?}")
+        };
+        assert_eq!(&**message, "no ink");
+        let failures = self.groups[&group].jobs[&offset.0].failures + 1;
+        match (retry, failures) {
+            (Retry::NEVER, _) => assert_eq!(outcome, Outcome::Dead),
+            (Retry { failures_max: Some(max), delay_ms: None }, _) if failures <= max => {
+                self.expect_due(outcome, 500 << failures);
+            }
+            (Retry { delay_ms: Some(delay_ms), .. }, 1..=2) => {
+                assert_eq!(outcome, Outcome::Delayed { due_log_ms: now_ms + delay_ms });
+            }
+            (Retry::POLICY, 1..=2) => self.expect_due(outcome, 500 << failures),
+            _ => assert_eq!(outcome, Outcome::Dead),
+        }
+        fact
+    }
+
+    /// A grant of the past, or none at all: only that of the lease itself may do anything.
+    pub(crate) fn use_old_grant(&mut self) {
+        let Some((group, offset, grant)) = self.rng.one_of(&self.grants) else {
+            return;
+        };
+        let offset = if self.rng.below(8) == 0 { offset.plus(self.rng.below(50)) } else { offset };
+        let grant = if self.rng.below(8) == 0 { None } else { Some(grant) };
+        let job = self.groups.get(&group).and_then(|group| group.jobs.get(&offset.0));
+        if let Some(Job { place: Place::Leased(lease), .. }) = job
+            && Some(lease.grant) == grant
+        {
+            return;
+        }
+        let refusal = self.expected_refusal(group, offset);
+        self.seen.insert(match refusal {
+            JobRefusal::AlreadyConsumed => "consumed twice",
+            JobRefusal::LeaseLost => "lease lost",
+            _ => "other refusal",
+        });
+        let machine = &self.machine;
+        assert_eq!(machine.commit(group, offset, grant), Err(refusal));
+        assert_eq!(machine.extend(group, offset, grant, 5), Err(refusal));
+        assert_eq!(machine.release(group, offset, grant, 0, 0), Err(refusal));
+        assert_eq!(machine.damage(group, offset, grant, ""), Err(refusal));
+        let failed = machine.fail(group, offset, grant, Retry::POLICY, "", 0, 0);
+        assert_eq!(failed, Err(refusal));
+    }
+
+    pub(crate) fn commit_through(&mut self) {
+        let Some(group) = self.any_group(GroupKind::Stream) else {
+            return;
+        };
+        let state = &self.groups[&group];
+        let next = self.machine.next_offset(state.queue).unwrap();
+        let through = Offset(state.committed.saturating_sub(1) + self.rng.below(5));
+        let expected = match through {
+            _ if through >= next => Err(JobRefusal::BeyondEnd { next }),
+            _ if through.0 < self.groups[&group].committed => Err(JobRefusal::AlreadyConsumed),
+            _ => Ok(Fact::CommittedThrough { group, through }),
+        };
+        let found = self.machine.commit_through(group, through);
+        assert_eq!(found, expected);
+        if let Ok(fact) = found {
+            self.record(fact);
+            self.check_group(group);
+        }
+    }
+
+    pub(crate) fn create(&mut self) {
+        let name = self.rng.one_of(&QUEUE_NAMES).unwrap();
+        let created = self.machine.create_queue(name, settings());
+        match self.machine.queue_id(name) {
+            None => self.record(created.unwrap()),
+            Some(queue) => {
+                let exists = Refusal::QueueExists { queue, same_settings: true };
+                assert_eq!(created, Err(exists));
+            }
+        }
+        let queue = self.machine.queue_id(name).unwrap();
+        let group_name = self.rng.one_of(&GROUP_NAMES).unwrap();
+        let kind = if group_name == "tail" { GroupKind::Stream } else { GroupKind::Work };
+        let next = self.machine.next_offset(queue).unwrap();
+        let starts = [Start::Beginning, Start::End, Start::At(next), Start::At(next.next())];
+        let start = self.rng.one_of(&starts).unwrap();
+        let created = self.machine.create_group(queue, group_name, kind, start);
+        match (self.machine.group_id(queue, group_name), start) {
+            (Some(group), _) => assert_eq!(created, Err(Refusal::GroupExists { group })),
+            (None, Start::At(offset)) if offset > next => {
+                assert!(matches!(created, Err(Refusal::StartOutside { .. })));
+            }
+            _ => self.record(created.unwrap()),
+        }
+    }
+
+    pub(crate) fn delete(&mut self) {
+        let groups: Vec<_> = self.groups.keys().copied().collect();
+        let queues: Vec<_> = self.queues.keys().copied().collect();
+        let fact = if self.rng.below(2) == 0 {
+            self.rng.one_of(&groups).map(|group| self.machine.delete_group(group).unwrap())
+        } else {
+            self.rng.one_of(&queues).map(|queue| self.machine.delete_queue(queue).unwrap())
+        };
+        if let Some(fact) = fact {
+            self.record(fact);
+            self.check_all();
+        }
+    }
+}

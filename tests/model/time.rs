@@ -1,0 +1,116 @@
+//! Time that passes, sessions that end or come back, and restarts.
+
+use joblog::queue::{EndReason, Fact, Holder, Outcome, SessionEnd};
+use joblog::types::{Grant, GroupId, Offset, SessionId};
+
+use crate::replay::{look, replay};
+use crate::world::{Lease, Place, World};
+
+impl World {
+    pub(crate) fn pass_time(&mut self) {
+        let span_ms = [10, 3_000, 40_000, 4_000_000][self.rng.below(4) as usize];
+        let passed_ms = self.rng.below(span_ms);
+        self.log_ms += passed_ms;
+        self.lease_ms += passed_ms;
+        self.machine.advance(self.log_ms);
+        self.note_due();
+        let limit = if self.rng.below(2) == 0 { 2 } else { 1_000 };
+        let (now_ms, seed) = (self.lease_ms, self.rng.next());
+        let facts = self.machine.take_expired(now_ms, self.log_ms, seed, limit);
+        // Asked again before they are applied, it says the same.
+        assert_eq!(facts, self.machine.take_expired(now_ms, self.log_ms, seed, limit));
+        let mut over = self.leases();
+        over.retain(|(.., lease)| lease.deadline_ms <= now_ms);
+        assert_eq!(facts.len(), over.len().min(limit));
+        for fact in facts {
+            self.expect_crash(&fact, |crash| EndReason::Expired { crash });
+            let Fact::LeaseEnded { group, offset, .. } = fact else { panic!() };
+            assert!(over.iter().any(|(g, o, _)| (*g, *o) == (group, offset)));
+            self.record(fact);
+            self.seen.insert("expired");
+        }
+    }
+
+    fn note_due(&mut self) {
+        for job in self.groups.values_mut().flat_map(|group| group.jobs.values_mut()) {
+            if matches!(job.place, Place::Delayed(due_log_ms) if due_log_ms <= self.log_ms) {
+                job.place = Place::Again;
+            }
+        }
+    }
+
+    fn session_leases(&self, session: SessionId) -> Vec<(GroupId, Offset, Lease)> {
+        let mut leases = self.leases();
+        leases.retain(|(.., lease)| lease.holder == Holder::Session(session));
+        leases
+    }
+
+    pub(crate) fn end_session(&mut self) {
+        let session = self.session();
+        let leases = self.session_leases(session);
+        let silent = self.rng.below(2) == 0;
+        let end = if silent { SessionEnd::Silent } else { SessionEnd::Goodbye };
+        let seed = self.rng.next();
+        let facts = self.machine.end_session(session, end, self.log_ms, seed);
+        assert_eq!(facts.len(), leases.len());
+        for fact in facts {
+            if silent {
+                self.expect_crash(&fact, |crash| EndReason::SessionLost { crash });
+                self.seen.insert("silent");
+            } else {
+                self.expect_end(&fact, EndReason::Undelivered, Outcome::Ready);
+                self.seen.insert("goodbye");
+            }
+            self.record(fact);
+        }
+        assert!(self.session_leases(session).is_empty());
+    }
+
+    pub(crate) fn resume_session(&mut self) {
+        let session = self.session();
+        let mut held = Vec::new();
+        let mut kept = Vec::new();
+        for (group, offset, lease) in self.session_leases(session) {
+            if self.rng.below(3) > 0 {
+                held.push(lease.grant);
+                kept.push((group, offset, Lease { restored: false, ..lease }));
+            }
+        }
+        // A grant that is not the session's must not matter.
+        held.extend(self.rng.one_of(&self.grants).map(|(.., grant)| grant));
+        let own = self.session_leases(session);
+        kept.extend(own.into_iter().filter(|(.., lease)| Some(&lease.grant) == held.last()));
+        for fact in self.machine.resume_session(session, &held) {
+            self.expect_end(&fact, EndReason::Undelivered, Outcome::Ready);
+            self.record(fact);
+            self.seen.insert("resumed");
+        }
+        for (group, offset, lease) in kept {
+            let lease = Lease { restored: false, ..lease };
+            self.job_mut(group, offset).place = Place::Leased(lease.clone());
+            assert_eq!(self.machine.lease(group, offset).unwrap().grant, lease.grant);
+            assert!(held.contains(&lease.grant));
+        }
+        let all_held = |(.., lease): &(GroupId, Offset, Lease)| held.contains(&lease.grant);
+        assert!(self.session_leases(session).iter().all(all_held));
+        self.check_leases();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        let mut rebuilt = replay(&self.records).expect("what was applied once replays");
+        self.lease_ms = self.rng.below(1_000_000_000);
+        self.term += 1;
+        rebuilt.advance(self.log_ms);
+        assert_eq!(look(&rebuilt), look(&self.machine), "seed {}", self.seed);
+        rebuilt.raise_grants(Grant(self.term << 32));
+        rebuilt.rearm(self.lease_ms);
+        self.machine = rebuilt;
+        for (group, offset, lease) in self.leases() {
+            let deadline_ms = self.lease_ms + lease.lease_ms;
+            let lease = Lease { deadline_ms, restored: true, ..lease };
+            self.job_mut(group, offset).place = Place::Leased(lease);
+        }
+        self.seen.insert("restart");
+        self.check_all();
+    }
+}

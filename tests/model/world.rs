@@ -1,0 +1,291 @@
+//! The model: one entry per job and group, and the machine beside it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use joblog::queue::{EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Runs};
+use joblog::types::{Grant, GroupId, Offset, QueueId, SessionId, Stamp};
+
+use crate::replay::{Record, Rng};
+use crate::{QUEUE_NAMES, SESSION_COUNT};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Place {
+    Fresh,
+    Again,
+    Delayed(u64),
+    Leased(Lease),
+    Consumed,
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Lease {
+    pub(crate) grant: Grant,
+    pub(crate) holder: Holder,
+    pub(crate) lease_ms: u64,
+    pub(crate) deadline_ms: u64,
+    pub(crate) restored: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) place: Place,
+    pub(crate) deliveries: u32,
+    pub(crate) failures: u32,
+    pub(crate) crashes: u32,
+}
+
+pub(crate) const FRESH: Job = Job { place: Place::Fresh, deliveries: 0, failures: 0, crashes: 0 };
+
+pub(crate) struct Group {
+    pub(crate) queue: QueueId,
+    pub(crate) kind: GroupKind,
+    /// The first job that it sees.
+    pub(crate) start: u64,
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    /// The committed offset when it was last looked at.
+    pub(crate) committed: u64,
+}
+
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) machine: Machine,
+    pub(crate) records: Vec<Record>,
+    pub(crate) log_ms: u64,
+    pub(crate) lease_ms: u64,
+    pub(crate) term: u64,
+    pub(crate) queues: BTreeMap<QueueId, &'static str>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    /// The end of every queue ever, by name: no offset comes twice.
+    pub(crate) ends: BTreeMap<&'static str, u64>,
+    /// Every grant ever given.
+    pub(crate) grants: Vec<(GroupId, Offset, Grant)>,
+    pub(crate) all_grants: BTreeSet<Grant>,
+    pub(crate) seen: BTreeSet<&'static str>,
+    pub(crate) seed: u64,
+    pub(crate) step: u64,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed with seed {} at step {}", self.seed, self.step);
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng(seed),
+            machine: Machine::new(),
+            records: Vec::new(),
+            log_ms: 1_000,
+            lease_ms: 77_000_000 * seed,
+            term: 1,
+            queues: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            grants: Vec::new(),
+            all_grants: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            seed,
+            step: 0,
+        }
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.step += 1;
+        match self.rng.below(100) {
+            0..10 => self.enqueue(),
+            10..35 => self.fetch(),
+            35..55 => self.commit_some(),
+            55..70 => self.hand_back(),
+            70..80 => self.use_old_grant(),
+            80..86 => self.pass_time(),
+            86..89 => self.end_session(),
+            89..92 => self.resume_session(),
+            92..95 => self.commit_through(),
+            95..97 => self.create(),
+            97 if self.rng.below(6) == 0 => self.delete(),
+            98 if self.rng.below(3) == 0 => self.restart(),
+            99 => self.check_all(),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { wall_ms: 5_000_000 + self.log_ms, log_ms: self.log_ms }
+    }
+
+    pub(crate) fn record(&mut self, fact: Fact) {
+        let stamp = self.stamp();
+        self.machine.apply(&fact, stamp, self.lease_ms).expect("a validated fact applies");
+        self.note(&fact);
+        self.records.push(Record::Fact(fact, stamp));
+    }
+
+    pub(crate) fn any_group(&mut self, kind: GroupKind) -> Option<GroupId> {
+        let of_kind = self.groups.iter().filter(|(_, group)| group.kind == kind);
+        let ids: Vec<_> = of_kind.map(|(id, _)| *id).collect();
+        self.rng.one_of(&ids)
+    }
+
+    pub(crate) fn session(&mut self) -> SessionId {
+        SessionId([self.rng.below(SESSION_COUNT) as u8; 16])
+    }
+
+    /// All leases: of every group, by offset.
+    pub(crate) fn leases(&self) -> Vec<(GroupId, Offset, Lease)> {
+        let mut leases = Vec::new();
+        for (id, group) in &self.groups {
+            for (offset, job) in &group.jobs {
+                if let Place::Leased(lease) = &job.place {
+                    leases.push((*id, Offset(*offset), lease.clone()));
+                }
+            }
+        }
+        leases
+    }
+
+    pub(crate) fn job_mut(&mut self, group: GroupId, offset: Offset) -> &mut Job {
+        self.groups.get_mut(&group).unwrap().jobs.get_mut(&offset.0).unwrap()
+    }
+}
+
+/// What a fact does to the model.
+impl World {
+    fn note(&mut self, fact: &Fact) {
+        match fact {
+            Fact::QueueCreated { queue, name, first_offset, .. } => {
+                let name = *QUEUE_NAMES.iter().find(|known| **known == &**name).unwrap();
+                let end = self.ends.get(name).copied().unwrap_or(0);
+                assert!(first_offset.0 >= end, "{name}:{first_offset} would come twice");
+                assert!(self.queues.insert(*queue, name).is_none());
+            }
+            Fact::QueueDeleted { queue } => {
+                self.queues.remove(queue).unwrap();
+                self.groups.retain(|_, group| group.queue != *queue);
+            }
+            Fact::GroupCreated { group, queue, kind, start, .. } => {
+                let (queue, kind, start) = (*queue, *kind, start.0);
+                let end = self.machine.next_offset(queue).unwrap().0;
+                let jobs = (start..end).map(|offset| (offset, FRESH)).collect();
+                let state = Group { queue, kind, start, jobs, committed: start };
+                assert!(self.groups.insert(*group, state).is_none());
+            }
+            Fact::GroupDeleted { group } => drop(self.groups.remove(group).unwrap()),
+            about_jobs => self.note_jobs(about_jobs),
+        }
+    }
+
+    fn note_jobs(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
+                self.note_granted(*group, *holder, *lease_ms, *first_grant, runs);
+            }
+            Fact::Extended { group, offset, lease_ms } => {
+                let deadline = self.lease_ms + lease_ms;
+                let Place::Leased(lease) = &mut self.job_mut(*group, *offset).place else {
+                    panic!("extended without a lease")
+                };
+                (lease.lease_ms, lease.deadline_ms, lease.restored) = (*lease_ms, deadline, false);
+            }
+            Fact::Committed { group, runs } => {
+                for offset in runs.iter().flat_map(|run| run.offsets()) {
+                    self.job_mut(*group, offset).place = Place::Consumed;
+                }
+            }
+            Fact::CommittedThrough { group, through } => {
+                let jobs = &mut self.groups.get_mut(group).unwrap().jobs;
+                let jobs = jobs.range_mut(..=through.0);
+                jobs.for_each(|(_, job)| job.place = Place::Consumed);
+            }
+            Fact::LeaseEnded { group, offset, reason, outcome, .. } => {
+                let job = self.job_mut(*group, *offset);
+                assert!(matches!(job.place, Place::Leased(_)));
+                job.failures += u32::from(*reason == EndReason::Failed);
+                job.crashes += u32::from(reason.is_crash());
+                job.place = match outcome {
+                    Outcome::Ready => Place::Again,
+                    Outcome::Delayed { due_log_ms } => Place::Delayed(*due_log_ms),
+                    Outcome::Dead => Place::Dead,
+                };
+                if job.place == Place::Dead {
+                    self.seen.insert("dead");
+                }
+            }
+            other => panic!("not about jobs: {other:?}"),
+        }
+    }
+
+    fn note_granted(
+        &mut self,
+        group: GroupId,
+        holder: Holder,
+        lease_ms: u64,
+        first_grant: Grant,
+        runs: &Runs,
+    ) {
+        let deadline_ms = self.lease_ms + lease_ms;
+        let mut grant = first_grant;
+        for offset in runs.iter().flat_map(|run| run.offsets()) {
+            assert!(self.all_grants.insert(grant), "grant {grant} came twice");
+            let job = self.job_mut(group, offset);
+            assert!(matches!(job.place, Place::Fresh | Place::Again), "{offset}: {job:?}");
+            let again = job.place == Place::Again;
+            job.deliveries += 1;
+            let (attempt, restored) = (job.deliveries, false);
+            job.place = Place::Leased(Lease { grant, holder, lease_ms, deadline_ms, restored });
+            let lease = self.machine.lease(group, offset).unwrap();
+            assert_eq!((lease.attempt, lease.grant), (attempt, grant));
+            self.grants.push((group, offset, grant));
+            if again {
+                self.seen.insert("again");
+            }
+            grant.0 += 1;
+        }
+        assert_eq!(self.machine.next_grant(), grant);
+    }
+
+    pub(crate) fn expect_end(&self, fact: &Fact, reason: EndReason, now: Outcome) {
+        let Fact::LeaseEnded { reason: found, outcome, .. } = fact else { panic!("{fact:?}") };
+        assert_eq!((*found, *outcome), (reason, now));
+    }
+
+    /// Checks the outcome of a fact about a lost worker: counted only if it was not restored.
+    pub(crate) fn expect_crash(&self, fact: &Fact, reason_of: fn(bool) -> EndReason) {
+        let Fact::LeaseEnded { group, offset, reason, outcome, .. } = fact else { panic!() };
+        let job = &self.groups[group].jobs[&offset.0];
+        let Place::Leased(lease) = &job.place else { panic!("{fact:?} of {job:?}") };
+        assert_eq!(*reason, reason_of(!lease.restored));
+        match (lease.restored, job.crashes + 1) {
+            (true, _) | (false, 1) => assert_eq!(*outcome, Outcome::Ready),
+            (false, 2) => self.expect_due(*outcome, 5_000),
+            _ => assert_eq!(*outcome, Outcome::Dead),
+        }
+    }
+
+    pub(crate) fn expect_due(&self, outcome: Outcome, delay_ms: u64) {
+        let Outcome::Delayed { due_log_ms } = outcome else { panic!("{outcome:?}") };
+        let range_ms = delay_ms * 4 / 5..=delay_ms * 6 / 5;
+        assert!(range_ms.contains(&(due_log_ms - self.log_ms)), "{delay_ms} {due_log_ms}");
+    }
+
+    /// What the group says to a grant that is not the one of a lease.
+    pub(crate) fn expected_refusal(&self, group: GroupId, offset: Offset) -> JobRefusal {
+        let Some(state) = self.groups.get(&group) else {
+            return JobRefusal::NoSuchGroup;
+        };
+        if state.kind == GroupKind::Stream {
+            return JobRefusal::WrongKind;
+        }
+        let next = self.machine.next_offset(state.queue).unwrap();
+        match state.jobs.get(&offset.0) {
+            None if offset.0 >= state.start => JobRefusal::BeyondEnd { next },
+            None => JobRefusal::AlreadyConsumed,
+            Some(job) if job.place == Place::Consumed => JobRefusal::AlreadyConsumed,
+            Some(_) => JobRefusal::LeaseLost,
+        }
+    }
+}
