@@ -57,7 +57,7 @@ pub use crate::queue::{
 
 use self::core::Core;
 use self::threads::Alarm;
-use self::turn::Turn;
+use self::turn::{TURN_BYTES, Turn};
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
 use crate::queue::SessionEnd;
@@ -433,7 +433,11 @@ impl Broker {
             let error = BrokerError::Poisoned { reason: reason.to_string() };
             return Gated { result: Err(error), gate: EntryIndex(0) };
         }
-        self.view(act)
+        self.view(|turn| {
+            // Facts are applied before they are appended, so their room comes first of all.
+            turn.log.reserve(TURN_BYTES)?;
+            act(turn)
+        })
     }
 
     /// A turn that only looks.

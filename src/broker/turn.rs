@@ -28,6 +28,16 @@ pub struct JobBatch<'a> {
     pub bodies: &'a [u8],
 }
 
+/// Facts of one turn beyond this become an entry of their own at once, so that no request, however
+/// many jobs it names, makes an entry that does not fit a segment.
+const FACTS_BYTES_MAX: usize = 64 * 1024;
+
+/// Runs of one fact: 12 bytes each.
+const RUNS_MAX: usize = FACTS_BYTES_MAX / 16;
+
+/// Room that is made sure of before a turn: the facts of all but the largest, and one more of any.
+pub(super) const TURN_BYTES: u32 = 2 * FACTS_BYTES_MAX as u32;
+
 /// Jobs on their way to a FETCH that waited for them.
 type HandOff = (Arc<Mailbox>, WaiterId, Grants);
 
@@ -39,6 +49,8 @@ pub(super) struct Turn<'a> {
     pub(super) lease_now_ms: u64,
     facts: Vec<u8>,
     committed: Option<(GroupId, Runs)>,
+    /// The first append that failed behind applied facts.
+    failed: Option<BrokerError>,
     hand_offs: SmallVec<[HandOff; 1]>,
 }
 
@@ -46,7 +58,7 @@ impl<'a> Turn<'a> {
     pub(super) fn begin(core: &'a mut Core, log: &'a Log, stamp: Stamp, lease_now_ms: u64) -> Self {
         let facts = std::mem::take(&mut core.facts_buffer);
         let hand_offs = SmallVec::new();
-        Self { core, log, stamp, lease_now_ms, facts, committed: None, hand_offs }
+        Self { core, log, stamp, lease_now_ms, facts, committed: None, failed: None, hand_offs }
     }
 
     /// Applies a fact that has just been validated, and has it stand in this turn's entry.
@@ -54,6 +66,7 @@ impl<'a> Turn<'a> {
         self.apply(fact);
         self.encode_committed();
         fact_codec::encode(&mut self.facts, fact);
+        self.append_large();
     }
 
     /// Records that a job is consumed. Neighbours become one fact.
@@ -61,10 +74,13 @@ impl<'a> Turn<'a> {
         let run = Run { first: offset, count: 1 };
         self.apply(&Fact::Committed { group, runs: SmallVec::from_iter([run]) });
         match &mut self.committed {
-            Some((known, runs)) if *known == group => push_offset(runs, offset),
+            Some((known, runs)) if *known == group && runs.len() < RUNS_MAX => {
+                push_offset(runs, offset);
+            }
             _ => {
                 self.encode_committed();
                 self.committed = Some((group, SmallVec::from_iter([run])));
+                self.append_large();
             }
         }
     }
@@ -77,6 +93,15 @@ impl<'a> Turn<'a> {
     fn encode_committed(&mut self) {
         if let Some((group, runs)) = self.committed.take() {
             fact_codec::encode(&mut self.facts, &Fact::Committed { group, runs });
+        }
+    }
+
+    fn append_large(&mut self) {
+        if self.facts.len() > FACTS_BYTES_MAX
+            && let Err(error) = self.append_facts()
+        {
+            self.failed.get_or_insert(error);
+            self.facts.clear();
         }
     }
 
@@ -107,7 +132,7 @@ impl<'a> Turn<'a> {
         let appended = self.append_facts();
         self.facts.clear();
         self.core.facts_buffer = std::mem::take(&mut self.facts);
-        if let Err(error) = appended {
+        if let Some(error) = self.failed.take().or_else(|| appended.err()) {
             self.core.halted = true;
             return Err(error);
         }

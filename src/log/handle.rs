@@ -140,6 +140,14 @@ impl Log {
         self.shared.append(entry.at(self.shared.term, EntryIndex(0)), bodies_crc)
     }
 
+    /// Makes sure that entries of `bytes` in all can be appended next without a further segment.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn reserve(&self, bytes: u32) -> Result<(), LogError> {
+        self.shared.make_room(bytes).map(drop)
+    }
+
     /// Writes everything appended so far and returns the index of the last entry written. Callers
     /// at the same time share one write.
     ///

@@ -86,7 +86,7 @@ impl Shared {
     }
 
     /// The tail, with room for `bytes` in its active segment; rolls if need be.
-    fn make_room(&self, bytes: u32) -> Result<MutexGuard<'_, Tail>, LogError> {
+    pub(super) fn make_room(&self, bytes: u32) -> Result<MutexGuard<'_, Tail>, LogError> {
         let mut tail = self.tail.lock();
         let mut asked = false;
         loop {
