@@ -19,7 +19,7 @@ use crate::types::{EntryIndex, Stamp, Term};
 use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
-use super::frame::{FramedEntry, Seed};
+use super::frame::{FramedEntry, Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
 use super::index::JobIndex;
 use super::map::Map;
@@ -698,12 +698,4 @@ fn proves(segment: &Segment, position: u32, index: EntryIndex) -> bool {
         .seed
         .proof_in(segment.bytes_from(position), position, index)
         .is_some()
-}
-
-/// Bytes up to the last that is not zero.
-fn used(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .map_or(0, |last| last + 1)
 }
