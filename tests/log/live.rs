@@ -124,10 +124,15 @@ fn the_largest_entry_fits_and_one_byte_more_is_refused() {
     let (log, _, _) = open(dir.path());
     let max = options().entry_bytes_max();
     let entry = |bytes: u64| Entry::job(1, bytes, &vec![1; (bytes - 88 - 12) as usize]);
-    let refused = entry(max + 1).append(&log);
-    assert!(
-        matches!(refused, Err(LogError::EntryTooLarge { bytes, max: m }) if (bytes, m) == (max + 1, max))
-    );
+    match entry(max + 1).append(&log).unwrap_err() {
+        LogError::EntryTooLarge {
+            bytes,
+            max: allowed,
+        } => {
+            assert_eq!((bytes, allowed), (max + 1, max));
+        }
+        other => panic!("{other}"),
+    }
     for _ in 0..2 {
         let entry = Entry {
             queue: 1 + log.next_index().0 as u32,
