@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tempfile::tempdir;
 
 use crate::support::{
-    Disk, Entry, Fail, Random, SEGMENT_BYTES, Writer, open, options, replay, segments,
+    Disk, Entry, Fail, Random, SEGMENT_BYTES, Writer, open, open_with, options, replay, segments,
     used_segments,
 };
 
@@ -116,6 +116,33 @@ fn jobs_are_found_on_both_sides_of_a_roll_and_after_a_reopen() {
     let (log, _, found) = open(dir.path());
     assert_eq!(found, entries);
     entries.iter().for_each(|entry| entry.assert_readable(&log));
+}
+
+#[test]
+fn the_systems_own_files_serve_with_filled_segments_and_without() {
+    for prefill in [true, false] {
+        let options = || LogOptions {
+            segment_bytes: SEGMENT_BYTES,
+            prefill,
+            ..LogOptions::default()
+        };
+        let dir = tempdir().unwrap();
+        let dir = dir.path().join("made/by/the/log");
+        let (log, _, _) = open_with(&dir, options());
+        let entries: Vec<_> = (0..5)
+            .map(|offset| Entry::job(1, offset, &Random(offset).bytes(400_000)))
+            .collect();
+        for entry in &entries {
+            entry.append(&log).unwrap();
+            log.sync().unwrap();
+        }
+        entries.iter().for_each(|entry| entry.assert_readable(&log));
+        drop(log);
+        let (log, _, found) = open_with(&dir, options());
+        assert_eq!(found, entries);
+        entries.iter().for_each(|entry| entry.assert_readable(&log));
+        log.close().unwrap();
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Entries to append, a seeded generator, and a disk that can lose power.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -180,11 +180,9 @@ impl Writer {
     }
 }
 
+/// Small segments on a disk that takes a sync's time for granted.
 pub(crate) fn options() -> LogOptions {
-    LogOptions {
-        segment_bytes: SEGMENT_BYTES,
-        ..LogOptions::default()
-    }
+    Disk::default().options()
 }
 
 /// Replays the log and returns what it holds.
@@ -205,7 +203,11 @@ pub(crate) fn replay(
 
 /// Opens the log under the next term and returns it with what it held.
 pub(crate) fn open(dir: &Path) -> (Log, Recovered, Vec<Entry>) {
-    let (recovery, recovered, entries) = replay(dir, options()).unwrap();
+    open_with(dir, options())
+}
+
+pub(crate) fn open_with(dir: &Path, options: LogOptions) -> (Log, Recovered, Vec<Entry>) {
+    let (recovery, recovered, entries) = replay(dir, options).unwrap();
     let log = recovery.start(Term(recovered.last_term.0 + 1)).unwrap();
     (log, recovered, entries)
 }
@@ -285,8 +287,9 @@ impl Disk {
 
     pub(crate) fn options(&self) -> LogOptions {
         LogOptions {
+            segment_bytes: SEGMENT_BYTES,
+            prefill: false,
             files: Arc::new(self.clone()),
-            ..options()
         }
     }
 
@@ -355,12 +358,19 @@ impl Files for Disk {
         SystemFiles.open(path)
     }
 
-    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
+    fn create(&self, path: &Path, bytes: u32, fill: bool) -> io::Result<Box<dyn DataFile>> {
         self.step(|state| {
             if state.fail == Fail::Create {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            let file = SystemFiles.create(path, bytes)?;
+            assert!(!fill, "the tests do not ask for it");
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(path)?;
+            file.set_len(u64::from(bytes))?;
+            let file = Box::new(file);
             let durable = vec![0; bytes as usize];
             let unsynced = vec![];
             let kept = Kept {
@@ -381,6 +391,16 @@ impl Files for Disk {
 
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
         let file = SystemFiles.reuse(path)?;
+        let durable = fs::read(path)?;
+        let kept = Kept {
+            durable,
+            unsynced: vec![],
+            name_is_durable: true,
+            removed: false,
+        };
+        self.step(|state| {
+            state.files.entry(path.to_owned()).or_insert(kept);
+        });
         Ok(Box::new(DiskFile {
             disk: self.clone(),
             path: path.to_owned(),
@@ -407,7 +427,7 @@ impl Files for Disk {
                 .values_mut()
                 .for_each(|kept| kept.name_is_durable = true);
         });
-        SystemFiles.sync_dir(dir)
+        Ok(())
     }
 
     fn random_id(&self) -> io::Result<[u8; 16]> {
