@@ -192,7 +192,7 @@ impl Log {
         self.shared.wait_for_append(beyond, timeout)
     }
 
-    /// Ends one `wait_for_append`, the present or the next one.
+    /// Ends one `wait_for_append` that has nothing to report: the present one or the next.
     pub fn wake(&self) {
         self.shared.tail.lock().woken = true;
         self.shared.appended_signal.notify_all();

@@ -290,6 +290,15 @@ fn waiting_ends_by_an_append_a_wake_or_the_end() {
     let waiting = waiter(1);
     log.wake();
     assert!(!waiting.join().unwrap());
+    log.wake();
+    assert!(
+        log.wait_for_append(EntryIndex(0), LONG),
+        "news come before a wake"
+    );
+    assert!(
+        !log.wait_for_append(EntryIndex(1), LONG),
+        "which is not forgotten"
+    );
     let waiting = waiter(1);
     log.close().unwrap();
     assert!(!waiting.join().unwrap());
