@@ -22,7 +22,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// The disk has no room for another segment. Retry after making room.
-    #[error("no space for a segment of {bytes} bytes in {}; free some and try again", dir.display())]
+    #[error("no space for a segment of {bytes} bytes in {}; make room and retry", dir.display())]
     NoSpace {
         /// The log's directory.
         dir: PathBuf,

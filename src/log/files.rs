@@ -21,8 +21,9 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Opens a file for reading.
     fn open(&self, path: &Path) -> io::Result<File>;
-    /// Creates a file with `bytes` of allocated zeros and syncs it. The directory is not synced.
-    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>>;
+    /// Creates a file with `bytes` of allocated zeros, if asked to really written ones, and syncs
+    /// it. The directory is not synced.
+    fn create(&self, path: &Path, bytes: u32, fill: bool) -> io::Result<Box<dyn DataFile>>;
     /// Opens a file that `create` has made, for writing.
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>>;
     /// Removes a file. The directory is not synced.
@@ -84,13 +85,14 @@ impl Files for SystemFiles {
         File::open(path)
     }
 
-    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
+    fn create(&self, path: &Path, bytes: u32, fill: bool) -> io::Result<Box<dyn DataFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        // Allocated but not filled with zeros: filling doubled what is written and did not make
-        // the syncs that follow faster where it was measured.
         match fallocate(&file, FallocateFlags::empty(), 0, u64::from(bytes)) {
             Err(Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes)?,
             other => other?,
+        }
+        if fill {
+            fill_with_zeros(&file, bytes)?;
         }
         file.sync_all()?;
         Ok(Box::new(file))
@@ -135,15 +137,44 @@ impl DataFile for File {
     }
 }
 
-/// For file systems that can't allocate: takes the room by writing it.
+/// Writes zeros over the whole file. It syncs as it goes, so that a sync of the log that comes
+/// in between does not wait for all of them.
 fn fill_with_zeros(file: &File, bytes: u32) -> io::Result<()> {
     const STEP: u32 = 1 << 20;
     let zeros = vec![0; STEP as usize];
     let mut position = 0;
     while position < bytes {
-        let step = zeros.get(..STEP.min(bytes - position) as usize).unwrap_or(&zeros);
-        FileExt::write_all_at(file, step, u64::from(position))?;
-        position += STEP.min(bytes - position);
+        let step = STEP.min(bytes - position);
+        let chunk = zeros.get(..step as usize).unwrap_or(&zeros);
+        FileExt::write_all_at(file, chunk, u64::from(position))?;
+        file.sync_data()?;
+        position += step;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn created_files_are_zeros_of_the_full_size_filled_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for (bytes, fill) in [(3 << 20, false), (3 << 20, true), ((1 << 20) + 4096, true)] {
+            let path = dir.path().join(format!("{bytes} {fill}"));
+            SystemFiles.create(&path, bytes, fill).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), vec![0; bytes as usize]);
+            assert!(SystemFiles.create(&path, bytes, fill).is_err(), "nothing is overwritten");
+        }
+    }
+
+    #[test]
+    fn a_lock_is_held_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = SystemFiles.lock(&path).unwrap();
+        assert_eq!(SystemFiles.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        SystemFiles.lock(&path).unwrap();
+    }
 }

@@ -146,20 +146,46 @@ impl Seed {
         at_least: EntryIndex,
     ) -> Option<EntryIndex> {
         let mut proof = None;
-        for begin in (0..bytes.len()).step_by(FRAME_ALIGNMENT) {
-            let rest = bytes.get(begin..).unwrap_or_default();
-            // Most of what is looked at is zeros, and most of the rest proves too little.
-            if !(rest.starts_with(&ENTRY_MAGIC) || rest.starts_with(&MARK_MAGIC))
-                || FRAME_FIELD_DURABLE.u64(rest) < at_least.0
-            {
+        for (page, chunk) in bytes.chunks(PAGE.len()).enumerate() {
+            // Most of what is looked at was never written.
+            if is_zero(chunk) {
                 continue;
             }
-            if let Ok(frame) = self.parse(rest, position + begin as u32) {
-                proof = proof.max(Some(frame.durable));
+            for begin in (0..chunk.len()).step_by(FRAME_ALIGNMENT) {
+                let begin = page * PAGE.len() + begin;
+                let rest = bytes.get(begin..).unwrap_or_default();
+                if !(rest.starts_with(&ENTRY_MAGIC) || rest.starts_with(&MARK_MAGIC))
+                    || FRAME_FIELD_DURABLE.u64(rest) < at_least.0
+                {
+                    continue;
+                }
+                if let Ok(frame) = self.parse(rest, position + begin as u32) {
+                    proof = proof.max(Some(frame.durable));
+                }
             }
         }
         proof
     }
+}
+
+/// What an untouched page looks like, to compare with as a whole.
+const PAGE: &[u8] = &[0; 4096];
+
+fn is_zero(chunk: &[u8]) -> bool {
+    PAGE.starts_with(chunk)
+}
+
+/// Bytes up to the last that is not zero.
+pub(super) fn used(bytes: &[u8]) -> usize {
+    let pages = bytes.chunks(PAGE.len()).enumerate().rev();
+    pages
+        .skip_while(|(_, chunk)| is_zero(chunk))
+        .map(|(page, chunk)| {
+            let last = chunk.iter().rposition(|&byte| byte != 0).unwrap_or(0);
+            page * PAGE.len() + last + 1
+        })
+        .next()
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -228,6 +254,16 @@ mod tests {
             let mut bad = buffer.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(SEED().parse(&bad, 4096).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn used_bytes_end_with_the_last_that_is_not_zero() {
+        let mut bytes = vec![0; 10_000];
+        assert_eq!((used(&bytes), used(&[])), (0, 0));
+        for at in [0, 1, 4095, 4096, 8191, 8192, 9999] {
+            bytes[at] = 1;
+            assert_eq!(used(&bytes), at + 1);
         }
     }
 

@@ -29,6 +29,10 @@ pub struct LogOptions {
     /// Size of a segment file in bytes: a multiple of 4096, from 1 MiB to 1 GiB. An entry must fit
     /// into one. Segments that are there keep their size.
     pub segment_bytes: u32,
+    /// Write zeros over a new segment before it is used, in the background. A sync into such a
+    /// segment takes about 0.7 of the time (4 KiB, ext4), because the file system need not note
+    /// which blocks are new; but all is written twice. Worth it where replies wait for syncs.
+    pub prefill: bool,
     /// The file system.
     pub files: Arc<dyn Files>,
 }
@@ -112,7 +116,7 @@ impl LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, files: Arc::new(SystemFiles) }
+        Self { segment_bytes: 64 << 20, prefill: true, files: Arc::new(SystemFiles) }
     }
 }
 
@@ -191,7 +195,7 @@ impl Log {
         self.shared.wait_for_append(beyond, timeout)
     }
 
-    /// Ends one `wait_for_append`, the present or the next one.
+    /// Ends one `wait_for_append` that has nothing to report: the present one or the next.
     pub fn wake(&self) {
         self.shared.tail.lock().woken = true;
         self.shared.appended_signal.notify_all();

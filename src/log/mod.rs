@@ -15,7 +15,8 @@
 //! |---|---|
 //! | `format.rs` | the layout on disk, and how to change it |
 //! | `entry.rs`, `frame.rs`, `segment.rs` | the three structures of the layout |
-//! | `recovery.rs` | opening: which segments count, replay, torn tail or damage |
+//! | `recovery.rs`, `replay.rs` | opening: which segments count, torn tail or damage; the walk |
+//! | `handle.rs` | what others see of an open log |
 //! | `tail.rs`, `shared.rs` | the end of the log in memory; appending, writing and syncing it |
 //! | `index.rs` | where each job lies |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
@@ -34,6 +35,7 @@ mod handle;
 mod index;
 mod map;
 mod recovery;
+mod replay;
 mod segment;
 mod shared;
 mod spare;
@@ -44,4 +46,5 @@ pub use entry::{EntryKind, EntryView, JobView, NewEntry};
 pub use error::LogError;
 pub use files::{DataFile, Files, SystemFiles};
 pub use handle::{JobLocation, Log, LogOptions, LogStats};
-pub use recovery::{Recovered, Recovery, Replay, TornTail};
+pub use recovery::{Recovered, Recovery, TornTail};
+pub use replay::Replay;

@@ -8,7 +8,6 @@
 //! says where the part that counts ends.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,17 +15,14 @@ use std::sync::Arc;
 
 use crate::types::{EntryIndex, Stamp, Term};
 
-use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
-use super::frame::{FramedEntry, Seed};
+use super::frame::{Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
 use super::index::JobIndex;
 use super::map::Map;
+use super::replay::{Link, Place, Replay, Walk, framed_entry};
 use super::segment::{HeaderError, OpenSegment, Segment, SegmentHeader, file_name, id_in};
-
-/// What replay calls for each entry. An error ends the replay.
-pub type Replay<'a> = dyn FnMut(&EntryView<'_>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -75,12 +71,6 @@ pub struct TornTail {
     pub reason: &'static str,
 }
 
-#[derive(Debug)]
-struct Link {
-    header: SegmentHeader,
-    segment: Arc<Segment>,
-}
-
 /// A segment file before it is known whether it counts.
 #[derive(Debug)]
 struct Loose {
@@ -89,13 +79,6 @@ struct Loose {
     /// None for a file too short to be mapped.
     map: Option<Map>,
     header: Result<SegmentHeader, HeaderError>,
-}
-
-/// A place in the chain.
-#[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    link: usize,
-    position: u32,
 }
 
 #[derive(Debug)]
@@ -153,16 +136,8 @@ impl Recovery {
     /// # Errors
     /// `Damaged` with file and position, `Replay` with what `each` returned, or `Io`.
     pub fn replay(&mut self, each: &mut Replay<'_>) -> Result<Recovered, LogError> {
-        let mut walk = Walk::new(self, each);
-        let mut stop = None;
-        for (number, link) in self.chain.iter().enumerate() {
-            let end = self.chain.get(number + 1).map(|next| next.header.previous_end);
-            stop = walk.segment(number, link, end)?;
-            if stop.is_some() {
-                break;
-            }
-        }
-        let (mut place, mut reason) = stop.unwrap_or_default();
+        let mut walk = Walk::new(&self.chain, each);
+        let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
         if let Some(torn_at) = walk.cut_torn_bodies() {
@@ -380,8 +355,8 @@ impl Recovery {
             let file = files.reuse(&path).map_err(|error| LogError::io("opening", &path, error))?;
             return Ok((OpenSegment::new(file, path, log_id, id)?, self.next_segment));
         }
-        let (id, bytes) = (self.next_segment, self.options.segment_bytes);
-        Ok((OpenSegment::create(files, &self.dir, log_id, id, bytes)?, id + 1))
+        let id = self.next_segment;
+        Ok((OpenSegment::create(&self.options, &self.dir, log_id, id)?, id + 1))
     }
 
     /// What the fresh segment continues: the previous segment's id, its end, and how many
@@ -438,155 +413,7 @@ impl Loose {
     }
 }
 
-/// The walk through the chain. Entries wait until a later frame proves them, so that the tail that
-/// nothing proves can be looked at more closely before anybody sees it.
-struct Walk<'a, 'f> {
-    recovery: &'a Recovery,
-    each: &'a mut Replay<'f>,
-    waiting: VecDeque<(EntryIndex, Place)>,
-    index: JobIndex,
-    /// The index that the next entry must have.
-    expected: u64,
-    /// The term of the last entry read, which the next may not go below.
-    term: Term,
-    recovered: Recovered,
-}
-
-/// Why a segment was not read to its end, and where.
-type Stop = Option<(Place, &'static str)>;
-
-impl<'a, 'f> Walk<'a, 'f> {
-    fn new(recovery: &'a Recovery, each: &'a mut Replay<'f>) -> Self {
-        Self {
-            recovery,
-            each,
-            waiting: VecDeque::new(),
-            index: JobIndex::default(),
-            expected: 1,
-            term: Term(0),
-            recovered: Recovered::default(),
-        }
-    }
-
-    /// Reads one segment up to `end`, or if it is the last, up to the first that is no frame.
-    fn segment(&mut self, number: usize, link: &Link, end: Option<u32>) -> Result<Stop, LogError> {
-        let Link { header, segment } = link;
-        segment.map.populate().map_err(|error| LogError::io("reading", &segment.path, error))?;
-        if header.first_index.0 != self.expected {
-            return Err(segment.damaged(0, "the segment does not begin with the next index"));
-        }
-        if header.term < self.term {
-            return Err(segment.damaged(0, "the segment's term is below the one before"));
-        }
-        self.prove(header.durable)?;
-        let mut position = SEGMENT_HEADER_BYTES as u32;
-        while end != Some(position) {
-            let place = Place { link: number, position };
-            if end.is_some_and(|end| position > end) {
-                return Ok(Some((place, "a frame crosses the segment's end")));
-            }
-            let frame = match segment.seed.parse(segment.bytes_from(position), position) {
-                Ok(frame) => frame,
-                Err(reason) => return Ok(Some((place, reason))),
-            };
-            if let Some(FramedEntry { view, .. }) = &frame.entry {
-                self.check_order(view).map_err(|reason| segment.damaged(position, reason))?;
-                if view.term > header.term {
-                    return Err(segment.damaged(position, "the entry's term is its segment's"));
-                }
-                self.waiting.push_back((view.index, place));
-                self.expected += 1;
-                self.term = view.term;
-            }
-            self.prove(frame.durable)?;
-            position += frame.bytes as u32;
-        }
-        Ok(None)
-    }
-
-    fn check_order(&self, view: &EntryView<'_>) -> Result<(), &'static str> {
-        if view.index.0 != self.expected {
-            return Err("the entry has not the next index");
-        }
-        if view.term < self.term {
-            return Err("the entry's term is below the one before");
-        }
-        Ok(())
-    }
-
-    /// Takes note that the entries up to `durable` were synced, and delivers them.
-    fn prove(&mut self, durable: EntryIndex) -> Result<(), LogError> {
-        self.recovered.proved = self.recovered.proved.max(durable);
-        while let Some((index, place)) = self.waiting.front().copied() {
-            if index > self.recovered.proved {
-                break;
-            }
-            self.waiting.pop_front();
-            let Some(link) = self.recovery.chain.get(place.link) else {
-                continue;
-            };
-            let view = framed_entry(&link.segment, place.position)?.view;
-            if view.count > 0 {
-                self.index
-                    .add(view.queue, view.base_offset, view.count, &link.segment, place.position)
-                    .map_err(|reason| link.segment.damaged(place.position, reason))?;
-            }
-            self.deliver(&view)?;
-        }
-        Ok(())
-    }
-
-    /// Of the entries that nothing proves, forgets the first whose bodies are not whole and all
-    /// behind it.
-    fn cut_torn_bodies(&mut self) -> Option<Place> {
-        let chain = &self.recovery.chain;
-        let torn = self.waiting.iter().position(|(_, place)| {
-            let framed =
-                chain.get(place.link).map(|link| framed_entry(&link.segment, place.position));
-            !framed.is_some_and(|framed| framed.is_ok_and(|framed| framed.bodies_are_whole()))
-        })?;
-        let place = self.waiting.get(torn).map(|(_, place)| *place);
-        self.waiting.truncate(torn);
-        place
-    }
-
-    /// Delivers the entries that nothing proves. `start` indexes them where it writes them again.
-    fn deliver_rest(&mut self) -> Result<(), LogError> {
-        let chain = &self.recovery.chain;
-        for at in 0..self.waiting.len() {
-            let Some((_, place)) = self.waiting.get(at).copied() else {
-                break;
-            };
-            let Some(link) = chain.get(place.link) else {
-                break;
-            };
-            let view = framed_entry(&link.segment, place.position)?.view;
-            self.deliver(&view)?;
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self, view: &EntryView<'_>) -> Result<(), LogError> {
-        (self.each)(view).map_err(|source| LogError::Replay { index: view.index, source })?;
-        self.recovered.last_index = view.index;
-        self.recovered.last_term = view.term;
-        self.recovered.last_stamp = view.stamp;
-        Ok(())
-    }
-}
-
-/// The entry whose frame has passed its check before.
-fn framed_entry(segment: &Segment, position: u32) -> Result<FramedEntry<'_>, LogError> {
-    FramedEntry::again(segment.bytes_from(position))
-        .map_err(|reason| segment.damaged(position, reason))
-}
-
 /// Whether a frame from `position` on says that the entry `index` was synced.
 fn proves(segment: &Segment, position: u32, index: EntryIndex) -> bool {
     segment.seed.proof_in(segment.bytes_from(position), position, index).is_some()
-}
-
-/// Bytes up to the last that is not zero.
-fn used(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
 }

@@ -10,9 +10,10 @@ use crc32fast::Hasher;
 use crate::types::{EntryIndex, Term};
 
 use super::error::LogError;
-use super::files::{DataFile, Files};
+use super::files::DataFile;
 use super::format::*;
 use super::frame::Seed;
+use super::handle::LogOptions;
 use super::map::Map;
 
 /// What the first page of a segment says.
@@ -157,16 +158,16 @@ pub(super) struct OpenSegment {
 const OPEN: u64 = u64::MAX;
 
 impl OpenSegment {
-    /// Creates the file with room for `bytes`, and makes file and name durable.
+    /// Creates the file as the options say, and makes file and name durable.
     pub(super) fn create(
-        files: &dyn Files,
+        options: &LogOptions,
         dir: &Path,
         log_id: [u8; 16],
         id: u64,
-        bytes: u32,
     ) -> Result<Self, LogError> {
+        let LogOptions { segment_bytes: bytes, prefill, ref files } = *options;
         let path = dir.join(file_name(id));
-        let file = files.create(&path, bytes).map_err(|source| {
+        let file = files.create(&path, bytes, prefill).map_err(|source| {
             // A half-made file is of no use; if it can't be removed either, the next start does.
             let _ = files.remove(&path);
             let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];

@@ -234,10 +234,11 @@ impl Shared {
     pub(super) fn wait_for_append(&self, beyond: EntryIndex, timeout: Duration) -> bool {
         let mut tail = self.tail.lock();
         loop {
-            let found = tail.last_index() > beyond;
-            let over = mem::take(&mut tail.woken) || tail.closed || self.poison.get().is_some();
-            if found || over {
-                return found;
+            if tail.last_index() > beyond {
+                return true;
+            }
+            if mem::take(&mut tail.woken) || tail.closed || self.poison.get().is_some() {
+                return false;
             }
             if self.appended_signal.wait_for(&mut tail, timeout).timed_out() {
                 return tail.last_index() > beyond;

@@ -58,9 +58,7 @@ fn take_id(tail: &mut Tail) -> u64 {
 }
 
 fn prepare(shared: &Shared, id: u64) {
-    let files = &*shared.options.files;
-    let made =
-        OpenSegment::create(files, &shared.dir, shared.log_id, id, shared.options.segment_bytes);
+    let made = OpenSegment::create(&shared.options, &shared.dir, shared.log_id, id);
     let mut tail = shared.tail.lock();
     tail.spare = match made {
         Ok(segment) => Spare::Ready(segment),

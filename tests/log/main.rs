@@ -1,0 +1,11 @@
+//! The log through its public face: what is appended is read, survives crashes as promised, and is
+//! refused with file and position when the disk has changed it.
+
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod live;
+#[cfg(test)]
+mod support;
