@@ -183,7 +183,14 @@ pub struct QueueDescription {
     pub groups: Vec<GroupDescription>,
 }
 
-/// A group: in QueueDescription, in the reply to LIST_GROUPS, and as the reply to DESCRIBE_GROUP.
+/// The reply to LIST_GROUPS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupList {
+    /// The groups of the queue by name.
+    pub groups: Vec<GroupDescription>,
+}
+
+/// A group: in QueueDescription and GroupList, and as the reply to DESCRIBE_GROUP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupDescription {
     /// The queue.
