@@ -589,8 +589,10 @@ proptest! {
     fn every_job_comes_back(
         payload in prop::collection::vec(any::<u8>(), 0..100),
         key in prop::option::of(prop::collection::vec(any::<u8>(), 0..100)),
-        headers in prop::collection::vec((".{0,20}", prop::collection::vec(any::<u8>(), 0..20)), 0..4),
+        names in prop::collection::vec(".{0,20}", 0..4),
+        value in prop::collection::vec(any::<u8>(), 0..20),
     ) {
+        let headers = names.into_iter().map(|name| (name, value.clone())).collect();
         let job = Job { payload, key, headers };
         let mut builder = BatchBuilder::default();
         builder.push(&job).unwrap();
