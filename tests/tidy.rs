@@ -27,14 +27,8 @@ const IGNORED_FOLDERS: [&str; 4] = ["target", "node_modules", "__pycache__", "jo
 const MAPPING_FILE: &str = "src/log/map.rs";
 
 /// Where time and chance may come from.
-const CLOCK_USERS: [&str; 6] = [
-    "src/clock.rs",
-    "src/bin/",
-    "src/client/",
-    "bench/",
-    "tests/",
-    "protocol/tests/",
-];
+const CLOCK_USERS: [&str; 6] =
+    ["src/clock.rs", "src/bin/", "src/client/", "bench/", "tests/", "protocol/tests/"];
 
 /// Which parts a part may import, as `docs/ARCHITECTURE.md` draws it. A part that is not listed
 /// here has no place in the tree yet: give it one.
@@ -45,10 +39,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("log", &["types"]),
     ("queue", &["types"]),
     ("broker", &["log", "queue", "types", "clock"]),
-    (
-        "server",
-        &["broker", "joblog_protocol", "config", "types", "clock"],
-    ),
+    ("server", &["broker", "joblog_protocol", "config", "types", "clock"]),
     ("client", &["joblog_protocol"]),
     ("bin/joblogd", &["server", "config", "types", "clock"]),
     ("bin/qctl", &["client", "joblog_protocol"]),
@@ -75,10 +66,7 @@ impl Source {
         if self.is_test() {
             return "";
         }
-        let tests = self
-            .code
-            .find("\n#[cfg(test)]\nmod ")
-            .unwrap_or(self.code.len());
+        let tests = self.code.find("\n#[cfg(test)]\nmod ").unwrap_or(self.code.len());
         &self.code[..tests]
     }
 
@@ -110,11 +98,7 @@ fn files_under(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn name_of(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .replace('\\', "/")
+    path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/")
 }
 
 fn sources() -> Vec<Source> {
@@ -127,11 +111,7 @@ fn sources() -> Vec<Source> {
         .iter()
         .map(|path| {
             let text = fs::read_to_string(path).unwrap();
-            Source {
-                path: name_of(path),
-                code: blanked(&text),
-                text,
-            }
+            Source { path: name_of(path), code: blanked(&text), text }
         })
         .collect();
     assert!(sources.len() > 20, "only {} sources found", sources.len());
@@ -152,9 +132,8 @@ fn blanked(text: &str) -> String {
             'r' if raw_hashes(rest).is_some() && !ends_in_word(&code) => {
                 let end = format!("\"{}", "#".repeat(raw_hashes(rest).unwrap()));
                 let start = end.len() + 1;
-                let length = rest[start..]
-                    .find(&end)
-                    .map_or(rest.len(), |at| start + at + end.len());
+                let length =
+                    rest[start..].find(&end).map_or(rest.len(), |at| start + at + end.len());
                 (length, true)
             }
             '\'' => match char_length(rest) {
@@ -174,9 +153,7 @@ fn blanked(text: &str) -> String {
 }
 
 fn ends_in_word(code: &str) -> bool {
-    code.chars()
-        .next_back()
-        .is_some_and(|last| last.is_alphanumeric() || last == '_')
+    code.chars().next_back().is_some_and(|last| last.is_alphanumeric() || last == '_')
 }
 
 /// How many `#` a raw string at the start of `rest` has.
@@ -207,21 +184,17 @@ fn char_length(rest: &str) -> Option<usize> {
         return escape[skipped..].find('\'').map(|at| 2 + skipped + at + 1);
     }
     let char = inside.chars().next()?;
-    inside[char.len_utf8()..]
-        .starts_with('\'')
-        .then_some(2 + char.len_utf8())
+    inside[char.len_utf8()..].starts_with('\'').then_some(2 + char.len_utf8())
 }
 
 /// Where `word` stands in `code` and is not a part of a longer word.
 fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let in_word = |char: char| char.is_alphanumeric() || char == '_';
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |at| {
-            let starts = !word.starts_with(in_word) || !ends_in_word(&code[..*at]);
-            let ends = !word.ends_with(in_word) || !code[at + word.len()..].starts_with(in_word);
-            starts && ends
-        })
+    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let starts = !word.starts_with(in_word) || !ends_in_word(&code[..*at]);
+        let ends = !word.ends_with(in_word) || !code[at + word.len()..].starts_with(in_word);
+        starts && ends
+    })
 }
 
 fn assert_none(faults: &[String], rule: &str) {
@@ -233,14 +206,8 @@ fn the_blanking_finds_strings_comments_and_lifetimes() {
     let text = "a('\"') // \"x\nr#\"y\"z\"# \"\\\"w\" b<'c>('\\'', \"\n\") /* d\n*/ e";
     let seen: String = blanked(text).split_whitespace().collect();
     assert_eq!(seen, "a()b<'c>(,)e");
-    assert_eq!(
-        blanked(text).matches('\n').count(),
-        text.matches('\n').count()
-    );
-    assert_eq!(
-        words("rand rand::x brand::x", "rand::").collect::<Vec<_>>(),
-        [5]
-    );
+    assert_eq!(blanked(text).matches('\n').count(), text.matches('\n').count());
+    assert_eq!(words("rand rand::x brand::x", "rand::").collect::<Vec<_>>(), [5]);
 }
 
 #[test]
@@ -256,10 +223,7 @@ fn every_file_opens_with_its_purpose_and_is_ascii() {
             }
         }
     }
-    assert_none(
-        &faults,
-        "a file says in its first line what it is for, in ASCII",
-    );
+    assert_none(&faults, "a file says in its first line what it is for, in ASCII");
 }
 
 #[test]
@@ -269,11 +233,7 @@ fn lines_and_files_are_not_too_long() {
         for (number, line) in source.text.lines().enumerate() {
             let columns = line.chars().count();
             if columns > COLUMNS_MAX {
-                faults.push(format!(
-                    "{}:{} has {columns} columns",
-                    source.path,
-                    number + 1
-                ));
+                faults.push(format!("{}:{} has {columns} columns", source.path, number + 1));
             }
         }
         let lines = source.code_without_tests().lines().count();
@@ -287,28 +247,13 @@ fn lines_and_files_are_not_too_long() {
 /// Functions by their first line, with their length in lines, as rustfmt lays them out: the body
 /// ends with a brace in the column of the function.
 fn functions(code: &str) -> Vec<(usize, usize)> {
-    const QUALIFIERS: [&str; 8] = [
-        "pub",
-        "pub(crate)",
-        "pub(super)",
-        "const",
-        "async",
-        "unsafe",
-        "extern",
-        "default",
-    ];
+    const QUALIFIERS: [&str; 8] =
+        ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern", "default"];
     let lines: Vec<_> = code.lines().collect();
-    let is_function = |line: &str| {
-        line.split_whitespace()
-            .find(|word| !QUALIFIERS.contains(word))
-            == Some("fn")
-    };
+    let is_function =
+        |line: &str| line.split_whitespace().find(|word| !QUALIFIERS.contains(word)) == Some("fn");
     let mut found = Vec::new();
-    for (first, line) in lines
-        .iter()
-        .enumerate()
-        .filter(|(_, line)| is_function(line))
-    {
+    for (first, line) in lines.iter().enumerate().filter(|(_, line)| is_function(line)) {
         let indent = line.len() - line.trim_start().len();
         let ends = |line: &&str| {
             let inside = line.trim();
@@ -343,12 +288,7 @@ fn banned_words_stand_nowhere() {
     // Put together here so that this file does not contain them.
     let unfinished = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"]].map(|parts| parts.concat());
     let stubs = ["todo!", "unimplemented!", "#[ignore", "dbg!"];
-    let channels = [
-        "unbounded",
-        "unbounded_channel",
-        "mpsc::channel()",
-        "UnboundedSender",
-    ];
+    let channels = ["unbounded", "unbounded_channel", "mpsc::channel()", "UnboundedSender"];
     let mut faults = Vec::new();
     for source in sources() {
         for word in &unfinished {
@@ -364,10 +304,7 @@ fn banned_words_stand_nowhere() {
             faults.extend(found.map(|at| format!("{}: unsafe", source.at(at))));
         }
     }
-    assert_none(
-        &faults,
-        "no unfinished places, no channel without a bound, no unchecked code",
-    );
+    assert_none(&faults, "no unfinished places, no channel without a bound, no unchecked code");
 }
 
 #[test]
@@ -384,11 +321,7 @@ fn time_and_chance_come_in_at_the_edge() {
     let (mut faults, mut users) = (Vec::new(), 0);
     for source in sources() {
         let allowed = CLOCK_USERS.iter().any(|user| source.path.starts_with(user));
-        let code = if allowed {
-            source.code.as_str()
-        } else {
-            source.code_without_tests()
-        };
+        let code = if allowed { source.code.as_str() } else { source.code_without_tests() };
         for word in banned {
             for at in words(code, word) {
                 match allowed {
@@ -398,14 +331,8 @@ fn time_and_chance_come_in_at_the_edge() {
             }
         }
     }
-    assert!(
-        users > 0,
-        "nothing reads a clock: the words are spelt wrongly"
-    );
-    assert_none(
-        &faults,
-        "only the clock, the binaries, the client and tests read time or chance",
-    );
+    assert!(users > 0, "nothing reads a clock: the words are spelt wrongly");
+    assert_none(&faults, "only the clock, the binaries, the client and tests read time or chance");
 }
 
 /// The part of the tree that a file belongs to; nothing for lib.rs and for tests.
@@ -424,10 +351,7 @@ fn part_of(path: &str) -> Option<&str> {
 /// The names behind the path at the start of `rest`: one, or those of a group in braces.
 fn heads(rest: &str) -> Vec<String> {
     let word = |text: &str| -> String {
-        text.trim_start()
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect()
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
     };
     let Some(group) = rest.strip_prefix('{') else {
         return vec![word(rest)];
@@ -456,11 +380,7 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
     for prefix in ["crate::", "joblog::"] {
         for at in words(code, prefix) {
             if !code[..at].ends_with("$") {
-                found.extend(
-                    heads(&code[at + prefix.len()..])
-                        .into_iter()
-                        .map(|head| (at, head)),
-                );
+                found.extend(heads(&code[at + prefix.len()..]).into_iter().map(|head| (at, head)));
             }
         }
     }
@@ -471,11 +391,7 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
     let without_tests = source.code_without_tests();
     if source.path.starts_with("src/") && !source.path.starts_with("src/bin/") {
         for at in words(without_tests, &climb) {
-            found.extend(
-                heads(&code[at + climb.len()..])
-                    .into_iter()
-                    .map(|head| (at, head)),
-            );
+            found.extend(heads(&code[at + climb.len()..]).into_iter().map(|head| (at, head)));
         }
     }
     found
@@ -489,10 +405,7 @@ fn imports_follow_the_arrows() {
             continue;
         };
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == part) else {
-            faults.push(format!(
-                "{}: the part {part:?} has no arrows here",
-                source.path
-            ));
+            faults.push(format!("{}: the part {part:?} has no arrows here", source.path));
             continue;
         };
         for (at, import) in imports(&source) {
@@ -514,28 +427,13 @@ fn the_measure_of_imports_sees_through_groups() {
         code: blanked(text),
     };
     let names = |path: &str, text: &str| -> Vec<String> {
-        imports(&source(path, text))
-            .into_iter()
-            .map(|(_, name)| name)
-            .collect()
+        imports(&source(path, text)).into_iter().map(|(_, name)| name).collect()
     };
     let text = "use crate::{\n    log::{Log, map::A},\n    queue,\n};\nuse joblog_protocol::Job;";
-    assert_eq!(
-        names("src/broker/turn.rs", text),
-        ["log", "queue", "joblog_protocol"]
-    );
-    assert_eq!(
-        names("src/log/mod.rs", "use super::queue::Machine;"),
-        ["queue"]
-    );
-    assert_eq!(
-        names("src/log/sync.rs", "use super::map::Map;"),
-        Vec::<String>::new()
-    );
-    assert_eq!(
-        names("src/log/sync.rs", "use super::super::server::X;"),
-        ["server"]
-    );
+    assert_eq!(names("src/broker/turn.rs", text), ["log", "queue", "joblog_protocol"]);
+    assert_eq!(names("src/log/mod.rs", "use super::queue::Machine;"), ["queue"]);
+    assert_eq!(names("src/log/sync.rs", "use super::map::Map;"), Vec::<String>::new());
+    assert_eq!(names("src/log/sync.rs", "use super::super::server::X;"), ["server"]);
     assert_eq!(part_of("src/bin/qctl/main.rs"), Some("bin/qctl"));
     assert_eq!(part_of("src/bin/joblogd.rs"), Some("bin/joblogd"));
     assert_eq!(part_of("src/types.rs"), Some("types"));
@@ -546,19 +444,9 @@ fn the_measure_of_imports_sees_through_groups() {
 fn the_protocol_does_no_io() {
     let mut count = 0;
     let mut faults = Vec::new();
-    for source in sources()
-        .iter()
-        .filter(|source| source.path.starts_with("protocol/src/"))
-    {
+    for source in sources().iter().filter(|source| source.path.starts_with("protocol/src/")) {
         count += 1;
-        for module in [
-            "std::net",
-            "std::fs",
-            "std::time",
-            "std::env",
-            "std::process",
-            "tokio::",
-        ] {
+        for module in ["std::net", "std::fs", "std::time", "std::env", "std::process", "tokio::"] {
             let found = words(&source.code, module);
             faults.extend(found.map(|at| format!("{}: {module}", source.at(at))));
         }
@@ -566,33 +454,14 @@ fn the_protocol_does_no_io() {
     assert!(count > 5, "only {count} files of the protocol found");
     assert_none(&faults, "the protocol does no I/O and reads no clock");
     let tree = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--locked",
-            "-p",
-            "joblog-protocol",
-            "-e",
-            "normal",
-            "--prefix",
-            "none",
-        ])
+        .args(["tree", "--locked", "-p", "joblog-protocol", "-e", "normal", "--prefix", "none"])
         .current_dir(root())
         .output()
         .unwrap();
     let listed = String::from_utf8(tree.stdout).unwrap();
-    assert!(
-        tree.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tree.stderr)
-    );
-    assert!(
-        listed.contains("joblog-protocol v") && listed.contains("bytes v"),
-        "{listed}"
-    );
-    assert!(
-        !listed.contains("tokio"),
-        "the protocol depends on tokio:\n{listed}"
-    );
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    assert!(listed.contains("joblog-protocol v") && listed.contains("bytes v"), "{listed}");
+    assert!(!listed.contains("tokio"), "the protocol depends on tokio:\n{listed}");
 }
 
 #[test]
@@ -616,11 +485,7 @@ fn no_path_of_a_machine_stands_in_the_tree() {
                 let before = text[..*at].chars().next_back();
                 !before.is_some_and(|char| char.is_alphanumeric() || "_.-/}".contains(char))
             };
-            for at in text
-                .match_indices(folder.as_str())
-                .map(|(at, _)| at)
-                .filter(starts)
-            {
+            for at in text.match_indices(folder.as_str()).map(|(at, _)| at).filter(starts) {
                 let line = text[..at].matches('\n').count() + 1;
                 faults.push(format!("{}:{line}: {folder}", name_of(&path)));
             }
@@ -684,9 +549,7 @@ fn links_between_documents_resolve() {
             let has_section = || {
                 let text = prose(&fs::read_to_string(&target).unwrap_or_default());
                 let headings = text.lines().filter(|line| line.starts_with('#'));
-                headings
-                    .map(|line| anchor(line.trim_start_matches('#')))
-                    .any(|a| a == section)
+                headings.map(|line| anchor(line.trim_start_matches('#'))).any(|a| a == section)
             };
             if !target.exists() || !(section.is_empty() || has_section()) {
                 faults.push(format!("{}: {link}", name_of(&path)));
@@ -694,12 +557,6 @@ fn links_between_documents_resolve() {
         }
     }
     assert_none(&faults, "a link leads nowhere");
-    assert_eq!(
-        links("[a](b.md#c) and [d](https://e) ![f](g.png \"h\")"),
-        ["b.md#c", "g.png"]
-    );
-    assert_eq!(
-        anchor(" 11. Errors, `all` of them"),
-        "11-errors-all-of-them"
-    );
+    assert_eq!(links("[a](b.md#c) and [d](https://e) ![f](g.png \"h\")"), ["b.md#c", "g.png"]);
+    assert_eq!(anchor(" 11. Errors, `all` of them"), "11-errors-all-of-them");
 }

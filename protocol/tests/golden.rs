@@ -77,17 +77,10 @@ fn frames(text: &str) -> Vec<Frame> {
             buffer.extend(bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()));
             if let Peek::Whole(header) = Header::peek(buffer) {
                 let bytes: Vec<_> = buffer.drain(..4 + header.length as usize).collect();
-                frames.push(Frame {
-                    side,
-                    header,
-                    bytes,
-                });
+                frames.push(Frame { side, header, bytes });
             }
         }
-        assert!(
-            rest.iter().all(Vec::is_empty),
-            "a frame is cut off in:\n{block}"
-        );
+        assert!(rest.iter().all(Vec::is_empty), "a frame is cut off in:\n{block}");
     }
     frames
 }
@@ -189,12 +182,7 @@ fn every_frame_of_the_document_is_read_and_written_as_it_stands() {
     for frame in frames {
         let header = frame.header;
         let from_server = frame.side == Side::Server;
-        assert_eq!(
-            header.flags & FLAG_REPLY != 0,
-            from_server,
-            "{}",
-            hex(&frame.bytes)
-        );
+        assert_eq!(header.flags & FLAG_REPLY != 0, from_server, "{}", hex(&frame.bytes));
         let mut again = BytesMut::new();
         frame::put_frame(&mut again, header, |out| match frame.side {
             Side::Client => request_again(frame.opcode(), frame.body(), out),
@@ -213,23 +201,13 @@ fn every_command_has_an_example_of_its_request_and_its_reply() {
         let text = &text[..text.find("\n#### ").unwrap_or(text.len())];
         let found: Vec<_> = frames(text).iter().map(|f| (f.side, f.opcode())).collect();
         for side in [Side::Client, Side::Server] {
-            assert!(
-                found.contains(&(side, *opcode)),
-                "{} {side:?}",
-                opcode.name()
-            );
+            assert!(found.contains(&(side, *opcode)), "{} {side:?}", opcode.name());
         }
     }
 }
 
 fn header(opcode: Opcode, flags: u8, correlation: u64) -> Header {
-    Header {
-        length: 0,
-        opcode: opcode as u8,
-        flags,
-        status: 0,
-        correlation,
-    }
+    Header { length: 0, opcode: opcode as u8, flags, status: 0, correlation }
 }
 
 /// The next frame has this header, its body is what `$put` writes of `$value`, and `$decode` reads
@@ -240,24 +218,14 @@ macro_rules! next_is {
         let value = $value;
         let mut expected = BytesMut::new();
         frame::put_frame(&mut expected, $header, |out| $put(&value, out));
-        assert_eq!(
-            hex(&frame.bytes),
-            hex(&expected),
-            "{}",
-            frame.opcode().name()
-        );
+        assert_eq!(hex(&frame.bytes), hex(&expected), "{}", frame.opcode().name());
         assert_eq!($decode(frame.body()).unwrap(), value);
     }};
     ($frames:expr, $header:expr) => {{
         let frame: Frame = $frames.next().expect("the session has another frame");
         let mut expected = BytesMut::new();
         frame::put_frame(&mut expected, $header, |_| {});
-        assert_eq!(
-            hex(&frame.bytes),
-            hex(&expected),
-            "{}",
-            frame.opcode().name()
-        );
+        assert_eq!(hex(&frame.bytes), hex(&expected), "{}", frame.opcode().name());
     }};
 }
 
@@ -266,15 +234,8 @@ fn token(number: u64) -> Token {
 }
 
 fn of_mail<'a>(offset: u64) -> HandleSet<'a> {
-    let handle = Handle {
-        offset,
-        token: token(offset + 1),
-    };
-    HandleSet {
-        queue: "mail",
-        group: "",
-        handles: smallvec![handle],
-    }
+    let handle = Handle { offset, token: token(offset + 1) };
+    HandleSet { queue: "mail", group: "", handles: smallvec![handle] }
 }
 
 fn fetch(wait_ms: u32, commits: HandleSets<'_>) -> Fetch<'_> {
@@ -307,13 +268,7 @@ fn greet(frames: &mut impl Iterator<Item = Frame>) {
         agent: "example",
         held: smallvec![],
     };
-    next_is!(
-        frames,
-        header(Opcode::Hello, 0, 1),
-        hello,
-        Hello::encode,
-        Hello::decode
-    );
+    next_is!(frames, header(Opcode::Hello, 0, 1), hello, Hello::encode, Hello::decode);
     let reply = HelloReply {
         version: 1,
         resumed: false,
@@ -324,71 +279,30 @@ fn greet(frames: &mut impl Iterator<Item = Frame>) {
         agent: "joblogd 0.1.0",
     };
     let (put, decode) = (HelloReply::encode, HelloReply::decode);
-    next_is!(
-        frames,
-        header(Opcode::Hello, FLAG_REPLY, 1),
-        reply,
-        put,
-        decode
-    );
+    next_is!(frames, header(Opcode::Hello, FLAG_REPLY, 1), reply, put, decode);
 }
 
 fn enqueue(frames: &mut impl Iterator<Item = Frame>) {
-    let create = CreateQueue {
-        queue: "mail".into(),
-        settings: QueueSettings::default(),
-    };
+    let create = CreateQueue { queue: "mail".into(), settings: QueueSettings::default() };
     let put = |value: &CreateQueue, out: &mut BytesMut| admin::encode(out, value);
     let decode = admin::decode::<CreateQueue>;
-    next_is!(
-        frames,
-        header(Opcode::CreateQueue, 0, 2),
-        create,
-        put,
-        decode
-    );
+    next_is!(frames, header(Opcode::CreateQueue, 0, 2), create, put, decode);
     next_is!(frames, header(Opcode::CreateQueue, FLAG_REPLY, 2));
     let mut builder = BatchBuilder::default();
     jobs().iter().for_each(|job| builder.push(job).unwrap());
     let batch = builder.batch();
     let bodies = batch.rows().map(|row| Job::from_body(row.body).unwrap());
     assert_eq!(bodies.collect::<Vec<_>>(), jobs());
-    let enqueue = Enqueue {
-        queue: "mail",
-        create: true,
-        batch,
-    };
-    next_is!(
-        frames,
-        header(Opcode::Enqueue, 0, 3),
-        enqueue,
-        Enqueue::encode,
-        Enqueue::decode
-    );
-    let reply = EnqueueReply {
-        first_offset: 0,
-        count: 2,
-        created: false,
-    };
+    let enqueue = Enqueue { queue: "mail", create: true, batch };
+    next_is!(frames, header(Opcode::Enqueue, 0, 3), enqueue, Enqueue::encode, Enqueue::decode);
+    let reply = EnqueueReply { first_offset: 0, count: 2, created: false };
     let (put, decode) = (EnqueueReply::encode, EnqueueReply::decode);
-    next_is!(
-        frames,
-        header(Opcode::Enqueue, FLAG_REPLY, 3),
-        reply,
-        put,
-        decode
-    );
+    next_is!(frames, header(Opcode::Enqueue, FLAG_REPLY, 3), reply, put, decode);
 }
 
 fn fetch_both(frames: &mut impl Iterator<Item = Frame>) {
     let wanted = fetch(5000, smallvec![]);
-    next_is!(
-        frames,
-        header(Opcode::Fetch, 0, 4),
-        wanted,
-        Fetch::encode,
-        Fetch::decode
-    );
+    next_is!(frames, header(Opcode::Fetch, 0, 4), wanted, Fetch::encode, Fetch::decode);
     let bodies = jobs().map(|job| {
         let mut body = Vec::new();
         job.put_body(&mut body).unwrap();
@@ -404,104 +318,37 @@ fn fetch_both(frames: &mut impl Iterator<Item = Frame>) {
         crc32: crc32fast::hash(body),
         body,
     });
-    let reply = FetchReply {
-        lease_ms: 3_600_000,
-        jobs: deliveries.collect(),
-    };
+    let reply = FetchReply { lease_ms: 3_600_000, jobs: deliveries.collect() };
     let (put, decode) = (put_fetch_reply, FetchReply::decode);
-    next_is!(
-        frames,
-        header(Opcode::Fetch, FLAG_REPLY, 4),
-        reply,
-        put,
-        decode
-    );
+    next_is!(frames, header(Opcode::Fetch, FLAG_REPLY, 4), reply, put, decode);
 }
 
 fn commit_both(frames: &mut impl Iterator<Item = Frame>) {
     let done = || -> Statuses { smallvec![None] };
     let put_done = |value: &Statuses, out: &mut BytesMut| encode_statuses(out, value);
     let commit = Commit::Jobs(smallvec![of_mail(0)]);
-    next_is!(
-        frames,
-        header(Opcode::Commit, 0, 5),
-        commit,
-        Commit::encode,
-        Commit::decode
-    );
+    next_is!(frames, header(Opcode::Commit, 0, 5), commit, Commit::encode, Commit::decode);
     let (put, decode) = (put_done, decode_statuses);
-    next_is!(
-        frames,
-        header(Opcode::Commit, FLAG_REPLY, 5),
-        done(),
-        put,
-        decode
-    );
+    next_is!(frames, header(Opcode::Commit, FLAG_REPLY, 5), done(), put, decode);
     let carrying = fetch(0, smallvec![of_mail(1)]);
-    next_is!(
-        frames,
-        header(Opcode::Fetch, 0, 6),
-        carrying,
-        Fetch::encode,
-        Fetch::decode
-    );
+    next_is!(frames, header(Opcode::Fetch, 0, 6), carrying, Fetch::encode, Fetch::decode);
     let first = header(Opcode::Fetch, FLAG_REPLY | FLAG_MORE, 6);
     next_is!(frames, first, done(), put, decode);
-    let none = FetchReply {
-        lease_ms: 3_600_000,
-        jobs: smallvec![],
-    };
+    let none = FetchReply { lease_ms: 3_600_000, jobs: smallvec![] };
     let (put, decode) = (put_fetch_reply, FetchReply::decode);
-    next_is!(
-        frames,
-        header(Opcode::Fetch, FLAG_REPLY, 6),
-        none,
-        put,
-        decode
-    );
+    next_is!(frames, header(Opcode::Fetch, FLAG_REPLY, 6), none, put, decode);
 }
 
 fn be_refused_and_leave(frames: &mut impl Iterator<Item = Frame>) {
-    let fail = Fail {
-        jobs: of_mail(1),
-        failures_max: None,
-        delay_ms: None,
-        reason: "timeout",
-    };
-    next_is!(
-        frames,
-        header(Opcode::Fail, 0, 7),
-        fail,
-        Fail::encode,
-        Fail::decode
-    );
+    let fail = Fail { jobs: of_mail(1), failures_max: None, delay_ms: None, reason: "timeout" };
+    next_is!(frames, header(Opcode::Fail, 0, 7), fail, Fail::encode, Fail::decode);
     let outcomes: FailReply = smallvec![FailOutcome::Refused(ErrorCode::AlreadyConsumed)];
     let put = |value: &FailReply, out: &mut BytesMut| encode_fail_reply(out, value);
-    next_is!(
-        frames,
-        header(Opcode::Fail, FLAG_REPLY, 7),
-        outcomes,
-        put,
-        decode_fail_reply
-    );
-    let read = Read {
-        queue: "male",
-        from: 0,
-        jobs_max: 10,
-        bytes_max: 1 << 20,
-    };
-    next_is!(
-        frames,
-        header(Opcode::Read, 0, 8),
-        read,
-        Read::encode,
-        Read::decode
-    );
+    next_is!(frames, header(Opcode::Fail, FLAG_REPLY, 7), outcomes, put, decode_fail_reply);
+    let read = Read { queue: "male", from: 0, jobs_max: 10, bytes_max: 1 << 20 };
+    next_is!(frames, header(Opcode::Read, 0, 8), read, Read::encode, Read::decode);
     let status = ErrorCode::NoSuchQueue as u16;
-    let refused = Header {
-        status,
-        ..header(Opcode::Read, FLAG_REPLY, 8)
-    };
+    let refused = Header { status, ..header(Opcode::Read, FLAG_REPLY, 8) };
     let put = |value: &&str, out: &mut BytesMut| put_text(out, value, 2048);
     let decode = |body| Reader::new(body).text("message");
     next_is!(frames, refused, "there is no queue \"male\"", put, decode);
@@ -517,8 +364,5 @@ fn the_annotated_session_says_what_its_text_says() {
     fetch_both(frames);
     commit_both(frames);
     be_refused_and_leave(frames);
-    assert!(
-        frames.next().is_none(),
-        "the session has more frames than are compared"
-    );
+    assert!(frames.next().is_none(), "the session has more frames than are compared");
 }

@@ -68,12 +68,7 @@ macro_rules! case {
 
 macro_rules! json_case {
     ($name:literal, $type:ty, $value:expr) => {
-        case!(
-            $name,
-            $value,
-            |value, out| admin::encode(out, value),
-            admin::decode::<$type>
-        )
+        case!($name, $value, |value, out| admin::encode(out, value), admin::decode::<$type>)
     };
 }
 
@@ -100,15 +95,8 @@ fn token(length: usize) -> Token {
 }
 
 fn set<'a>(group: &'a str) -> HandleSet<'a> {
-    let handle = |offset, length| Handle {
-        offset,
-        token: token(length),
-    };
-    HandleSet {
-        queue: "a/queue",
-        group,
-        handles: smallvec![handle(0, 8), handle(u64::MAX, 32)],
-    }
+    let handle = |offset, length| Handle { offset, token: token(length) };
+    HandleSet { queue: "a/queue", group, handles: smallvec![handle(0, 8), handle(u64::MAX, 32)] }
 }
 
 fn delivery(token: Option<Token>) -> Delivery<'static> {
@@ -129,10 +117,7 @@ fn batch() -> BatchBuilder {
     let full = Job {
         payload: b"payload".to_vec(),
         key: Some(b"key".to_vec()),
-        headers: vec![
-            ("name".into(), b"value".to_vec()),
-            (String::new(), Vec::new()),
-        ],
+        headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
     };
     builder.push(&full).unwrap();
     builder.push(&Job::default()).unwrap();
@@ -160,12 +145,7 @@ fn session_cases() -> Vec<Case> {
     };
     vec![
         case!("HELLO", hello(smallvec![]), Hello::encode, Hello::decode),
-        case!(
-            "HELLO held",
-            hello(smallvec![token(1), token(32)]),
-            Hello::encode,
-            Hello::decode
-        ),
+        case!("HELLO held", hello(smallvec![token(1), token(32)]), Hello::encode, Hello::decode),
         case!("HELLO reply", reply, HelloReply::encode, HelloReply::decode),
     ]
 }
@@ -173,43 +153,22 @@ fn session_cases() -> Vec<Case> {
 /// A batch is checked behind its message, as a server does it.
 fn decode_enqueue(body: &[u8]) -> Decoded {
     let enqueue = Enqueue::decode(body).map_err(|error| error.code())?;
-    enqueue
-        .batch
-        .check(1 << 20)
-        .map_err(|error: JobError| error.code())?;
+    enqueue.batch.check(1 << 20).map_err(|error: JobError| error.code())?;
     Ok((format!("{enqueue:?}"), written(|out| enqueue.encode(out))))
 }
 
 fn enqueue_cases() -> Vec<Case> {
     let builder = batch();
     let case = |name, create| {
-        let enqueue = Enqueue {
-            queue: "q",
-            create,
-            batch: builder.batch(),
-        };
+        let enqueue = Enqueue { queue: "q", create, batch: builder.batch() };
         let body = written(|out| enqueue.encode(out));
-        Case {
-            name,
-            value: format!("{enqueue:?}"),
-            body,
-            decode: decode_enqueue,
-        }
+        Case { name, value: format!("{enqueue:?}"), body, decode: decode_enqueue }
     };
-    let reply = EnqueueReply {
-        first_offset: 5,
-        count: 3,
-        created: true,
-    };
+    let reply = EnqueueReply { first_offset: 5, count: 3, created: true };
     vec![
         case("ENQUEUE", true),
         case("ENQUEUE no create", false),
-        case!(
-            "ENQUEUE reply",
-            reply,
-            EnqueueReply::encode,
-            EnqueueReply::decode
-        ),
+        case!("ENQUEUE reply", reply, EnqueueReply::encode, EnqueueReply::decode),
     ]
 }
 
@@ -226,45 +185,17 @@ fn fetch_cases() -> Vec<Case> {
         }
     }
     let session = LeaseKind::Session { run_ms_max: None };
-    let bounded = LeaseKind::Session {
-        run_ms_max: Some(100),
-    };
-    let timed = LeaseKind::Timed {
-        lease_ms: 4_294_967_295,
-    };
-    let carrying = Fetch {
-        group: "",
-        commits: smallvec![set(""), set("g")],
-        ..fetch(timed)
-    };
+    let bounded = LeaseKind::Session { run_ms_max: Some(100) };
+    let timed = LeaseKind::Timed { lease_ms: 2_592_000_000 };
+    let carrying = Fetch { group: "", commits: smallvec![set(""), set("g")], ..fetch(timed) };
     let leased = smallvec![delivery(Some(token(8))), delivery(Some(token(32)))];
-    let jobs = FetchReply {
-        lease_ms: 5,
-        jobs: leased,
-    };
-    let none = FetchReply {
-        lease_ms: 5,
-        jobs: smallvec![],
-    };
-    let read = Read {
-        queue: "q",
-        from: 9,
-        jobs_max: u32::MAX,
-        bytes_max: 1,
-    };
-    let seen = ReadReply {
-        next: 10,
-        end: 11,
-        jobs: smallvec![delivery(None)],
-    };
+    let jobs = FetchReply { lease_ms: 5, jobs: leased };
+    let none = FetchReply { lease_ms: 5, jobs: smallvec![] };
+    let read = Read { queue: "q", from: 9, jobs_max: u32::MAX, bytes_max: 1 };
+    let seen = ReadReply { next: 10, end: 11, jobs: smallvec![delivery(None)] };
     vec![
         case!("FETCH", fetch(session), Fetch::encode, Fetch::decode),
-        case!(
-            "FETCH bounded",
-            fetch(bounded),
-            Fetch::encode,
-            Fetch::decode
-        ),
+        case!("FETCH bounded", fetch(bounded), Fetch::encode, Fetch::decode),
         case!("FETCH carrying", carrying, Fetch::encode, Fetch::decode),
         case!("FETCH reply", jobs, put_fetch, FetchReply::decode),
         case!("FETCH reply, empty", none, put_fetch, FetchReply::decode),
@@ -275,31 +206,11 @@ fn fetch_cases() -> Vec<Case> {
 
 fn lease_cases() -> Vec<Case> {
     let jobs = Commit::Jobs(smallvec![set("g"), set("")]);
-    let through = Commit::Through {
-        queue: "q",
-        group: "g",
-        offset: 12,
-    };
-    let release = Release {
-        jobs: set("g"),
-        delay_ms: 31_622_400_000,
-    };
-    let by_policy = Fail {
-        jobs: set("g"),
-        failures_max: None,
-        delay_ms: None,
-        reason: "why",
-    };
-    let own = Fail {
-        jobs: set(""),
-        failures_max: Some(0),
-        delay_ms: Some(0),
-        reason: "",
-    };
-    let extend = Extend {
-        jobs: set("g"),
-        lease_ms: 100,
-    };
+    let through = Commit::Through { queue: "q", group: "g", offset: 12 };
+    let release = Release { jobs: set("g"), delay_ms: 31_622_400_000 };
+    let by_policy = Fail { jobs: set("g"), failures_max: None, delay_ms: None, reason: "why" };
+    let own = Fail { jobs: set(""), failures_max: Some(0), delay_ms: Some(0), reason: "" };
+    let extend = Extend { jobs: set("g"), lease_ms: 100 };
     let statuses: Statuses = smallvec![None, Some(ErrorCode::LeaseLost), None];
     let refused = FailOutcome::Refused(ErrorCode::AlreadyConsumed);
     let outcomes: FailReply =
@@ -360,70 +271,30 @@ fn admin_cases() -> Vec<Case> {
         settings,
         groups: vec![group_description()],
     };
-    let create_group = |kind, start| CreateGroup {
-        queue: "q".into(),
-        group: "g".into(),
-        kind,
-        start,
-    };
+    let create_group =
+        |kind, start| CreateGroup { queue: "q".into(), group: "g".into(), kind, start };
     let at = create_group(GroupKind::Work, GroupStart::Offset(5));
     let end = create_group(GroupKind::Stream, GroupStart::End);
-    let group = GroupName {
-        queue: "q".into(),
-        group: "g".into(),
-    };
+    let group = GroupName { queue: "q".into(), group: "g".into() };
     vec![
-        json_case!(
-            "CREATE_QUEUE",
-            CreateQueue,
-            CreateQueue {
-                queue: "q".into(),
-                settings
-            }
-        ),
+        json_case!("CREATE_QUEUE", CreateQueue, CreateQueue { queue: "q".into(), settings }),
         json_case!("queue name", QueueName, QueueName { queue: "q".into() }),
-        json_case!(
-            "LIST_QUEUES",
-            ListQueues,
-            ListQueues {
-                after: "a".into(),
-                limit: 10
-            }
-        ),
-        json_case!(
-            "queue list",
-            QueueList,
-            QueueList {
-                queues: vec![summary],
-                more: true
-            }
-        ),
+        json_case!("LIST_QUEUES", ListQueues, ListQueues { after: "a".into(), limit: 10 }),
+        json_case!("queue list", QueueList, QueueList { queues: vec![summary], more: true }),
         json_case!("queue", QueueDescription, description),
         json_case!("CREATE_GROUP at", CreateGroup, at),
         json_case!("CREATE_GROUP end", CreateGroup, end),
         json_case!("group name", GroupName, group),
-        json_case!(
-            "group list",
-            GroupList,
-            GroupList {
-                groups: vec![group_description()]
-            }
-        ),
+        json_case!("group list", GroupList, GroupList { groups: vec![group_description()] }),
         json_case!("group", GroupDescription, group_description()),
     ]
 }
 
 fn cases() -> Vec<Case> {
-    [
-        session_cases(),
-        enqueue_cases(),
-        fetch_cases(),
-        lease_cases(),
-        admin_cases(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), admin_cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]
@@ -441,12 +312,7 @@ fn no_beginning_of_a_message_passes() {
     for case in cases() {
         for end in 0..case.body.len() {
             let result = (case.decode)(&case.body[..end]);
-            assert!(
-                result.is_err(),
-                "{}: {end} of {} bytes pass",
-                case.name,
-                case.body.len()
-            );
+            assert!(result.is_err(), "{}: {end} of {} bytes pass", case.name, case.body.len());
         }
     }
 }
@@ -456,11 +322,7 @@ fn nothing_may_follow_a_message() {
     for case in cases() {
         for byte in [0, 1, 0xff] {
             let longer = [&case.body[..], &[byte]].concat();
-            assert!(
-                (case.decode)(&longer).is_err(),
-                "{} with {byte:#x} behind",
-                case.name
-            );
+            assert!((case.decode)(&longer).is_err(), "{} with {byte:#x} behind", case.name);
         }
     }
 }
@@ -503,35 +365,21 @@ fn each_fault_has_its_code() {
     for (name, at, byte, code) in faults {
         let case = of(name);
         assert_ne!(case.body[at], byte, "{name} has this byte anyway");
-        assert_code(
-            &format!("{name} at {at}"),
-            case.decode,
-            &with(&case.body, at, byte),
-            code,
-        );
+        assert_code(&format!("{name} at {at}"), case.decode, &with(&case.body, at, byte), code);
     }
 }
 
 #[test]
 fn an_attribute_of_a_later_version_is_refused() {
     let body = [&3_u32.to_le_bytes()[..], &[3, 0, 0]].concat();
-    let table = [7_u32, 0, crc32fast::hash(&body)]
-        .map(u32::to_le_bytes)
-        .concat();
-    let batch = Batch {
-        count: 1,
-        table: &table,
-        bodies: &body,
-    };
+    let table = [7_u32, 0, crc32fast::hash(&body)].map(u32::to_le_bytes).concat();
+    let batch = Batch { count: 1, table: &table, bodies: &body };
     assert_eq!(batch.check(100).unwrap_err().code(), ErrorCode::Unsupported);
 }
 
 #[test]
 fn a_long_wait_is_cut_and_a_long_reason_too() {
-    let fetch = cases()
-        .into_iter()
-        .find(|case| case.name == "FETCH")
-        .unwrap();
+    let fetch = cases().into_iter().find(|case| case.name == "FETCH").unwrap();
     let waits = with(&fetch.body, 28, 0xff);
     assert_eq!(Fetch::decode(&waits).unwrap().wait_ms, 600_000);
     let reason = "\u{e4}".repeat(3000);
@@ -554,11 +402,7 @@ fn decode_with_everything(bytes: &[u8]) {
         assert!(bytes.len() >= header.body_bytes() + 16);
     }
     let table = &bytes[..bytes.len() / 2 / 12 * 12];
-    let batch = Batch {
-        count: 0,
-        table,
-        bodies: &bytes[bytes.len() / 2..],
-    };
+    let batch = Batch { count: 0, table, bodies: &bytes[bytes.len() / 2..] };
     assert!(batch.check(1 << 20).is_err() || batch.rows().count() == table.len() / 12);
 }
 
@@ -613,9 +457,6 @@ fn every_command_has_a_case() {
         other => Some(other.name()),
     };
     for name in Opcode::ALL.iter().filter_map(under) {
-        assert!(
-            names.iter().any(|known| known.starts_with(name)),
-            "no case for {name}"
-        );
+        assert!(names.iter().any(|known| known.starts_with(name)), "no case for {name}");
     }
 }

@@ -33,10 +33,7 @@ const SECTIONS: [&str; 15] = [
 /// The text of a section, from its heading to the next one of the same level.
 fn section(title: &str) -> &'static str {
     let heading = format!("\n## {title}\n");
-    let start = SPEC
-        .find(&heading)
-        .unwrap_or_else(|| panic!("no {title:?}"))
-        + heading.len();
+    let start = SPEC.find(&heading).unwrap_or_else(|| panic!("no {title:?}")) + heading.len();
     let rest = &SPEC[start..];
     &rest[..rest.find("\n## ").unwrap_or(rest.len())]
 }
@@ -59,9 +56,7 @@ fn table(text: &'static str, head: &[&str]) -> Vec<Vec<&'static str>> {
 }
 
 fn number(text: &str) -> u64 {
-    text.replace(',', "")
-        .parse()
-        .unwrap_or_else(|_| panic!("{text:?} is no number"))
+    text.replace(',', "").parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
 fn yes(text: &str) -> bool {
@@ -74,24 +69,13 @@ fn yes(text: &str) -> bool {
 
 #[test]
 fn the_sections_stand_in_their_order() {
-    let found: Vec<_> = SPEC
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .collect();
+    let found: Vec<_> = SPEC.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(found, SECTIONS);
 }
 
 #[test]
 fn the_commands_are_those_of_the_code() {
-    let head = [
-        "Opcode",
-        "Name",
-        "Purpose",
-        "Request body",
-        "Reply body",
-        "Before HELLO",
-        "Since",
-    ];
+    let head = ["Opcode", "Name", "Purpose", "Request body", "Reply body", "Before HELLO", "Since"];
     let rows = table(section("8. Command index"), &head);
     let stated: Vec<_> = rows
         .iter()
@@ -101,32 +85,21 @@ fn the_commands_are_those_of_the_code() {
             (code, row[1])
         })
         .collect();
-    let coded: Vec<_> = Opcode::ALL
-        .iter()
-        .map(|opcode| (*opcode as u8, opcode.name()))
-        .collect();
+    let coded: Vec<_> = Opcode::ALL.iter().map(|opcode| (*opcode as u8, opcode.name())).collect();
     assert_eq!(stated, coded);
     for code in 0..=u8::MAX {
         let found = Opcode::from_code(code).map(Opcode::name);
-        let listed = stated
-            .iter()
-            .find(|(stated, _)| *stated == code)
-            .map(|(_, name)| *name);
+        let listed = stated.iter().find(|(stated, _)| *stated == code).map(|(_, name)| *name);
         assert_eq!(found, listed, "{code:#04x}");
     }
 }
 
 #[test]
 fn every_command_has_its_heading() {
-    let headings: Vec<_> = section("9. Commands")
-        .lines()
-        .filter_map(|line| line.strip_prefix("#### "))
-        .collect();
+    let headings: Vec<_> =
+        section("9. Commands").lines().filter_map(|line| line.strip_prefix("#### ")).collect();
     for opcode in Opcode::ALL {
-        let count = headings
-            .iter()
-            .filter(|heading| **heading == opcode.name())
-            .count();
+        let count = headings.iter().filter(|heading| **heading == opcode.name()).count();
         assert_eq!(count, 1, "headings of {}", opcode.name());
     }
     assert_eq!(headings.len(), Opcode::ALL.len(), "{headings:?}");
@@ -134,19 +107,10 @@ fn every_command_has_its_heading() {
 
 #[test]
 fn the_errors_are_those_of_the_code() {
-    let head = [
-        "Number",
-        "Name",
-        "Retryable",
-        "Closes",
-        "Cause",
-        "What the client does",
-    ];
+    let head = ["Number", "Name", "Retryable", "Closes", "Cause", "What the client does"];
     let rows = table(section("11. Errors"), &head);
-    let stated: Vec<_> = rows
-        .iter()
-        .map(|row| (number(row[0]) as u16, row[1], yes(row[2]), yes(row[3])))
-        .collect();
+    let stated: Vec<_> =
+        rows.iter().map(|row| (number(row[0]) as u16, row[1], yes(row[2]), yes(row[3]))).collect();
     let coded: Vec<_> = ErrorCode::ALL
         .iter()
         .map(|code| (*code as u16, code.name(), code.retryable(), code.closes()))
@@ -161,19 +125,10 @@ fn the_errors_are_those_of_the_code() {
 
 #[test]
 fn the_limits_are_those_of_the_code() {
-    let head = [
-        "Name",
-        "Value",
-        "Unit",
-        "Configurable",
-        "When it is exceeded",
-    ];
+    let head = ["Name", "Value", "Unit", "Configurable", "When it is exceeded"];
     let rows = table(section("12. Limits"), &head);
     let stated: Vec<_> = rows.iter().map(|row| (row[0], number(row[1]))).collect();
-    let coded: Vec<_> = LIMITS
-        .iter()
-        .map(|limit| (limit.name, limit.value))
-        .collect();
+    let coded: Vec<_> = LIMITS.iter().map(|limit| (limit.name, limit.value)).collect();
     assert_eq!(stated, coded);
     for row in &rows {
         assert_eq!(row[0].contains("_MS_"), row[2] == "ms", "{row:?}");
@@ -192,16 +147,10 @@ fn every_error_that_the_text_names_exists() {
             || word == "JLOG"
     };
     let capitals = |word: &&str| {
-        word.len() > 3
-            && word
-                .bytes()
-                .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        word.len() > 3 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
     };
-    let named: Vec<_> = SPEC
-        .lines()
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter(capitals)
-        .collect();
+    let named: Vec<_> =
+        SPEC.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(capitals).collect();
     assert!(named.len() > 50, "only {} names found", named.len());
     let unknown: Vec<_> = named.iter().filter(|word| !known(word)).collect();
     assert!(unknown.is_empty(), "{unknown:?}");

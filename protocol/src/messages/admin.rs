@@ -249,10 +249,7 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_refused_in_a_request_and_passed_over_in_a_description() {
         let settings = br#"{"failures_max":3,"from_a_later_version":1}"#;
-        assert_eq!(
-            decode::<QueueSettings>(settings).unwrap().failures_max,
-            Some(3)
-        );
+        assert_eq!(decode::<QueueSettings>(settings).unwrap().failures_max, Some(3));
         let request = [br#"{"queue":"q","settings":"#, &settings[..], b"}"].concat();
         let error = decode::<CreateQueue>(&request).unwrap_err().to_string();
         assert!(error.contains("from_a_later_version"), "{error}");
@@ -272,15 +269,8 @@ mod tests {
         let value = serde_json::to_value(all).unwrap();
         let names: Vec<_> = value.as_object().unwrap().keys().collect();
         assert_eq!(names.len(), QueueSettings::NAMES.len());
-        assert!(
-            names
-                .iter()
-                .all(|name| QueueSettings::NAMES.contains(&name.as_str()))
-        );
-        let request = CreateQueue {
-            queue: "q".into(),
-            settings: all,
-        };
+        assert!(names.iter().all(|name| QueueSettings::NAMES.contains(&name.as_str())));
+        let request = CreateQueue { queue: "q".into(), settings: all };
         let mut body = BytesMut::new();
         encode(&mut body, &request);
         assert_eq!(decode::<CreateQueue>(&body).unwrap(), request);

@@ -58,20 +58,11 @@ impl<'a> Hello<'a> {
         reader.bytes(MAGIC.len())?;
         let version_min = reader.u16()?;
         let version_max = reader.u16()?;
-        in_range(
-            "version_min",
-            version_min.into(),
-            0..=version_max.into(),
-            "at most version_max",
-        )?;
+        in_range("version_min", version_min.into(), 0..=version_max.into(), "at most version_max")?;
         let session = reader.id()?;
         if session == [0; 16] {
             let allowed = "any 16 bytes that are not all zero";
-            return Err(DecodeError::Range {
-                field: "session",
-                value: 0,
-                allowed,
-            });
+            return Err(DecodeError::Range { field: "session", value: 0, allowed });
         }
         let silence_ms = reader.u32()?;
         check_silence(silence_ms)?;
