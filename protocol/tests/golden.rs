@@ -15,8 +15,8 @@ use joblog_protocol::frame::{self, FLAG_MORE, FLAG_REPLY, Header, Peek};
 use joblog_protocol::job::{BatchBuilder, Job};
 use joblog_protocol::limits::FRAME_HEADER_BYTES;
 use joblog_protocol::messages::admin::{
-    self, CreateGroup, CreateQueue, GroupDescription, GroupList, GroupName, ListQueues,
-    QueueDescription, QueueList, QueueName, QueueSettings,
+    self, CreateGroup, CreateQueue, GroupDescription, GroupName, ListQueues, QueueDescription,
+    QueueList, QueueName, QueueSettings,
 };
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
@@ -163,7 +163,7 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         | Opcode::DeleteGroup => assert!(body.is_empty()),
         Opcode::ListQueues => json::<QueueList>(body, out),
         Opcode::DescribeQueue => json::<QueueDescription>(body, out),
-        Opcode::ListGroups => json::<GroupList>(body, out),
+        Opcode::ListGroups => json::<Vec<GroupDescription>>(body, out),
         Opcode::DescribeGroup => json::<GroupDescription>(body, out),
         Opcode::Enqueue => EnqueueReply::decode(body).unwrap().encode(out),
         Opcode::Fetch => put_fetch_reply(&FetchReply::decode(body).unwrap(), out),
@@ -276,7 +276,7 @@ fn greet(frames: &mut impl Iterator<Item = Frame>) {
         leases_kept: 0,
         leases_released: 0,
         job_bytes_max: 1 << 20,
-        agent: "joblogd 0.1.0",
+        agent: "joblogd/0.1.0",
     };
     let (put, decode) = (HelloReply::encode, HelloReply::decode);
     next_is!(frames, header(Opcode::Hello, FLAG_REPLY, 1), reply, put, decode);

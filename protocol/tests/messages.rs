@@ -14,8 +14,8 @@ use bytes::BytesMut;
 use joblog_protocol::frame::{Header, Peek};
 use joblog_protocol::job::{Batch, BatchBuilder, Job, JobError};
 use joblog_protocol::messages::admin::{
-    self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupList, GroupName,
-    GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, QueueSummary,
+    self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupStart,
+    ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, QueueSummary,
 };
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
@@ -285,7 +285,7 @@ fn admin_cases() -> Vec<Case> {
         json_case!("CREATE_GROUP at", CreateGroup, at),
         json_case!("CREATE_GROUP end", CreateGroup, end),
         json_case!("group name", GroupName, group),
-        json_case!("group list", GroupList, GroupList { groups: vec![group_description()] }),
+        json_case!("group list", Vec<GroupDescription>, vec![group_description()]),
         json_case!("group", GroupDescription, group_description()),
     ]
 }

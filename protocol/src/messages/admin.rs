@@ -183,14 +183,8 @@ pub struct QueueDescription {
     pub groups: Vec<GroupDescription>,
 }
 
-/// The reply to LIST_GROUPS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupList {
-    /// The groups of the queue by name.
-    pub groups: Vec<GroupDescription>,
-}
-
-/// A group: in QueueDescription and GroupList, and as the reply to DESCRIBE_GROUP.
+/// A group: in QueueDescription, in the array that LIST_GROUPS gives, and as the reply to
+/// DESCRIBE_GROUP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupDescription {
     /// The queue.
