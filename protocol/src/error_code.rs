@@ -60,7 +60,7 @@ error_codes! {
     SessionReplaced = 8, "SESSION_REPLACED", retry: false, closes: true;
     /// A name is outside the grammar.
     BadName = 16, "BAD_NAME", retry: false, closes: false;
-    /// A setting is unknown or outside its range.
+    /// A setting is outside its range.
     BadSetting = 17, "BAD_SETTING", retry: false, closes: false;
     /// A token has no form that this server gives out.
     BadToken = 18, "BAD_TOKEN", retry: false, closes: false;

@@ -1,8 +1,8 @@
 //! The commands on queues and groups. Their bodies are JSON, so that they can grow.
 
 use bytes::{BufMut, BytesMut};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::name;
 use crate::wire::DecodeError;
@@ -20,9 +20,9 @@ pub fn encode<T: Serialize>(out: &mut BytesMut, value: &T) {
     serde_json::to_writer(out.writer(), value).expect("these types have no map with odd keys");
 }
 
-/// The settings of a queue. In CREATE_QUEUE what is left out has its default.
+/// The settings of a queue. In CREATE_QUEUE what is left out has its default, and what is not
+/// known is refused; in a description what is not known is passed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct QueueSettings {
     /// Failures after which a job is dead: it is tried once more than this.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +44,28 @@ pub struct QueueSettings {
     pub crash_backoff_longest_ms: Option<u64>,
 }
 
+impl QueueSettings {
+    /// The names of all settings.
+    pub const NAMES: &[&str] = &[
+        "failures_max",
+        "backoff_first_ms",
+        "backoff_longest_ms",
+        "crashes_max",
+        "crash_backoff_first_ms",
+        "crash_backoff_longest_ms",
+    ];
+
+    /// A misspelt setting would be a default that nobody asked for.
+    fn deserialize_strictly<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let settings = serde_json::Map::deserialize(from)?;
+        let known = |name: &&String| Self::NAMES.contains(&name.as_str());
+        if let Some(name) = settings.keys().find(|name| !known(name)) {
+            return Err(D::Error::unknown_field(name, Self::NAMES));
+        }
+        Self::deserialize(serde_json::Value::Object(settings)).map_err(D::Error::custom)
+    }
+}
+
 /// CREATE_QUEUE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +73,7 @@ pub struct CreateQueue {
     /// The queue's name.
     pub queue: String,
     /// Its settings.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "QueueSettings::deserialize_strictly")]
     pub settings: QueueSettings,
 }
 
@@ -161,7 +183,8 @@ pub struct QueueDescription {
     pub groups: Vec<GroupDescription>,
 }
 
-/// A group: in QueueDescription, in the reply to LIST_GROUPS, and as the reply to DESCRIBE_GROUP.
+/// A group: in QueueDescription, in the array that LIST_GROUPS gives, and as the reply to
+/// DESCRIBE_GROUP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupDescription {
     /// The queue.
@@ -211,4 +234,39 @@ pub struct DeadJob {
 /// [`DecodeError::Name`].
 pub fn check_name(name: &str) -> Result<(), DecodeError> {
     Ok(name::check(name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_setting_is_refused_in_a_request_and_passed_over_in_a_description() {
+        let settings = br#"{"failures_max":3,"from_a_later_version":1}"#;
+        assert_eq!(decode::<QueueSettings>(settings).unwrap().failures_max, Some(3));
+        let request = [br#"{"queue":"q","settings":"#, &settings[..], b"}"].concat();
+        let error = decode::<CreateQueue>(&request).unwrap_err().to_string();
+        assert!(error.contains("from_a_later_version"), "{error}");
+        assert!(error.contains("crash_backoff_longest_ms"), "{error}");
+    }
+
+    #[test]
+    fn the_names_of_the_settings_are_all_named() {
+        let all = QueueSettings {
+            failures_max: Some(1),
+            backoff_first_ms: Some(2),
+            backoff_longest_ms: Some(3),
+            crashes_max: Some(4),
+            crash_backoff_first_ms: Some(5),
+            crash_backoff_longest_ms: Some(6),
+        };
+        let value = serde_json::to_value(all).unwrap();
+        let names: Vec<_> = value.as_object().unwrap().keys().collect();
+        assert_eq!(names.len(), QueueSettings::NAMES.len());
+        assert!(names.iter().all(|name| QueueSettings::NAMES.contains(&name.as_str())));
+        let request = CreateQueue { queue: "q".into(), settings: all };
+        let mut body = BytesMut::new();
+        encode(&mut body, &request);
+        assert_eq!(decode::<CreateQueue>(&body).unwrap(), request);
+    }
 }

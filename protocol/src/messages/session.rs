@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
-use crate::limits::HELD_TOKENS_MAX;
-use crate::wire::{DecodeError, Reader, Token, in_range, put_text, put_token};
+use crate::limits::{HELD_TOKENS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN};
+use crate::wire::{DecodeError, Reader, Token, cut, in_range, put_text, put_token};
 
 /// The first four bytes of a HELLO.
 pub const MAGIC: [u8; 4] = *b"JLOG";
@@ -21,7 +21,7 @@ pub struct Hello<'a> {
     pub version_min: u16,
     /// Highest version that the client speaks.
     pub version_max: u16,
-    /// 128 random bits, the same at each reconnect.
+    /// 128 random bits, the same at each reconnect; never all zero.
     pub session: [u8; 16],
     /// Silence in milliseconds after which the session may be ended; 0 for the server's default.
     pub silence_ms: u32,
@@ -58,15 +58,33 @@ impl<'a> Hello<'a> {
         reader.bytes(MAGIC.len())?;
         let version_min = reader.u16()?;
         let version_max = reader.u16()?;
+        in_range("version_min", version_min.into(), 0..=version_max.into(), "at most version_max")?;
         let session = reader.id()?;
+        if session == [0; 16] {
+            let allowed = "any 16 bytes that are not all zero";
+            return Err(DecodeError::Range { field: "session", value: 0, allowed });
+        }
         let silence_ms = reader.u32()?;
-        let agent = reader.text("agent")?;
+        check_silence(silence_ms)?;
+        let agent = cut(reader.text("agent")?, AGENT_BYTES_MAX);
         let count = reader.u32()?;
         in_range("held tokens", count.into(), 0..=HELD_TOKENS_MAX as u64, "at most 65536")?;
         let held = (0..count).map(|_| reader.token()).collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(Self { version_min, version_max, session, silence_ms, agent, held })
     }
+}
+
+fn check_silence(silence_ms: u32) -> Result<(), DecodeError> {
+    if silence_ms == 0 {
+        return Ok(());
+    }
+    in_range(
+        "silence_ms",
+        silence_ms.into(),
+        SILENCE_MS_MIN as u64..=SILENCE_MS_MAX as u64,
+        "0 (the server's default) or 500 ms to 1 h",
+    )
 }
 
 /// The reply to HELLO.
@@ -113,9 +131,42 @@ impl<'a> HelloReply<'a> {
             leases_kept: reader.u32()?,
             leases_released: reader.u32()?,
             job_bytes_max: reader.u32()?,
-            agent: reader.text("agent")?,
+            agent: cut(reader.text("agent")?, AGENT_BYTES_MAX),
         };
         reader.finish()?;
         Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(change: impl FnOnce(&mut Hello<'_>)) -> Result<(), DecodeError> {
+        let mut hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            session: [7; 16],
+            silence_ms: 0,
+            agent: "test",
+            held: SmallVec::new(),
+        };
+        change(&mut hello);
+        let mut body = BytesMut::new();
+        hello.encode(&mut body);
+        Hello::decode(&body).map(drop)
+    }
+
+    #[test]
+    fn a_hello_outside_its_ranges_is_refused() {
+        assert_eq!(decoded(|_| {}), Ok(()));
+        for good in [0, SILENCE_MS_MIN as u32, SILENCE_MS_MAX as u32] {
+            assert_eq!(decoded(|hello| hello.silence_ms = good), Ok(()));
+        }
+        for bad in [1, SILENCE_MS_MIN as u32 - 1, SILENCE_MS_MAX as u32 + 1] {
+            assert!(decoded(|hello| hello.silence_ms = bad).is_err(), "{bad} ms");
+        }
+        assert!(decoded(|hello| hello.session = [0; 16]).is_err());
+        assert!(decoded(|hello| hello.version_min = 2).is_err());
     }
 }
