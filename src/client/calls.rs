@@ -180,11 +180,7 @@ impl Client {
         batch: &BatchBuilder,
     ) -> Result<PendingEnqueue, ClientError> {
         check_queue(queue)?;
-        let body = Enqueue {
-            queue,
-            create: self.options().create_queues,
-            batch: batch.batch(),
-        };
+        let body = Enqueue { queue, create: self.options().create_queues, batch: batch.batch() };
         let request = Request::new(Opcode::Enqueue, self.next_correlation(), |out| {
             body.encode(out);
         });

@@ -54,21 +54,15 @@ pub(crate) async fn run(
     if let Some(path) = &args.lines {
         let source = Source::open(path)?;
         let client = server.connect_with(|options| options.create_queues(create));
-        return Lines::new(client.await?, &args.queue)
-            .run(source, model, out)
-            .await;
+        return Lines::new(client.await?, &args.queue).run(source, model, out).await;
     }
     let payload = match (args.payload, &args.file) {
         (Some(payload), _) => payload.into_vec(),
         (None, Some(path)) => read_whole(path)?,
         (None, None) => Vec::new(),
     };
-    let client = server
-        .connect_with(|options| options.create_queues(create))
-        .await?;
-    let enqueued = client
-        .enqueue(&args.queue, &Job { payload, ..model })
-        .await?;
+    let client = server.connect_with(|options| options.create_queues(create)).await?;
+    let enqueued = client.enqueue(&args.queue, &Job { payload, ..model }).await?;
     announce(&args.queue, enqueued.created);
     let job = format!("{}:{}", args.queue, enqueued.first_offset);
     out.print(&JobPlace { job }, |place| place.job.clone().into_bytes())?;
@@ -157,11 +151,7 @@ impl Batcher {
     }
 
     fn next(&mut self, first_line: u64) -> Result<Batch, CliError> {
-        let mut batch = Batch {
-            jobs: BatchBuilder::default(),
-            first_line,
-            source_bytes: 0,
-        };
+        let mut batch = Batch { jobs: BatchBuilder::default(), first_line, source_bytes: 0 };
         while batch.jobs.len() < BATCH_JOBS && batch.jobs.bodies_bytes() < BATCH_BYTES {
             let line = first_line + batch.jobs.len() as u64;
             if !self.add_line(&mut batch, line)? {
@@ -235,11 +225,7 @@ impl<'a> Lines<'a> {
             ConnectionState::Connected(info) => info.job_bytes_max as usize,
             _ => u32::MAX as usize,
         };
-        let batcher = Batcher {
-            source,
-            model,
-            job_bytes_max,
-        };
+        let batcher = Batcher { source, model, job_bytes_max };
         let (sender, mut batches) = mpsc::channel(BATCHES_IN_FLIGHT);
         std::thread::spawn(move || batcher.run(&sender));
         while self.failure.is_none() {
@@ -290,11 +276,7 @@ impl<'a> Lines<'a> {
 
     /// Keeps the first error, which decides the exit code; others are only told.
     fn failed(&mut self, first_line: u64, jobs: u64, error: ClientError) {
-        let error = CliError::Lines {
-            first: first_line,
-            last: first_line + jobs - 1,
-            error,
-        };
+        let error = CliError::Lines { first: first_line, last: first_line + jobs - 1, error };
         if self.failure.is_some() {
             self.progress.suspend(|| eprintln!("qctl: {error}"));
         }
@@ -303,10 +285,7 @@ impl<'a> Lines<'a> {
 
     fn finish(self, out: &Output) -> Result<Exit, CliError> {
         self.progress.finish_and_clear();
-        let done = LinesDone {
-            queue: self.queue.to_owned(),
-            jobs: self.enqueued,
-        };
+        let done = LinesDone { queue: self.queue.to_owned(), jobs: self.enqueued };
         let plural = if self.enqueued == 1 { "" } else { "s" };
         out.print(&done, |done| {
             format!("{} job{plural} enqueued to {}", done.jobs, done.queue).into_bytes()
@@ -321,14 +300,10 @@ impl<'a> Lines<'a> {
 /// Shown only where standard error is a terminal.
 fn progress_bar(bytes: Option<u64>) -> ProgressBar {
     let (bar, template) = match bytes {
-        Some(bytes) => (
-            ProgressBar::new(bytes),
-            "{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{spinner} {bytes}, {msg}, {elapsed}",
-        ),
+        Some(bytes) => {
+            (ProgressBar::new(bytes), "{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left")
+        }
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {msg}, {elapsed}"),
     };
     let style = ProgressStyle::with_template(template);
     let bar = bar.with_style(style.expect("the templates are right, as a test shows"));
@@ -346,11 +321,7 @@ mod tests {
             reader: Box::new(io::Cursor::new(text.to_vec())),
             bytes: None,
         };
-        let mut batcher = Batcher {
-            source,
-            model: Job::default(),
-            job_bytes_max,
-        };
+        let mut batcher = Batcher { source, model: Job::default(), job_bytes_max };
         let mut all = Vec::new();
         let mut line = 1;
         loop {
@@ -360,22 +331,15 @@ mod tests {
             }
             line += batch.jobs.len() as u64;
             let rows = batch.jobs.batch().rows();
-            all.push(
-                rows.map(|row| Job::from_body(row.body).unwrap().payload)
-                    .collect(),
-            );
+            all.push(rows.map(|row| Job::from_body(row.body).unwrap().payload).collect());
         }
     }
 
     #[test]
     fn each_line_is_a_job_whatever_its_bytes() {
         let lines = batches(b"a\n\n\xff\0\r\nlast", 1000).unwrap();
-        let expected: Vec<Vec<u8>> = vec![
-            b"a".to_vec(),
-            Vec::new(),
-            b"\xff\0\r".to_vec(),
-            b"last".to_vec(),
-        ];
+        let expected: Vec<Vec<u8>> =
+            vec![b"a".to_vec(), Vec::new(), b"\xff\0\r".to_vec(), b"last".to_vec()];
         assert_eq!(lines, [expected]);
         assert!(batches(b"", 1000).unwrap().is_empty());
     }
@@ -387,11 +351,8 @@ mod tests {
         assert_eq!(counts, [BATCH_JOBS, BATCH_JOBS, 1]);
         let mut long = vec![b'x'; BATCH_BYTES / 2];
         long.push(b'\n');
-        let counts: Vec<usize> = batches(&long.repeat(3), BATCH_BYTES)
-            .unwrap()
-            .iter()
-            .map(Vec::len)
-            .collect();
+        let counts: Vec<usize> =
+            batches(&long.repeat(3), BATCH_BYTES).unwrap().iter().map(Vec::len).collect();
         assert_eq!(counts, [2, 1]);
     }
 

@@ -25,11 +25,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("lines {first} to {last} {}: {error}", fate(error))]
-    Lines {
-        first: u64,
-        last: u64,
-        error: ClientError,
-    },
+    Lines { first: u64, last: u64, error: ClientError },
     #[error("{0}")]
     Usage(String),
     #[error("{0}")]
@@ -73,11 +69,7 @@ impl CliError {
 }
 
 fn fate(error: &ClientError) -> &'static str {
-    if error.outcome_unknown() {
-        "may or may not be enqueued"
-    } else {
-        "are not enqueued"
-    }
+    if error.outcome_unknown() { "may or may not be enqueued" } else { "are not enqueued" }
 }
 
 /// The exit code, as `qctl --help` lists them.

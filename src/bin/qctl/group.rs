@@ -18,16 +18,9 @@ pub(crate) async fn run(
     out: &Output,
 ) -> Result<Exit, CliError> {
     match command {
-        GroupCommand::Create {
-            queue,
-            group,
-            kind,
-            from,
-        } => {
+        GroupCommand::Create { queue, group, kind, from } => {
             let client = server.connect().await?;
-            client
-                .create_group(&queue, &group, kind_of(kind), start_of(from))
-                .await?;
+            client.create_group(&queue, &group, kind_of(kind), start_of(from)).await?;
             eprintln!("Group {group} of queue {queue} is created.");
         }
         GroupCommand::List { queue } => {
@@ -35,11 +28,7 @@ pub(crate) async fn run(
             out.print_table(&groups, table)?;
         }
         GroupCommand::Show { queue, group } => {
-            let group = server
-                .connect()
-                .await?
-                .describe_group(&queue, &group)
-                .await?;
+            let group = server.connect().await?.describe_group(&queue, &group).await?;
             out.print(&group, |group| {
                 let text = table(std::slice::from_ref(group)).text() + &dead_jobs(group);
                 text.trim_end().as_bytes().to_vec()
@@ -74,16 +63,7 @@ fn start_of(from: Begin) -> GroupStart {
 
 /// One row for each group.
 pub(crate) fn table(groups: &[GroupDescription]) -> Table {
-    let head = [
-        "GROUP",
-        "KIND",
-        "COMMITTED",
-        "ABOVE",
-        "READY",
-        "LEASED",
-        "DELAYED",
-        "DEAD",
-    ];
+    let head = ["GROUP", "KIND", "COMMITTED", "ABOVE", "READY", "LEASED", "DELAYED", "DEAD"];
     let mut table = Table::new(&head);
     for group in groups {
         let kind = match group.kind {

@@ -41,9 +41,7 @@ impl FromStr for JobName {
             None => (text, None),
         };
         let (queue, offset) = job.split_once(':').ok_or_else(|| wrong("is no job"))?;
-        let offset = offset
-            .parse()
-            .map_err(|_| wrong("has no number as its offset"))?;
+        let offset = offset.parse().map_err(|_| wrong("has no number as its offset"))?;
         let token = token.map(Token::from_str).transpose();
         Ok(Self {
             queue: queue.to_owned(),
@@ -70,15 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_no_job_is_refused_with_what_is_allowed() {
-        for text in [
-            "mail",
-            "mail:",
-            "mail:x",
-            "mail:1@",
-            "mail:1@xy",
-            "mail:1@abc",
-            "mail:-1",
-        ] {
+        for text in ["mail", "mail:", "mail:x", "mail:1@", "mail:1@xy", "mail:1@abc", "mail:-1"] {
             let error = JobName::from_str(text).unwrap_err();
             assert!(error.contains("allowed is QUEUE:OFFSET"), "{text}: {error}");
         }

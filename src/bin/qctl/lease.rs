@@ -25,26 +25,15 @@ struct StatusView {
 
 impl StatusView {
     fn done(status: &'static str) -> Self {
-        Self {
-            status,
-            ..Self::default()
-        }
+        Self { status, ..Self::default() }
     }
 
     fn refused(code: ErrorCode) -> Self {
-        Self {
-            status: "refused",
-            error: Some(code.name()),
-            ..Self::default()
-        }
+        Self { status: "refused", error: Some(code.name()), ..Self::default() }
     }
 
     fn unknown() -> Self {
-        Self {
-            status: "unknown",
-            error: Some(ErrorCode::OutcomeUnknown.name()),
-            ..Self::default()
-        }
+        Self { status: "unknown", error: Some(ErrorCode::OutcomeUnknown.name()), ..Self::default() }
     }
 
     fn text(&self) -> Vec<u8> {
@@ -120,17 +109,12 @@ pub(crate) async fn release(
 /// `qctl fail`.
 pub(crate) async fn fail(server: &Server, args: FailArgs, out: &Output) -> Result<Exit, CliError> {
     let handles = handles(&args.jobs)?;
-    let failure = Failure {
-        reason: args.reason,
-        failures_max: args.retries,
-        delay: args.delay,
-    };
+    let failure = Failure { reason: args.reason, failures_max: args.retries, delay: args.delay };
     let statuses = server.connect().await?.fail(&handles, &failure).await?;
     let view = |status| match status {
-        FailStatus::Retry { after } => StatusView {
-            retry_in_ms: Some(after.as_millis() as u64),
-            ..StatusView::done("failed")
-        },
+        FailStatus::Retry { after } => {
+            StatusView { retry_in_ms: Some(after.as_millis() as u64), ..StatusView::done("failed") }
+        }
         FailStatus::Dead => StatusView::done("dead"),
         FailStatus::Unknown => StatusView::unknown(),
         FailStatus::Refused(code) => StatusView::refused(code),
@@ -160,9 +144,7 @@ fn handles(args: &JobArgs) -> Result<Vec<JobHandle>, CliError> {
 }
 
 fn names(handles: &[JobHandle]) -> impl Iterator<Item = String> {
-    handles
-        .iter()
-        .map(|handle| format!("{}:{}", handle.queue, handle.offset))
+    handles.iter().map(|handle| format!("{}:{}", handle.queue, handle.offset))
 }
 
 /// Prints what became of each job. One that was refused makes the run a failed one.

@@ -24,9 +24,7 @@ use crate::server::Server;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(run(args));
@@ -34,9 +32,7 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             result
         }
-        Err(error) => Err(CliError::Failed(format!(
-            "no runtime can be started: {error}"
-        ))),
+        Err(error) => Err(CliError::Failed(format!("no runtime can be started: {error}"))),
     };
     error::report(&result);
     ExitCode::from(error::exit_code(&result))

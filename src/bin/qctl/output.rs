@@ -27,11 +27,7 @@ impl Output {
         value: &T,
         text: impl FnOnce(&T) -> Vec<u8>,
     ) -> io::Result<()> {
-        let mut bytes = if self.json {
-            serde_json::to_vec(value)?
-        } else {
-            text(value)
-        };
+        let mut bytes = if self.json { serde_json::to_vec(value)? } else { text(value) };
         bytes.push(b'\n');
         write_out(&bytes)
     }
@@ -43,9 +39,7 @@ impl Output {
         table: impl FnOnce(&[T]) -> Table,
     ) -> io::Result<()> {
         if self.json {
-            return values
-                .iter()
-                .try_for_each(|value| self.print(value, |_| Vec::new()));
+            return values.iter().try_for_each(|value| self.print(value, |_| Vec::new()));
         }
         write_out(table(values).text().as_bytes())
     }
@@ -119,18 +113,12 @@ pub(crate) struct JobView {
 impl JobView {
     /// A job without a lease.
     pub(crate) fn new(queue: &str, offset: u64, enqueued_at_ms: u64, raw: Job) -> Self {
-        let (key, key_base64) = raw
-            .key
-            .as_deref()
-            .map_or((None, None), |key| Text::new(key).split());
+        let (key, key_base64) =
+            raw.key.as_deref().map_or((None, None), |key| Text::new(key).split());
         let (payload, payload_base64) = Text::new(&raw.payload).split();
         let header = |(name, value): &(String, Vec<u8>)| {
             let (value, value_base64) = Text::new(value).split();
-            HeaderView {
-                name: name.clone(),
-                value,
-                value_base64,
-            }
+            HeaderView { name: name.clone(), value, value_base64 }
         };
         Self {
             job: format!("{queue}:{offset}"),
@@ -156,12 +144,7 @@ impl JobView {
             attempt: Some(leased.attempt),
             lease_ends_at: Some(format_time(ends_at_ms)),
             lease_ms: lease.as_millis() as u64,
-            ..Self::new(
-                &handle.queue,
-                handle.offset,
-                leased.enqueued_at_ms,
-                leased.job,
-            )
+            ..Self::new(&handle.queue, handle.offset, leased.enqueued_at_ms, leased.job)
         }
     }
 
@@ -206,9 +189,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(head: &[&str]) -> Self {
-        Self {
-            rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()],
-        }
+        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -228,11 +209,7 @@ impl Table {
         let mut text = String::new();
         for row in &self.rows {
             let padded = row.iter().zip(&shapes).map(|(cell, (width, number))| {
-                if *number {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:<width$}")
-                }
+                if *number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
             });
             let line = padded.collect::<Vec<_>>().join("  ");
             text.push_str(line.trim_end());
@@ -272,11 +249,7 @@ mod tests {
         let mut table = Table::new(&["NAME", "JOBS", "GROUPS"]);
         table.row(vec!["a".into(), "5".into(), "default".into()]);
         table.row(vec!["longer".into(), "12345".into(), String::new()]);
-        let lines = [
-            "NAME     JOBS  GROUPS",
-            "a           5  default",
-            "longer  12345",
-        ];
+        let lines = ["NAME     JOBS  GROUPS", "a           5  default", "longer  12345"];
         assert_eq!(table.text(), lines.join("\n") + "\n");
     }
 }

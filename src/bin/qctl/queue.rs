@@ -30,17 +30,9 @@ pub(crate) async fn ping(server: &Server, out: &Output) -> Result<Exit, CliError
         ConnectionState::Connected(info) => (info.agent.clone(), info.version),
         _ => (String::new(), 0),
     };
-    let view = PingView {
-        server,
-        protocol,
-        round_trip_us: round_trip.as_micros() as u64,
-    };
+    let view = PingView { server, protocol, round_trip_us: round_trip.as_micros() as u64 };
     out.print(&view, |view| {
-        let PingView {
-            server,
-            protocol,
-            round_trip_us,
-        } = view;
+        let PingView { server, protocol, round_trip_us } = view;
         format!("{server} answered in {round_trip_us} us (protocol {protocol})").into_bytes()
     })?;
     Ok(Exit::Done)
@@ -144,10 +136,7 @@ fn show(queue: &QueueDescription) -> String {
         return text;
     }
     text.push_str(&group::table(&queue.groups).text());
-    queue
-        .groups
-        .iter()
-        .for_each(|group| text.push_str(&group::dead_jobs(group)));
+    queue.groups.iter().for_each(|group| text.push_str(&group::dead_jobs(group)));
     text.truncate(text.trim_end().len());
     text
 }

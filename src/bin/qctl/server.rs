@@ -15,10 +15,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(args: ServerArgs) -> Self {
-        Self {
-            args,
-            client: OnceCell::new(),
-        }
+        Self { args, client: OnceCell::new() }
     }
 
     /// The connection.
@@ -32,9 +29,7 @@ impl Server {
         adapt: impl FnOnce(Options) -> Options,
     ) -> Result<&Client, ClientError> {
         let agent = concat!("qctl/", env!("CARGO_PKG_VERSION"));
-        let options = Options::default()
-            .agent(agent)
-            .request_timeout(self.args.timeout);
+        let options = Options::default().agent(agent).request_timeout(self.args.timeout);
         let connect = || Client::connect(self.args.server.as_str(), adapt(options));
         self.client.get_or_try_init(connect).await
     }

@@ -5,13 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Units from the longest to the shortest, in milliseconds.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// Reads a duration: a whole number and its unit; 0 needs none.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -109,9 +104,7 @@ mod tests {
     #[test]
     fn what_is_no_duration_is_refused() {
         let overflow = format!("{}d", u64::MAX);
-        for text in [
-            "", "s", "5", "-5s", "1.5s", "5 s", "5S", "5weeks", &overflow,
-        ] {
+        for text in ["", "s", "5", "-5s", "1.5s", "5 s", "5S", "5weeks", &overflow] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
     }

@@ -234,20 +234,16 @@ async fn is_empty(client: &Client, request: &FetchRequest) -> Result<bool, Clien
 
 /// A queue that does not exist yet has no jobs, and neither has the group that no FETCH has begun.
 fn is_missing(error: &ClientError) -> bool {
-    matches!(
-        error.code(),
-        Some(ErrorCode::NoSuchQueue | ErrorCode::NoSuchGroup)
-    )
+    matches!(error.code(), Some(ErrorCode::NoSuchQueue | ErrorCode::NoSuchGroup))
 }
 
 /// Says what `--until-empty` leaves behind.
 async fn tell_waiting(client: &Client, args: &WorkArgs) -> Result<(), ClientError> {
     for queue in &args.queues {
         match client.describe_group(queue, &args.group).await {
-            Ok(group) if group.delayed + group.dead > 0 => eprintln!(
-                "qctl: {queue}: {} delayed, {} dead",
-                group.delayed, group.dead
-            ),
+            Ok(group) if group.delayed + group.dead > 0 => {
+                eprintln!("qctl: {queue}: {} delayed, {} dead", group.delayed, group.dead)
+            }
             Err(error) if !is_missing(&error) => return Err(error),
             _ => {}
         }

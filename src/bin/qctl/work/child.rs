@@ -37,14 +37,9 @@ impl CommandLine {
     /// The program comes first, then its arguments.
     pub(crate) fn new(mut words: Vec<OsString>) -> Self {
         let arguments = words.split_off(words.len().min(1));
-        let has_placeholder = arguments
-            .iter()
-            .any(|word| find(word.as_bytes(), PLACEHOLDER).is_some());
-        Self {
-            program: words.pop().unwrap_or_default(),
-            arguments,
-            has_placeholder,
-        }
+        let has_placeholder =
+            arguments.iter().any(|word| find(word.as_bytes(), PLACEHOLDER).is_some());
+        Self { program: words.pop().unwrap_or_default(), arguments, has_placeholder }
     }
 
     /// Starts the command in a process group of its own: a Ctrl-C on the terminal is for `qctl`,
@@ -69,10 +64,7 @@ impl CommandLine {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| self.start_error(&error))?;
-        Ok(Running {
-            child,
-            output: Spooled { stdout, stderr },
-        })
+        Ok(Running { child, output: Spooled { stdout, stderr } })
     }
 
     /// The payload as standard input, in an unlinked file: the command may read it or not.
@@ -119,9 +111,7 @@ fn fill(word: &OsStr, payload: &[u8]) -> OsString {
 
 /// What stands before the first `needle`, and what behind it.
 fn find<'a>(bytes: &'a [u8], needle: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = bytes
-        .windows(needle.len())
-        .position(|window| window == needle)?;
+    let at = bytes.windows(needle.len()).position(|window| window == needle)?;
     Some((bytes.get(..at)?, bytes.get(at + needle.len()..)?))
 }
 
@@ -188,9 +178,7 @@ impl Spooled {
         let from = length.saturating_sub(STDERR_BYTES_MAX as u64);
         self.stderr.seek(SeekFrom::Start(from))?;
         let mut tail = Vec::new();
-        (&mut self.stderr)
-            .take(STDERR_BYTES_MAX as u64)
-            .read_to_end(&mut tail)?;
+        (&mut self.stderr).take(STDERR_BYTES_MAX as u64).read_to_end(&mut tail)?;
         Ok(whole_lines(&tail, from > 0))
     }
 }
@@ -201,9 +189,7 @@ fn whole_lines(tail: &[u8], is_cut: bool) -> String {
     let text = String::from_utf8_lossy(tail);
     let text = text.trim_end();
     let surplus = text.len().saturating_sub(STDERR_BYTES_MAX);
-    let cut = text
-        .get(text.ceil_char_boundary(surplus)..)
-        .unwrap_or_default();
+    let cut = text.get(text.ceil_char_boundary(surplus)..).unwrap_or_default();
     let whole = match cut.split_once('\n') {
         Some((_, lines)) if is_cut || surplus > 0 => lines,
         _ => cut,

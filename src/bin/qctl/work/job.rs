@@ -54,9 +54,7 @@ impl Plan {
             }
         };
         drop(leased.job);
-        let status = self
-            .supervise(&handle, lease, &mut running, &mut kill)
-            .await;
+        let status = self.supervise(&handle, lease, &mut running, &mut kill).await;
         let output = running.into_output();
         if *kill.borrow() {
             self.release(&handle).await;
@@ -119,10 +117,7 @@ impl Plan {
                 eprintln!("qctl: {}: {}", job_name(handle), describe(status));
                 self.fail(handle, reason).await
             }
-            Err(error) => {
-                self.fail(handle, format!("its end is unknown: {error}"))
-                    .await
-            }
+            Err(error) => self.fail(handle, format!("its end is unknown: {error}")).await,
         }
     }
 
@@ -145,11 +140,7 @@ impl Plan {
     }
 
     async fn fail(&self, handle: &JobHandle, reason: String) -> JobEnd {
-        let failure = Failure {
-            reason,
-            failures_max: self.retries,
-            delay: None,
-        };
+        let failure = Failure { reason, failures_max: self.retries, delay: None };
         let mut is_repeated = false;
         loop {
             let error = match self.client.fail(slice::from_ref(handle), &failure).await {
