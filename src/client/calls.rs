@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use joblog_protocol::error_code::ErrorCode;
-use joblog_protocol::job::{Batch, BatchBuilder, Job};
+use joblog_protocol::job::{BatchBuilder, Job};
 use joblog_protocol::limits::{
     FETCH_QUEUES_MAX, FETCH_WAIT_MS_MAX, FRAME_HEADER_BYTES, HANDLES_MAX,
 };
@@ -29,8 +29,8 @@ use super::face::Client;
 use super::grant::FetchNames;
 use super::in_flight::{Fetching, Reply, Request};
 use super::request::{
-    CarriedCommits, PendingFetch, Waiting, check_count, check_group, check_handles, check_job,
-    check_queue, commit_statuses, handle_set, protocol, runs, statuses, tokens,
+    CarriedCommits, PendingEnqueue, PendingFetch, Waiting, check_count, check_group, check_handles,
+    check_job, check_queue, commit_statuses, handle_set, protocol, runs, statuses, tokens,
 };
 use super::types::{
     CommitStatus, DamagedJob, FailStatus, Failure, FetchRequest, Fetched, JobHandle, Lease,
@@ -167,16 +167,27 @@ impl Client {
         queue: &str,
         batch: &BatchBuilder,
     ) -> Result<EnqueueReply, ClientError> {
+        self.enqueue_later(queue, batch).await?.enqueued().await
+    }
+
+    /// Hands a batch over without waiting for the answer, so that several can be under way.
+    ///
+    /// # Errors
+    /// [`ClientError`], if the request could not be handed over.
+    pub async fn enqueue_later(
+        &self,
+        queue: &str,
+        batch: &BatchBuilder,
+    ) -> Result<PendingEnqueue, ClientError> {
         check_queue(queue)?;
-        let batch: Batch<'_> = batch.batch();
-        let create = self.options().create_queues;
-        let body = Enqueue { queue, create, batch };
+        let body = Enqueue { queue, create: self.options().create_queues, batch: batch.batch() };
         let request = Request::new(Opcode::Enqueue, self.next_correlation(), |out| {
             body.encode(out);
         });
         check_body(&request, |body| Enqueue::decode(body).map(drop))?;
-        let reply = self.call(request).await?;
-        EnqueueReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Enqueue, cause))
+        let timeout = self.options().request_timeout;
+        let waiting = self.submit(request, timeout).await?;
+        Ok(PendingEnqueue { waiting })
     }
 
     /// Takes ready jobs under a lease. If the returned future is dropped before it is done, what

@@ -50,7 +50,7 @@ pub use joblog_protocol::messages::admin::{
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
 pub use joblog_protocol::wire::{DecodeError, Token};
 pub use options::Options;
-pub use request::{CarriedCommits, PendingFetch};
+pub use request::{CarriedCommits, PendingEnqueue, PendingFetch};
 pub use types::{
     CommitStatus, ConnectionState, DamagedJob, FailStatus, Failure, FetchRequest, Fetched,
     JobHandle, Lease, LeasedJob, ReadJobs, ReleaseStatus, ServerInfo, StoredJob,

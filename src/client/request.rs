@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use joblog_protocol::error_code::ErrorCode;
 use joblog_protocol::frame::put_request;
 use joblog_protocol::job::{Job, JobError};
+use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Delivery, FetchReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::lease::{Release, decode_statuses};
@@ -133,6 +134,24 @@ impl Waiting {
             ConnectionState::Disconnected(error) => error,
             _ => ClientError::Timeout { command, timeout: self.timeout },
         })
+    }
+}
+
+/// An ENQUEUE that is under way. Those of one client reach the server in the order in which they
+/// were handed over.
+#[derive(Debug)]
+pub struct PendingEnqueue {
+    pub(crate) waiting: Waiting,
+}
+
+impl PendingEnqueue {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Client::enqueue`].
+    pub async fn enqueued(self) -> Result<EnqueueReply, ClientError> {
+        let reply = self.waiting.reply().await?;
+        EnqueueReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Enqueue, cause))
     }
 }
 

@@ -1,2 +1,59 @@
-//! x
-fn main() {}
+//! `qctl`, the command line of Joblog.
+
+mod args;
+mod enqueue;
+mod error;
+mod fetch;
+mod group;
+mod job_name;
+mod lease;
+mod output;
+mod queue;
+mod server;
+mod values;
+mod work;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+use crate::error::{CliError, Exit};
+use crate::output::Output;
+use crate::server::Server;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(args));
+            // A write that is stuck in a full pipe must not hold up the end.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(CliError::Failed(format!("no runtime can be started: {error}"))),
+    };
+    error::report(&result);
+    ExitCode::from(error::exit_code(&result))
+}
+
+async fn run(args: Args) -> Result<Exit, CliError> {
+    let server = Server::new(args.server);
+    let out = Output::new(args.json);
+    let result = match args.command {
+        Command::Ping => queue::ping(&server, &out).await,
+        Command::Queue(command) => queue::run(&server, command, &out).await,
+        Command::Group(command) => group::run(&server, command, &out).await,
+        Command::Enqueue(args) => enqueue::run(&server, args, &out).await,
+        Command::Fetch(args) => fetch::fetch(&server, args, &out).await,
+        Command::Peek(args) => fetch::peek(&server, args, &out).await,
+        Command::Commit(args) => lease::commit(&server, args, &out).await,
+        Command::Release(args) => lease::release(&server, args, &out).await,
+        Command::Fail(args) => lease::fail(&server, args, &out).await,
+        Command::Extend(args) => lease::extend(&server, args, &out).await,
+        Command::Work(args) => work::run(&server, args).await,
+    };
+    server.goodbye().await;
+    result
+}

@@ -1,0 +1,339 @@
+//! The command line: every command and option, once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+
+use crate::job_name::JobName;
+use crate::values::parse_duration;
+
+const AFTER_HELP: &str = "\
+A job's name is QUEUE:OFFSET, with @TOKEN behind it where its lease is meant.
+Durations are whole numbers with a unit: 500ms, 30s, 5m, 2h, 7d.
+
+Exit codes:
+  0  Everything was done.
+  1  Something was not done; standard error says what.
+  2  The command line is wrong.
+  3  The server can't be reached.";
+
+/// Work with the queues of a Joblog server.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print data as JSON, one object per line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the server is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// Connect to the server at ADDR, as HOST:PORT.
+    #[arg(long, global = true, value_name = "ADDR", env = "JOBLOG_SERVER")]
+    #[arg(default_value = "127.0.0.1:7411")]
+    pub(crate) server: String,
+    /// Give up on a request that is not answered for DURATION.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask the server for an answer, and say how long it took.
+    Ping,
+    /// Create, list, show and delete queues.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Create, list, show and delete the groups of a queue.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Put jobs into a queue.
+    Enqueue(EnqueueArgs),
+    /// Take jobs under a timed lease, and print them.
+    Fetch(FetchArgs),
+    /// Print jobs without taking them.
+    Peek(PeekArgs),
+    /// Consume jobs: their group never gets them again.
+    Commit(CommitArgs),
+    /// Hand jobs back without fault.
+    Release(ReleaseArgs),
+    /// Hand jobs back with a reason; the queue's retry policy decides what follows.
+    Fail(FailArgs),
+    /// Renew the leases of jobs.
+    Extend(ExtendArgs),
+    /// Run a command for each job, and commit the job if it succeeds.
+    Work(WorkArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// Create a queue.
+    Create(Box<QueueCreateArgs>),
+    /// List all queues.
+    List,
+    /// Show a queue's settings, its groups and their dead jobs.
+    Show {
+        /// The queue.
+        queue: String,
+    },
+    /// Delete a queue with its groups and all of its jobs.
+    Delete {
+        /// The queue.
+        queue: String,
+        /// Do not ask. Needed when standard input is no terminal.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What is left out has the server's default.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QueueCreateArgs {
+    /// The queue.
+    pub(crate) queue: String,
+    /// Let a job fail N times; after one more it is dead [default: 25].
+    #[arg(long, value_name = "N")]
+    pub(crate) failures_max: Option<u32>,
+    /// Wait for DURATION before the first retry; it doubles from there [default: 1s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) backoff_first: Option<Duration>,
+    /// Wait for at most DURATION before a retry [default: 1h].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) backoff_longest: Option<Duration>,
+    /// Let N leases of a job be lost before it is dead [default: 5].
+    #[arg(long, value_name = "N")]
+    pub(crate) crashes_max: Option<u32>,
+    /// Wait for DURATION before a redelivery after the second lost lease; it doubles from there
+    /// [default: 5s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) crash_backoff_first: Option<Duration>,
+    /// Wait for at most DURATION before a redelivery after a lost lease [default: 5m].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) crash_backoff_longest: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Create a group on a queue.
+    Create {
+        /// The queue.
+        queue: String,
+        /// The group.
+        group: String,
+        /// Share the jobs under leases (work), or read them in order (stream).
+        #[arg(long, value_enum, default_value = "work")]
+        kind: Kind,
+        /// See jobs from here on: `start` (the first that the queue still has), `end` (only new
+        /// ones), or an offset.
+        #[arg(long, value_name = "WHERE", default_value = "start", value_parser = parse_from)]
+        from: Begin,
+    },
+    /// List the groups of a queue.
+    List {
+        /// The queue.
+        queue: String,
+    },
+    /// Show a group and its dead jobs.
+    Show {
+        /// The queue.
+        queue: String,
+        /// The group.
+        group: String,
+    },
+    /// Delete a group: what it has consumed is forgotten.
+    Delete {
+        /// The queue.
+        queue: String,
+        /// The group.
+        group: String,
+        /// Do not ask. Needed when standard input is no terminal.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Kind {
+    Work,
+    Stream,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Begin {
+    First,
+    End,
+    Offset(u64),
+}
+
+fn parse_from(text: &str) -> Result<Begin, String> {
+    match text {
+        "start" => Ok(Begin::First),
+        "end" => Ok(Begin::End),
+        offset => offset
+            .parse()
+            .map(Begin::Offset)
+            .map_err(|_| "allowed is start, end or an offset".to_owned()),
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("source").required(true).args(["payload", "file", "lines"]))]
+pub(crate) struct EnqueueArgs {
+    /// The queue. It is created if the server allows that.
+    pub(crate) queue: String,
+    /// The payload of one job.
+    pub(crate) payload: Option<OsString>,
+    /// Take the payload of one job from FILE; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Make each line of FILE a job; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lines: Option<PathBuf>,
+    /// Give the jobs this key.
+    #[arg(long)]
+    pub(crate) key: Option<OsString>,
+    /// Give the jobs this header. Can be used several times.
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    pub(crate) headers: Vec<OsString>,
+    /// Refuse if the queue does not exist.
+    #[arg(long)]
+    pub(crate) no_create: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct FetchArgs {
+    /// The queues, in the order in which they are asked.
+    #[arg(required = true, value_name = "QUEUE")]
+    pub(crate) queues: Vec<String>,
+    /// Fetch for this group.
+    #[arg(long, default_value = "default")]
+    pub(crate) group: String,
+    /// Take at most N jobs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) jobs: u32,
+    /// Wait up to DURATION for a first job; at most 10m.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) wait: Duration,
+    /// Lease the jobs for DURATION.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub(crate) lease: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PeekArgs {
+    /// The queue.
+    pub(crate) queue: String,
+    /// Begin at offset N.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// Print at most N jobs.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) limit: u64,
+}
+
+/// Leased jobs of one group.
+#[derive(Debug, clap::Args)]
+pub(crate) struct JobArgs {
+    /// The jobs, as QUEUE:OFFSET@TOKEN.
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<JobName>,
+    /// The group that they are leased to.
+    #[arg(long, default_value = "default")]
+    pub(crate) group: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CommitArgs {
+    #[command(flatten)]
+    pub(crate) jobs: JobArgs,
+    /// Consume all jobs up to and with QUEUE:OFFSET; for stream groups, without tokens.
+    #[arg(long)]
+    pub(crate) through: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReleaseArgs {
+    #[command(flatten)]
+    pub(crate) jobs: JobArgs,
+    /// Make the jobs ready again after DURATION.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) delay: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct FailArgs {
+    #[command(flatten)]
+    pub(crate) jobs: JobArgs,
+    /// Say why; at most 4 KiB of it are kept.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Let the job fail N times, instead of as often as its queue says; 0 makes it dead now.
+    #[arg(long, value_name = "N")]
+    pub(crate) retries: Option<u32>,
+    /// Try again after DURATION [default: the queue's backoff].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) delay: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExtendArgs {
+    #[command(flatten)]
+    pub(crate) jobs: JobArgs,
+    /// Lease the jobs for DURATION from now.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) lease: Duration,
+}
+
+/// Run COMMAND for each job. Its payload stands where {} stands in COMMAND, or comes on standard
+/// input if there is no {}. If COMMAND succeeds, its whole output is written and then the job is
+/// committed; otherwise the job fails, with the end of the standard error as the reason.
+///
+/// SIGTERM and SIGINT let running commands finish and take nothing new; a second one kills them
+/// and hands their jobs back.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WorkArgs {
+    /// The queues, in the order in which they are asked.
+    #[arg(required = true, value_name = "QUEUE")]
+    pub(crate) queues: Vec<String>,
+    /// Work for this group.
+    #[arg(long, default_value = "default")]
+    pub(crate) group: String,
+    /// Run up to N commands at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) concurrency: u32,
+    /// Let a job fail N times and try again, before it is dead [default: as its queue says].
+    #[arg(long, value_name = "N")]
+    pub(crate) retries: Option<u32>,
+    /// End when nothing is ready or leased for the group. What still waits is listed, and the
+    /// exit code is 1 if a job became dead.
+    #[arg(long)]
+    pub(crate) until_empty: bool,
+    /// Take jobs for DURATION, which is renewed while their commands run [default: the server's].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) lease: Option<Duration>,
+    /// The command and its arguments.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

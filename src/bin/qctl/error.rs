@@ -1,0 +1,91 @@
+//! How a run of `qctl` can end, and what it says then.
+
+use std::io;
+
+use joblog::client::{ClientError, ErrorCode};
+
+/// How a run ended that reported its troubles, if any, itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Everything was done.
+    Done,
+    /// Something was not done.
+    Failed,
+}
+
+impl Exit {
+    pub(crate) fn failed_if(failed: bool) -> Self {
+        if failed { Self::Failed } else { Self::Done }
+    }
+}
+
+/// Why a run was given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("lines {first} to {last} {}: {error}", fate(error))]
+    Lines { first: u64, last: u64, error: ClientError },
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error("standard output can't be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Client(error) | Self::Lines { error, .. } => match error {
+                ClientError::Unreachable { .. } => 3,
+                ClientError::Invalid(_) => 2,
+                _ => 1,
+            },
+            Self::Usage(_) => 2,
+            // Whoever read our output has seen enough.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Failed(_) | Self::Output(_) => 1,
+        }
+    }
+
+    /// What to do about it, where the error itself can't know.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Client(ClientError::Unreachable { .. }) => {
+                "\nIs joblogd running there? --server or JOBLOG_SERVER says where to look."
+            }
+            Self::Client(ClientError::OutcomeUnknown { .. }) => {
+                "\nLook whether it was done before you try again."
+            }
+            Self::Client(ClientError::Server { code, .. }) => match code {
+                ErrorCode::NoSuchQueue => "\n`qctl queue list` lists the queues.",
+                ErrorCode::NoSuchGroup => "\n`qctl group list QUEUE` lists a queue's groups.",
+                _ => "",
+            },
+            _ => "",
+        }
+    }
+}
+
+fn fate(error: &ClientError) -> &'static str {
+    if error.outcome_unknown() { "may or may not be enqueued" } else { "are not enqueued" }
+}
+
+/// The exit code, as `qctl --help` lists them.
+pub(crate) fn exit_code(result: &Result<Exit, CliError>) -> u8 {
+    match result {
+        Ok(Exit::Done) => 0,
+        Ok(Exit::Failed) => 1,
+        Err(error) => error.code(),
+    }
+}
+
+/// Says on standard error what went wrong.
+pub(crate) fn report(result: &Result<Exit, CliError>) {
+    if let Err(error) = result
+        && error.code() != 0
+    {
+        eprintln!("qctl: {error}{}", error.advice());
+    }
+}

@@ -1,0 +1,119 @@
+//! `qctl group`, and how groups and their dead jobs are shown.
+
+use std::fmt::Write as _;
+
+use joblog::client::{GroupDescription, GroupKind, GroupStart};
+
+use crate::args::{Begin, GroupCommand, Kind};
+use crate::error::{CliError, Exit};
+use crate::output::{Output, Table};
+use crate::queue::confirm;
+use crate::server::Server;
+use crate::values::format_time;
+
+/// `qctl group`.
+pub(crate) async fn run(
+    server: &Server,
+    command: GroupCommand,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    match command {
+        GroupCommand::Create { queue, group, kind, from } => {
+            let client = server.connect().await?;
+            client.create_group(&queue, &group, kind_of(kind), start_of(from)).await?;
+            eprintln!("Group {group} of queue {queue} is created.");
+        }
+        GroupCommand::List { queue } => {
+            let groups = server.connect().await?.list_groups(&queue).await?;
+            out.print_table(&groups, table)?;
+        }
+        GroupCommand::Show { queue, group } => {
+            let group = server.connect().await?.describe_group(&queue, &group).await?;
+            out.print(&group, |group| {
+                let text = table(std::slice::from_ref(group)).text() + &dead_jobs(group);
+                text.trim_end().as_bytes().to_vec()
+            })?;
+        }
+        GroupCommand::Delete { queue, group, yes } => {
+            let what = format!("group {group} of queue {queue}, and what it has consumed");
+            if !yes && !confirm(&what)? {
+                return Ok(Exit::Failed);
+            }
+            server.connect().await?.delete_group(&queue, &group).await?;
+            eprintln!("Group {group} of queue {queue} is deleted.");
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn kind_of(kind: Kind) -> GroupKind {
+    match kind {
+        Kind::Work => GroupKind::Work,
+        Kind::Stream => GroupKind::Stream,
+    }
+}
+
+fn start_of(from: Begin) -> GroupStart {
+    match from {
+        Begin::First => GroupStart::Start,
+        Begin::End => GroupStart::End,
+        Begin::Offset(offset) => GroupStart::Offset(offset),
+    }
+}
+
+/// One row for each group.
+pub(crate) fn table(groups: &[GroupDescription]) -> Table {
+    let head = ["GROUP", "KIND", "COMMITTED", "ABOVE", "READY", "LEASED", "DELAYED", "DEAD"];
+    let mut table = Table::new(&head);
+    for group in groups {
+        let kind = match group.kind {
+            GroupKind::Work => "work",
+            GroupKind::Stream => "stream",
+        };
+        table.row(vec![
+            group.group.clone(),
+            kind.to_owned(),
+            group.committed_offset.to_string(),
+            group.consumed_above.to_string(),
+            group.ready.to_string(),
+            group.leased.to_string(),
+            group.delayed.to_string(),
+            group.dead.to_string(),
+        ]);
+    }
+    table
+}
+
+/// The dead jobs of a group with why they are dead; nothing if there are none.
+pub(crate) fn dead_jobs(group: &GroupDescription) -> String {
+    let mut text = String::new();
+    if group.dead_jobs.is_empty() {
+        return text;
+    }
+    let shown = group.dead_jobs.len();
+    let which = match group.dead {
+        dead if dead > shown as u64 => format!("{dead} dead jobs, of which the first {shown}"),
+        dead => format!("{dead} dead"),
+    };
+    text.push_str(&format!("\nGroup {}: {which}\n", group.group));
+    for job in &group.dead_jobs {
+        let written = writeln!(
+            text,
+            "  {}:{}  by {} ({} attempts, {} failures, {} crashes), {}",
+            group.queue,
+            job.offset,
+            job.cause,
+            job.attempts,
+            job.failures,
+            job.crashes,
+            format_time(job.died_at_ms),
+        );
+        written.expect("a String takes what is written");
+        for line in job.reason.lines() {
+            text.push_str("    ");
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! `qctl ping` and `qctl queue`.
+
+use std::io::{self, IsTerminal, Write};
+
+use joblog::client::{Client, ConnectionState, QueueDescription, QueueSettings, QueueSummary};
+use serde::Serialize;
+
+use crate::args::{QueueCommand, QueueCreateArgs};
+use crate::error::{CliError, Exit};
+use crate::group;
+use crate::output::{Output, Table};
+use crate::server::Server;
+use crate::values::format_millis;
+
+/// Queues asked for at once.
+const PAGE: u32 = 1000;
+
+#[derive(Serialize)]
+struct PingView {
+    server: String,
+    protocol: u16,
+    round_trip_us: u64,
+}
+
+/// `qctl ping`.
+pub(crate) async fn ping(server: &Server, out: &Output) -> Result<Exit, CliError> {
+    let client = server.connect().await?;
+    let round_trip = client.ping().await?;
+    let (server, protocol) = match &*client.state().borrow() {
+        ConnectionState::Connected(info) => (info.agent.clone(), info.version),
+        _ => (String::new(), 0),
+    };
+    let view = PingView { server, protocol, round_trip_us: round_trip.as_micros() as u64 };
+    out.print(&view, |view| {
+        let PingView { server, protocol, round_trip_us } = view;
+        format!("{server} answered in {round_trip_us} us (protocol {protocol})").into_bytes()
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `qctl queue`.
+pub(crate) async fn run(
+    server: &Server,
+    command: QueueCommand,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    match command {
+        QueueCommand::Create(args) => {
+            let settings = settings(&args);
+            let client = server.connect().await?;
+            client.create_queue(&args.queue, settings).await?;
+            eprintln!("Queue {} is created.", args.queue);
+        }
+        QueueCommand::List => {
+            let queues = list(server.connect().await?).await?;
+            out.print_table(&queues, queue_table)?;
+        }
+        QueueCommand::Show { queue } => {
+            let description = server.connect().await?.describe_queue(&queue).await?;
+            out.print(&description, |description| show(description).into_bytes())?;
+        }
+        QueueCommand::Delete { queue, yes } => {
+            let what = format!("queue {queue} with its groups and all of its jobs");
+            if !yes && !confirm(&what)? {
+                return Ok(Exit::Failed);
+            }
+            server.connect().await?.delete_queue(&queue).await?;
+            eprintln!("Queue {queue} is deleted.");
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn settings(args: &QueueCreateArgs) -> QueueSettings {
+    let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_millis() as u64);
+    QueueSettings {
+        failures_max: args.failures_max,
+        backoff_first_ms: millis(args.backoff_first),
+        backoff_longest_ms: millis(args.backoff_longest),
+        crashes_max: args.crashes_max,
+        crash_backoff_first_ms: millis(args.crash_backoff_first),
+        crash_backoff_longest_ms: millis(args.crash_backoff_longest),
+    }
+}
+
+async fn list(client: &Client) -> Result<Vec<QueueSummary>, CliError> {
+    let mut queues: Vec<QueueSummary> = Vec::new();
+    loop {
+        let after = queues.last().map_or("", |last| last.queue.as_str());
+        let page = client.list_queues(after, PAGE).await?;
+        let is_last = !page.more || page.queues.is_empty();
+        queues.extend(page.queues);
+        if is_last {
+            return Ok(queues);
+        }
+    }
+}
+
+fn queue_table(queues: &[QueueSummary]) -> Table {
+    let mut table = Table::new(&["QUEUE", "FIRST", "NEXT", "GROUPS"]);
+    for queue in queues {
+        table.row(vec![
+            queue.queue.clone(),
+            queue.first_offset.to_string(),
+            queue.next_offset.to_string(),
+            queue.groups.join(", "),
+        ]);
+    }
+    table
+}
+
+fn show(queue: &QueueDescription) -> String {
+    let settings = &queue.settings;
+    let count = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |n| n.to_string());
+    let time = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), format_millis);
+    let jobs = match queue.next_offset.saturating_sub(queue.first_offset) {
+        0 => format!("none; the next one gets offset {}", queue.next_offset),
+        kept => format!("{kept}, from offset {}", queue.first_offset),
+    };
+    let mut text = format!(
+        "queue       {}\njobs        {jobs}\ndurability  {}\n\
+         failures    dead after more than {}; retried after {}, doubling to {}\n\
+         crashes     dead after {}; from the second on redelivered after {}, doubling to {}\n",
+        queue.queue,
+        queue.durability,
+        count(settings.failures_max),
+        time(settings.backoff_first_ms),
+        time(settings.backoff_longest_ms),
+        count(settings.crashes_max),
+        time(settings.crash_backoff_first_ms),
+        time(settings.crash_backoff_longest_ms),
+    );
+    text.push('\n');
+    if queue.groups.is_empty() {
+        text.push_str("No group yet: `default` is born with its first FETCH.");
+        return text;
+    }
+    text.push_str(&group::table(&queue.groups).text());
+    queue.groups.iter().for_each(|group| text.push_str(&group::dead_jobs(group)));
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// Asks whether something is to be deleted. Nobody is asked where nobody can answer.
+pub(crate) fn confirm(what: &str) -> Result<bool, CliError> {
+    if !io::stdin().is_terminal() {
+        let text = format!("--yes is needed to delete {what}, as nobody can be asked here");
+        return Err(CliError::Usage(text));
+    }
+    eprint!("Delete {what}? [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    let yes = ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str());
+    if !yes {
+        eprintln!("Nothing was deleted.");
+    }
+    Ok(yes)
+}

@@ -1,0 +1,132 @@
+//! How durations, times and bytes are written on the command line.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Units from the longest to the shortest, in milliseconds.
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+/// Reads a duration: a whole number and its unit; 0 needs none.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no duration: allowed is a whole number with its unit, as in 500ms, 30s, \
+             5m, 2h or 7d"
+        )
+    };
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let scale = UNITS.iter().find(|(name, _)| *name == unit);
+    let millis = scale.and_then(|(_, scale)| number.checked_mul(*scale));
+    millis.map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// Writes a duration in the longest unit that needs no fraction.
+pub(crate) fn format_millis(millis: u64) -> String {
+    let whole = |(_, scale): &&(&str, u64)| millis.is_multiple_of(*scale);
+    match UNITS.iter().find(whole) {
+        Some((unit, scale)) if millis > 0 => format!("{}{unit}", millis / scale),
+        _ => "0s".to_owned(),
+    }
+}
+
+/// Writes a point in time, given in milliseconds since the Unix epoch, as RFC 3339 in UTC.
+pub(crate) fn format_time(unix_ms: u64) -> String {
+    let (days, in_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    let (year, month, day) = civil_date(days);
+    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
+    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// The date of a day counted from 1970-01-01. Years begin in March here, so that the leap day is
+/// the last of its year, and the months' lengths follow one formula.
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    const DAYS_FROM_MARCH_OF_YEAR_0: u64 = 719_468;
+    let days = days + DAYS_FROM_MARCH_OF_YEAR_0;
+    let (era, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..=9 => (year, month + 3),
+        _ => (year + 1, month - 9),
+    };
+    (era * 400 + year, month, day_of_month)
+}
+
+/// The time of day now, in milliseconds since the Unix epoch.
+pub(crate) fn unix_now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Reads a header, `NAME=VALUE`. The value may be any bytes.
+pub(crate) fn parse_header(header: OsString) -> Result<(String, Vec<u8>), String> {
+    let bytes = header.into_vec();
+    let split = bytes.iter().position(|byte| *byte == b'=');
+    let parts = split.and_then(|at| bytes.split_at_checked(at));
+    let shown = || String::from_utf8_lossy(&bytes).into_owned();
+    let Some((name, [_, value @ ..])) = parts else {
+        return Err(format!("{:?} is no header: allowed is NAME=VALUE", shown()));
+    };
+    match std::str::from_utf8(name) {
+        Ok(name) if (1..=255).contains(&name.len()) => Ok((name.to_owned(), value.to_vec())),
+        _ => Err(format!(
+            "the header {:?} has no good name: allowed are 1 to 255 bytes of UTF-8",
+            shown()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_come_back_as_they_were_written() {
+        for text in ["1ms", "500ms", "30s", "5m", "2h", "7d"] {
+            let duration = parse_duration(text).unwrap();
+            assert_eq!(format_millis(duration.as_millis() as u64), text);
+        }
+        assert_eq!(parse_duration("0").unwrap(), Duration::ZERO);
+        assert_eq!(format_millis(90_000), "90s");
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        let overflow = format!("{}d", u64::MAX);
+        for text in ["", "s", "5", "-5s", "1.5s", "5 s", "5S", "5weeks", &overflow] {
+            assert!(parse_duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        let at = |unix_s: u64| format_time(unix_s * 1000);
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59.000Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000Z");
+        assert_eq!(at(951_868_800), "2000-03-01T00:00:00.000Z");
+        assert_eq!(at(1_709_164_800), "2024-02-29T00:00:00.000Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000Z");
+        assert_eq!(format_time(1_795_410_943_120), "2026-11-23T05:15:43.120Z");
+    }
+
+    #[test]
+    fn a_header_is_split_at_the_first_equals_sign() {
+        let header = parse_header("a=b=c".into()).unwrap();
+        assert_eq!(header, ("a".to_owned(), b"b=c".to_vec()));
+        assert_eq!(parse_header("a=".into()).unwrap().1, b"");
+        assert!(parse_header("a".into()).is_err());
+        assert!(parse_header("=b".into()).is_err());
+    }
+}

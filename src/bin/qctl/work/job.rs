@@ -1,0 +1,205 @@
+//! One job of `qctl work`, from its start to its commit or failure.
+
+use std::io;
+use std::process::ExitStatus;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use joblog::client::{
+    Client, ClientError, CommitStatus, ErrorCode, FailStatus, Failure, JobHandle, LeasedJob,
+};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::child::{CommandLine, Running, Spooled, StartError, describe};
+use super::pause;
+use crate::error::CliError;
+use crate::values::format_millis;
+
+/// What all jobs of a run have in common.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) client: Client,
+    pub(crate) command: CommandLine,
+    pub(crate) retries: Option<u32>,
+}
+
+/// How a job's run ended.
+#[derive(Debug)]
+pub(crate) enum JobEnd {
+    /// It is committed, failed with a retry to come, handed back, or another worker's.
+    Settled,
+    /// It failed for good.
+    Dead,
+    /// It is handed back, and no other job should be begun.
+    GiveUp(CliError),
+}
+
+impl Plan {
+    /// Runs the command for one job and settles the job by how it ended.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        leased: LeasedJob,
+        lease: Duration,
+        mut kill: watch::Receiver<bool>,
+    ) -> JobEnd {
+        let handle = leased.handle;
+        let mut running = match self.command.start(&leased.job.payload) {
+            Ok(running) => running,
+            Err(StartError::Payload(reason)) => return self.fail(&handle, reason).await,
+            Err(StartError::Command(text)) => {
+                self.release(&handle).await;
+                return JobEnd::GiveUp(CliError::Failed(text));
+            }
+        };
+        drop(leased.job);
+        let status = self.supervise(&handle, lease, &mut running, &mut kill).await;
+        let output = running.into_output();
+        if *kill.borrow() {
+            self.release(&handle).await;
+            return JobEnd::Settled;
+        }
+        tokio::select! {
+            end = self.settle(&handle, status, output) => end,
+            // The server can't be reached, and the user will not wait: the lease runs out.
+            _ = kill.wait_for(|kill| *kill) => JobEnd::Settled,
+        }
+    }
+
+    /// Waits for the command's end, and keeps the lease for as long as that takes.
+    async fn supervise(
+        &self,
+        handle: &JobHandle,
+        lease: Duration,
+        running: &mut Running,
+        kill: &mut watch::Receiver<bool>,
+    ) -> io::Result<ExitStatus> {
+        let extending = async {
+            loop {
+                sleep(lease / 3).await;
+                // If it fails, the commit will tell.
+                drop(self.client.extend(slice::from_ref(handle), lease).await);
+            }
+        };
+        tokio::select! {
+            status = running.wait() => return status,
+            () = extending => {}
+            _ = kill.wait_for(|kill| *kill) => {}
+        }
+        running.kill();
+        running.wait().await
+    }
+
+    /// The output is out before the commit: a job that counts as done has shown its result.
+    async fn settle(
+        &self,
+        handle: &JobHandle,
+        status: io::Result<ExitStatus>,
+        mut output: Spooled,
+    ) -> JobEnd {
+        let copied = tokio::task::spawn_blocking(move || (output.copy_out(), output)).await;
+        let mut output = match copied {
+            Ok((Ok(()), output)) => output,
+            Ok((Err(error), _)) => {
+                self.release(handle).await;
+                return JobEnd::GiveUp(CliError::Output(error));
+            }
+            Err(error) => {
+                self.release(handle).await;
+                return JobEnd::GiveUp(CliError::Failed(format!("writing output ended: {error}")));
+            }
+        };
+        match status {
+            Ok(status) if status.success() => self.commit(handle).await,
+            Ok(status) => {
+                let reason = output.reason(status);
+                eprintln!("qctl: {}: {}", job_name(handle), describe(status));
+                self.fail(handle, reason).await
+            }
+            Err(error) => self.fail(handle, format!("its end is unknown: {error}")).await,
+        }
+    }
+
+    /// Commits until the server has answered: a commit may be repeated.
+    async fn commit(&self, handle: &JobHandle) -> JobEnd {
+        loop {
+            let error = match self.client.commit(slice::from_ref(handle)).await {
+                Ok(statuses) => {
+                    if let Some(CommitStatus::Refused(code)) = statuses.first() {
+                        tell_refused(handle, "committed", *code);
+                    }
+                    return JobEnd::Settled;
+                }
+                Err(error) => error,
+            };
+            if let Err(error) = pause(error).await {
+                return tell_error(handle, "committed", &error);
+            }
+        }
+    }
+
+    async fn fail(&self, handle: &JobHandle, reason: String) -> JobEnd {
+        let failure = Failure { reason, failures_max: self.retries, delay: None };
+        let mut is_repeated = false;
+        loop {
+            let error = match self.client.fail(slice::from_ref(handle), &failure).await {
+                Ok(statuses) => {
+                    let status = statuses.first().copied();
+                    return tell_failed(handle, status.unwrap_or(FailStatus::Unknown), is_repeated);
+                }
+                Err(error) => error,
+            };
+            is_repeated |= error.outcome_unknown();
+            if let Err(error) = pause(error).await {
+                return tell_error(handle, "failed", &error);
+            }
+        }
+    }
+
+    /// Hands the job back. If that fails, the goodbye at the end does it.
+    async fn release(&self, handle: &JobHandle) {
+        let released = self.client.release(slice::from_ref(handle), Duration::ZERO);
+        drop(released.await);
+    }
+}
+
+fn job_name(handle: &JobHandle) -> String {
+    format!("{}:{}", handle.queue, handle.offset)
+}
+
+fn tell_failed(handle: &JobHandle, status: FailStatus, is_repeated: bool) -> JobEnd {
+    let job = job_name(handle);
+    match status {
+        FailStatus::Retry { after } => {
+            let delay = format_millis(after.as_millis() as u64);
+            eprintln!("qctl: {job} failed; it is tried again in {delay}");
+        }
+        FailStatus::Dead => {
+            eprintln!("qctl: {job} failed for good; it is dead now");
+            return JobEnd::Dead;
+        }
+        FailStatus::Refused(ErrorCode::LeaseLost) if is_repeated => {
+            return tell_failed(handle, FailStatus::Unknown, false);
+        }
+        FailStatus::Unknown => {
+            eprintln!("qctl: {job} failed; the connection was cut, and its lease has ended since");
+        }
+        FailStatus::Refused(code) => tell_refused(handle, "failed", code),
+    }
+    JobEnd::Settled
+}
+
+fn tell_refused(handle: &JobHandle, what: &str, code: ErrorCode) {
+    let job = job_name(handle);
+    if code == ErrorCode::LeaseLost {
+        eprintln!("qctl: {job} is not {what}: its lease was lost, and it is delivered again");
+    } else {
+        eprintln!("qctl: {job} is not {what}: {code}");
+    }
+}
+
+fn tell_error(handle: &JobHandle, what: &str, error: &ClientError) -> JobEnd {
+    eprintln!("qctl: {} is not {what}: {error}", job_name(handle));
+    JobEnd::Settled
+}
