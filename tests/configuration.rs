@@ -1,5 +1,11 @@
 //! `docs/configuration.md` and the code say the same, and the binary refuses what is wrong.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop at what it did not expect"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -93,7 +93,7 @@ impl Broker {
             }
             if self.log.synced() < self.log.written() || self.durability() == Durability::Fsync {
                 if let Err(error) = self.log.sync() {
-                    tracing::error!(%error, "the log could not be synced; no more writes are taken");
+                    tracing::error!(%error, "a sync failed; no more writes are taken");
                 }
                 self.notify_shards();
             }

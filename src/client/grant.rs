@@ -64,7 +64,7 @@ impl Abandoned {
     }
 }
 
-/// Travels with a FETCH reply. Dropped anywhere before [`Grant::disarm`], the reply's jobs are released: in
+/// Travels with a FETCH reply. Dropped anywhere before [`Grant::disarm`], its jobs are released: in
 /// the channel, in a future that is never polled again, or because no one listens any more.
 #[derive(Debug)]
 pub(crate) struct Grant {
