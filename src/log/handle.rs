@@ -278,6 +278,7 @@ impl Log {
             index,
             dirty: Vec::new(),
             spare: Spare::Wanted,
+            spare_awaited: false,
             next_segment,
             segments: kept + 1,
             closed: false,
