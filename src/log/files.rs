@@ -158,8 +158,8 @@ impl DataFile for File {
     }
 }
 
-/// Writes zeros over the file for as long as `go_on` says so. It syncs as it goes, so that a sync of the log that comes
-/// in between does not wait for all of them.
+/// Writes zeros over the file for as long as `go_on` says so. It syncs as it goes, so that a sync
+/// of the log that comes in between does not wait for all of them.
 fn fill_with_zeros(file: &File, bytes: u32, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     const STEP: u32 = 1 << 20;
     let zeros = vec![0; STEP as usize];
