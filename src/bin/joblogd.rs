@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use joblog::broker::{Broker, BrokerOptions, LogOptions, Threads};
+use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Threads};
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
 use joblog::server::{ServerOptions, serve};
@@ -84,7 +84,12 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("could not listen on {}: {error}", config.listen))?;
     let address = listener.local_addr()?;
 
-    let log_options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
+    let log_options = LogOptions {
+        segment_bytes: config.segment_bytes,
+        // Zeros written ahead pay off only where someone waits for syncs.
+        prefill: config.durability == Durability::Fsync,
+        ..LogOptions::default()
+    };
     let options = BrokerOptions {
         durability: config.durability,
         silence_ms: config.session_silence_ms,

@@ -21,9 +21,14 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Opens a file for reading.
     fn open(&self, path: &Path) -> io::Result<File>;
-    /// Creates a file with `bytes` of allocated zeros, if asked to really written ones, and syncs
-    /// it. The directory is not synced.
-    fn create(&self, path: &Path, bytes: u32, fill: bool) -> io::Result<Box<dyn DataFile>>;
+    /// Creates a file with `bytes` of allocated zeros and syncs it. The directory is not synced.
+    /// Writes the zeros really, from the start on, for as long as `fill` says so.
+    fn create(
+        &self,
+        path: &Path,
+        bytes: u32,
+        fill: &dyn Fn() -> bool,
+    ) -> io::Result<Box<dyn DataFile>>;
     /// Opens a file that `create` has made, for writing.
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>>;
     /// Removes a file. The directory is not synced.
@@ -85,14 +90,20 @@ impl Files for SystemFiles {
         File::open(path)
     }
 
-    fn create(&self, path: &Path, bytes: u32, fill: bool) -> io::Result<Box<dyn DataFile>> {
+    fn create(
+        &self,
+        path: &Path,
+        bytes: u32,
+        fill: &dyn Fn() -> bool,
+    ) -> io::Result<Box<dyn DataFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, u64::from(bytes)) {
-            Err(Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes)?,
-            other => other?,
-        }
-        if fill {
-            fill_with_zeros(&file, bytes)?;
+            // Then all the room has to be taken by writing it.
+            Err(Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes, &|| true)?,
+            other => {
+                other?;
+                fill_with_zeros(&file, bytes, fill)?;
+            }
         }
         file.sync_all()?;
         Ok(Box::new(file))
@@ -137,13 +148,13 @@ impl DataFile for File {
     }
 }
 
-/// Writes zeros over the whole file. It syncs as it goes, so that a sync of the log that comes
-/// in between does not wait for all of them.
-fn fill_with_zeros(file: &File, bytes: u32) -> io::Result<()> {
+/// Writes zeros over the file for as long as `go_on` says so. It syncs as it goes, so that a sync
+/// of the log that comes in between does not wait for all of them.
+fn fill_with_zeros(file: &File, bytes: u32, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     const STEP: u32 = 1 << 20;
     let zeros = vec![0; STEP as usize];
     let mut position = 0;
-    while position < bytes {
+    while position < bytes && go_on() {
         let step = STEP.min(bytes - position);
         let chunk = zeros.get(..step as usize).unwrap_or(&zeros);
         FileExt::write_all_at(file, chunk, u64::from(position))?;
@@ -162,9 +173,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (bytes, fill) in [(3 << 20, false), (3 << 20, true), ((1 << 20) + 4096, true)] {
             let path = dir.path().join(format!("{bytes} {fill}"));
-            SystemFiles.create(&path, bytes, fill).unwrap();
+            SystemFiles.create(&path, bytes, &|| fill).unwrap();
             assert_eq!(fs::read(&path).unwrap(), vec![0; bytes as usize]);
-            assert!(SystemFiles.create(&path, bytes, fill).is_err(), "nothing is overwritten");
+            assert!(SystemFiles.create(&path, bytes, &|| fill).is_err(), "nothing is overwritten");
         }
     }
 

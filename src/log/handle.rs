@@ -268,6 +268,7 @@ impl Log {
             index,
             dirty: Vec::new(),
             spare: Spare::Wanted,
+            spare_awaited: false,
             next_segment,
             segments: kept + 1,
             closed: false,

@@ -175,14 +175,7 @@ impl Recovery {
         if term <= last {
             return Err(LogError::TermTooLow { given: term, last });
         }
-        let log_id = match self.log_id {
-            Some(id) => id,
-            None => self
-                .options
-                .files
-                .random_id()
-                .map_err(|error| LogError::io("drawing a log id for", &self.dir, error))?,
-        };
+        let log_id = self.log_id()?;
         let (fresh, next_segment) = self.fresh_segment(log_id)?;
         let first_index =
             EntryIndex(replayed.recovered.last_index.0 + 1 - replayed.unproved.len() as u64);
@@ -348,6 +341,15 @@ impl Recovery {
         (bytes > 0).then(|| TornTail { file: file.clone(), position, bytes: bytes as u64, reason })
     }
 
+    /// The id of the log, drawn now if it is a new one.
+    fn log_id(&self) -> Result<[u8; 16], LogError> {
+        let draw = || {
+            let drawn = self.options.files.random_id();
+            drawn.map_err(|error| LogError::io("drawing a log id for", &self.dir, error))
+        };
+        self.log_id.map_or_else(draw, Ok)
+    }
+
     /// The segment for new entries, and the id for the one after it.
     fn fresh_segment(&mut self, log_id: [u8; 16]) -> Result<(OpenSegment, u64), LogError> {
         let files = &*self.options.files;
@@ -356,7 +358,8 @@ impl Recovery {
             return Ok((OpenSegment::new(file, path, log_id, id)?, self.next_segment));
         }
         let id = self.next_segment;
-        Ok((OpenSegment::create(&self.options, &self.dir, log_id, id)?, id + 1))
+        let fill = || self.options.prefill;
+        Ok((OpenSegment::create(&self.options, &self.dir, log_id, id, &fill)?, id + 1))
     }
 
     /// What the fresh segment continues: the previous segment's id, its end, and how many

@@ -158,16 +158,17 @@ pub(super) struct OpenSegment {
 const OPEN: u64 = u64::MAX;
 
 impl OpenSegment {
-    /// Creates the file as the options say, and makes file and name durable.
+    /// Creates the file, filled as long as `fill` says so, and makes file and name durable.
     pub(super) fn create(
         options: &LogOptions,
         dir: &Path,
         log_id: [u8; 16],
         id: u64,
+        fill: &dyn Fn() -> bool,
     ) -> Result<Self, LogError> {
-        let LogOptions { segment_bytes: bytes, prefill, ref files } = *options;
+        let (files, bytes) = (&options.files, options.segment_bytes);
         let path = dir.join(file_name(id));
-        let file = files.create(&path, bytes, prefill).map_err(|source| {
+        let file = files.create(&path, bytes, fill).map_err(|source| {
             // A half-made file is of no use; if it can't be removed either, the next start does.
             let _ = files.remove(&path);
             let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];

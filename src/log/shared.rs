@@ -99,17 +99,20 @@ impl Shared {
             }
             match mem::replace(&mut tail.spare, Spare::Wanted) {
                 Spare::Ready(fresh) => {
+                    tail.spare_awaited = false;
                     let wall_ms = self.options.files.wall_ms();
                     tail.roll(fresh, self.log_id, self.term, self.synced(), wall_ms);
                     self.background_signal.notify_one();
                 }
                 Spare::Failed(error) if asked => {
                     tail.spare = Spare::Idle;
+                    tail.spare_awaited = false;
                     return Err(error);
                 }
                 // An old failure is no reason to refuse: there may be room by now.
                 Spare::Failed(_) | Spare::Idle | Spare::Wanted => {
                     asked = true;
+                    tail.spare_awaited = true;
                     self.background_signal.notify_one();
                     self.spare_signal.wait(&mut tail);
                 }

@@ -58,7 +58,12 @@ fn take_id(tail: &mut Tail) -> u64 {
 }
 
 fn prepare(shared: &Shared, id: u64) {
-    let made = OpenSegment::create(&shared.options, &shared.dir, shared.log_id, id);
+    // Filling is a gift to later syncs, not worth that anybody waits for it.
+    let fill = || {
+        let tail = shared.tail.lock();
+        shared.options.prefill && !tail.spare_awaited && !tail.stopping
+    };
+    let made = OpenSegment::create(&shared.options, &shared.dir, shared.log_id, id, &fill);
     let mut tail = shared.tail.lock();
     tail.spare = match made {
         Ok(segment) => Spare::Ready(segment),

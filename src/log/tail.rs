@@ -99,6 +99,8 @@ pub(super) struct Tail {
     /// Segments with bytes written since their last sync, oldest first.
     pub(super) dirty: Vec<Arc<OpenSegment>>,
     pub(super) spare: Spare,
+    /// An append waits for the spare.
+    pub(super) spare_awaited: bool,
     /// The id for the next file.
     pub(super) next_segment: u64,
     /// How many segments the log has, without the spare.

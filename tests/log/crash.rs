@@ -1,6 +1,8 @@
 //! Power cuts at random operations, under random workloads: what was synced is there, what comes
 //! back is a prefix of what was appended, and the log goes on.
 
+use std::thread;
+
 use joblog::types::Term;
 use tempfile::tempdir;
 
@@ -65,5 +67,45 @@ fn synced_entries_survive_power_cuts_at_any_operation() {
         assert_eq!(found[..], entries[..found.len()]);
         let log = recovery.start(Term(recovered.last_term.0 + 1)).unwrap();
         found.iter().for_each(|entry| entry.assert_readable(&log));
+    }
+}
+
+#[test]
+fn synced_entries_survive_a_power_cut_while_others_append_and_write() {
+    for seed in 0..12 {
+        let mut random = Random(seed);
+        let (dir, left) = (tempdir().unwrap(), tempdir().unwrap());
+        let disk = Disk::over(dir.path());
+        let (recovery, ..) = replay(dir.path(), disk.options()).unwrap();
+        let log = recovery.start(Term(1)).unwrap();
+        disk.cut_power_after(200 + random.below(200));
+        let mut entries = Vec::new();
+        let mut promised = 0;
+        thread::scope(|scope| {
+            let (log, disk, entries, random) = (&log, &disk, &mut entries, &mut random);
+            scope.spawn(move || {
+                let mut writer = Writer::new(&[]);
+                while !disk.is_cut() {
+                    let entry = writer.entry(random, 2_000);
+                    entry.append(log).unwrap();
+                    entries.push(entry);
+                    if random.below(3) == 0 {
+                        log.write().unwrap();
+                    }
+                }
+            });
+            loop {
+                let synced = log.synced().0 as usize;
+                if disk.is_cut() {
+                    break;
+                }
+                promised = synced;
+                log.sync().unwrap();
+            }
+        });
+        disk.leave(left.path(), &mut random);
+        let (_, recovered, found) = replay(left.path(), crate::support::options()).unwrap();
+        assert!(found.len() >= promised, "seed {seed}: {promised} promised, {recovered:?}");
+        assert_eq!(found[..], entries[..found.len()]);
     }
 }

@@ -223,6 +223,16 @@ fn after_a_mark_the_last_entry_is_proved_too() {
 }
 
 #[test]
+fn what_a_start_has_written_again_is_proved_by_the_segments_header() {
+    let dir = written(3, true);
+    drop(open(dir.path()));
+    // Nothing follows the entry that was written again.
+    let path = used_segments(dir.path()).pop().unwrap();
+    change(&path, |bytes| bytes[HEADER + 40] ^= 1);
+    assert_eq!(refusal(dir.path()), (path, HEADER as u64));
+}
+
+#[test]
 fn a_flipped_body_is_the_consumers_to_find() {
     let (dir, first) = sealed();
     change(&first, |bytes| bytes[HEADER + BEFORE_BODY + 10 + 3] ^= 1);

@@ -320,12 +320,17 @@ impl Files for Disk {
         SystemFiles.open(path)
     }
 
-    fn create(&self, path: &Path, bytes: u32, fill: bool) -> io::Result<Box<dyn DataFile>> {
+    fn create(
+        &self,
+        path: &Path,
+        bytes: u32,
+        fill: &dyn Fn() -> bool,
+    ) -> io::Result<Box<dyn DataFile>> {
         self.step(|state| {
             if state.fail == Fail::Create {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            assert!(!fill, "the tests do not ask for it");
+            assert!(!fill(), "the tests do not ask for it");
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
             file.set_len(u64::from(bytes))?;
             let file = Box::new(file);
