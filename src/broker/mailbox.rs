@@ -32,8 +32,10 @@ pub enum Event {
     },
     /// Another connection has taken the session over.
     Replaced,
-    /// The session was silent for too long, or the server is stopping: no more requests.
-    Closing,
+    /// The session was silent for too long, and has been ended.
+    Silent,
+    /// The server is stopping: no more requests.
+    Stopping,
 }
 
 /// One connection's mailbox.

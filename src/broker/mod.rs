@@ -359,6 +359,15 @@ impl Broker {
         }
     }
 
+    /// Up to which gate connections are woken: a log that has failed releases nothing more, and all
+    /// who wait must hear of that.
+    pub fn woken(&self) -> EntryIndex {
+        match self.log.poisoned() {
+            None => self.released(),
+            Some(_) => EntryIndex(u64::MAX),
+        }
+    }
+
     /// Whether an answer with this gate may leave.
     pub fn release_of(&self, gate: EntryIndex) -> Release {
         if gate <= self.released() {
@@ -417,7 +426,7 @@ impl Broker {
                 waiter.mailbox.send(Event::WaitEnded { waiter: id });
             }
         }
-        core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Closing));
+        core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Stopping));
     }
 
     fn notify_shards(&self) {
@@ -486,7 +495,7 @@ impl Turn<'_> {
         if let Some(Some(mailbox)) = self.core.sessions.remove(session) {
             self.core.waiters.remove_all(&mailbox);
             if end == SessionEnd::Silent {
-                mailbox.send(Event::Closing);
+                mailbox.send(Event::Silent);
             }
         }
     }
