@@ -131,7 +131,8 @@ fn encode(out: &mut BytesMut, reply: &Reply) {
         out.truncate(start);
         put_error(out, opcode, correlation, ErrorCode::Damaged, &error.to_string());
     }
-    let bytes = out.len() - start;
+    // The length field does not count itself.
+    let bytes = out.len() - start - 4;
     if bytes > FRAME_LENGTH_MAX {
         out.truncate(start);
         let text = format!("the answer has {bytes} bytes; at most {FRAME_LENGTH_MAX} fit a frame");
