@@ -9,8 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::fetch::Grants;
-use super::waiters::WaiterId;
+use super::grants::{Grants, WaiterId};
 use crate::types::EntryIndex;
 
 /// What a connection is told.

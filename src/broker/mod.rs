@@ -13,7 +13,7 @@
 //! | `turn` | one turn under the lock |
 //! | `core` | what lies under the lock |
 //! | `fact_codec` | facts as bytes in an entry |
-//! | `fetch`, `waiters` | FETCH, and those that wait |
+//! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `leases`, `admin` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -26,6 +26,7 @@ mod error;
 mod fact_codec;
 mod fetch;
 mod gate;
+mod grants;
 mod leases;
 mod mailbox;
 mod open;
@@ -41,14 +42,14 @@ use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use error::{BrokerError, OpenError};
-pub use fetch::{DEFAULT_GROUP, FetchTerms, GrantedJob, Grants, Wait};
+pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gated, Release};
+pub use grants::{FetchTerms, GrantedJob, Grants, WaiterId};
 pub use leases::{Failed, Held, Verdicts};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::JobBatch;
-pub use waiters::WaiterId;
 
 pub use crate::log::{Durability, JobLocation, LogError, LogOptions};
 pub use crate::queue::{
