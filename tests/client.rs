@@ -70,7 +70,6 @@ fn many_tasks_share_one_connection() {
                 for job in 0..JOBS / TASKS {
                     client.enqueue("q", &Job::new(format!("{task}/{job}"))).await.unwrap();
                 }
-
             });
         }
         tasks.join_all().await;
@@ -278,17 +277,17 @@ fn a_token_and_a_waiting_fetch_outlive_a_kill_of_the_server() {
 }
 
 #[test]
-fn a_waiting_fetch_outlives_a_clean_stop_of_the_server() {
+fn what_is_asked_while_the_server_is_away_waits_for_it() {
     let mut place = Place::new();
     block_on(async {
         let client = place.client(Options::default()).await;
-        let waiting = FetchRequest { wait: PATIENCE, ..FetchRequest::new(["q"]) };
-        let (_, fetch) = client.fetch_carrying(&waiting, &[]).await.unwrap();
-        client.ping().await.unwrap();
         assert!(place.server.stop().success());
-        place.server.restart();
-        client.enqueue("q", &Job::new("x")).await.unwrap();
-        assert_eq!(fetch.fetched().await.unwrap().jobs.len(), 1);
+        until(&client, |state| matches!(state, ConnectionState::Disconnected(_))).await;
+        let (payload, restart) = (Job::new("x"), async { place.server.restart() });
+        let fetch = fetch_one(&client, "q");
+        let (job, enqueued, ()) = tokio::join!(fetch, client.enqueue("q", &payload), restart);
+        assert_eq!(enqueued.unwrap().first_offset, 0);
+        assert_eq!(job.job, payload);
     });
 }
 
