@@ -75,8 +75,6 @@ impl Worker<'_> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut state = self.client.state();
-        // The first connection is no news.
-        state.mark_unchanged();
         let mut next = None;
         while !(self.is_stopping && self.running.is_empty()) {
             if self.is_stopping {
