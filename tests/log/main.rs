@@ -7,5 +7,6 @@ mod crash;
 mod damage;
 #[cfg(test)]
 mod live;
+mod reading;
 #[cfg(test)]
 mod support;
