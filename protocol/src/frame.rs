@@ -94,7 +94,6 @@ pub fn put_frame(out: &mut BytesMut, header: Header, body: impl FnOnce(&mut Byte
     out.put_u64_le(header.correlation);
     body(out);
     let length = (out.len() - start - 4) as u32;
-    debug_assert!(length as usize <= FRAME_LENGTH_MAX);
     if let Some(field) = out.get_mut(start..start + 4) {
         field.copy_from_slice(&length.to_le_bytes());
     }

@@ -7,7 +7,7 @@ use super::turn::Turn;
 use crate::queue::{DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueSettings, Refusal, Start};
 use crate::types::{GroupId, Offset, QueueId};
 
-/// Dead jobs listed in a description of a group.
+/// Dead jobs listed in one answer, of all groups together.
 const DEAD_LISTED_MAX: usize = 100;
 
 /// A queue in a list.
@@ -122,11 +122,17 @@ impl Broker {
             let machine = &turn.core.machine;
             let no_queue = || BrokerError::NoSuchQueue { queue: name.into() };
             let info = machine.queue(queue).ok_or_else(no_queue)?;
+            let mut listed = DEAD_LISTED_MAX;
+            let mut describe = |group| {
+                let description = describe_group(machine, name, group, listed)?;
+                listed -= description.dead.len();
+                Some(description)
+            };
             let groups = machine.groups(queue).map(|info| info.group);
             Ok(QueueDescription {
                 summary: summary(machine, queue).ok_or_else(no_queue)?,
                 settings: info.settings.clone(),
-                groups: groups.filter_map(|group| describe_group(machine, name, group)).collect(),
+                groups: groups.filter_map(&mut describe).collect(),
             })
         })
     }
@@ -136,7 +142,7 @@ impl Broker {
         self.turn(|turn| {
             let group = turn.group(queue, name)?;
             let no_group = || BrokerError::NoSuchGroup { queue: queue.into(), group: name.into() };
-            describe_group(&turn.core.machine, queue, group).ok_or_else(no_group)
+            describe_group(&turn.core.machine, queue, group, DEAD_LISTED_MAX).ok_or_else(no_group)
         })
     }
 }
@@ -181,9 +187,14 @@ fn summary(machine: &Machine, queue: QueueId) -> Option<QueueSummary> {
     Some(QueueSummary { name: info.name.to_owned(), first: info.first, next: info.next, groups })
 }
 
-fn describe_group(machine: &Machine, queue: &str, group: GroupId) -> Option<GroupDescription> {
+fn describe_group(
+    machine: &Machine,
+    queue: &str,
+    group: GroupId,
+    dead_max: usize,
+) -> Option<GroupDescription> {
     let info = machine.group(group)?;
-    let dead = machine.dead(group, Offset(0)).take(DEAD_LISTED_MAX);
+    let dead = machine.dead(group, Offset(0)).take(dead_max);
     Some(GroupDescription {
         queue: queue.to_owned(),
         name: info.name.to_owned(),

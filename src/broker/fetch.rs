@@ -5,28 +5,15 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::error::BrokerError;
+use super::grants::{FetchTerms, GrantedJob, Grants, WaiterId};
 use super::mailbox::{Event, Mailbox};
 use super::turn::Turn;
-use super::waiters::{Line, Waiter, WaiterId};
-use crate::log::JobLocation;
-use crate::queue::{Fact, GroupKind, Holder, Picked, Start};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use super::waiters::{Line, Waiter};
+use crate::queue::{Fact, GroupKind, Picked, Start};
+use crate::types::{Grant, GroupId, QueueId};
 
 /// The group that is born with its first FETCH.
 pub const DEFAULT_GROUP: &str = "default";
-
-/// How much a FETCH takes, and under which lease.
-#[derive(Clone, Copy, Debug)]
-pub struct FetchTerms {
-    /// Jobs at most.
-    pub jobs_max: usize,
-    /// Bytes of bodies at most; a first job that is larger comes all the same.
-    pub bytes_max: u64,
-    /// Who holds the leases.
-    pub holder: Holder,
-    /// The time of the leases in milliseconds.
-    pub lease_ms: u64,
-}
 
 /// A FETCH that waits if there is nothing to take.
 #[derive(Debug)]
@@ -35,32 +22,6 @@ pub struct Wait<'a> {
     pub wait_ms: u64,
     /// Whom to tell.
     pub mailbox: &'a Arc<Mailbox>,
-}
-
-/// Jobs under their leases.
-#[derive(Debug)]
-pub struct Grants {
-    /// The time of the leases in milliseconds.
-    pub lease_ms: u64,
-    /// The jobs.
-    pub jobs: SmallVec<[GrantedJob; 1]>,
-}
-
-/// One job under its lease.
-#[derive(Debug)]
-pub struct GrantedJob {
-    /// Which queue of the FETCH it is from, counted from 0.
-    pub queue_ordinal: u8,
-    /// The group.
-    pub group: GroupId,
-    /// Its offset.
-    pub offset: Offset,
-    /// Its lease.
-    pub grant: Grant,
-    /// How often it has been delivered to the group, this time included.
-    pub attempt: u32,
-    /// Where its bytes are, once the grant is released.
-    pub location: JobLocation,
 }
 
 /// A queue's group, as far as it exists.

@@ -9,8 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::fetch::Grants;
-use super::waiters::WaiterId;
+use super::grants::{Grants, WaiterId};
 use crate::types::EntryIndex;
 
 /// What a connection is told.
@@ -32,8 +31,10 @@ pub enum Event {
     },
     /// Another connection has taken the session over.
     Replaced,
-    /// The session was silent for too long, or the server is stopping: no more requests.
-    Closing,
+    /// The session was silent for too long, and has been ended.
+    Silent,
+    /// The server is stopping: no more requests.
+    Stopping,
 }
 
 /// One connection's mailbox.

@@ -13,7 +13,7 @@
 //! | `turn` | one turn under the lock |
 //! | `core` | what lies under the lock |
 //! | `fact_codec` | facts as bytes in an entry |
-//! | `fetch`, `waiters` | FETCH, and those that wait |
+//! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `leases`, `admin` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -26,6 +26,7 @@ mod error;
 mod fact_codec;
 mod fetch;
 mod gate;
+mod grants;
 mod leases;
 mod mailbox;
 mod open;
@@ -41,14 +42,14 @@ use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use error::{BrokerError, OpenError};
-pub use fetch::{DEFAULT_GROUP, FetchTerms, GrantedJob, Grants, Wait};
+pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gated, Release};
+pub use grants::{FetchTerms, GrantedJob, Grants, WaiterId};
 pub use leases::{Failed, Held, Verdicts};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::JobBatch;
-pub use waiters::WaiterId;
 
 pub use crate::log::{Durability, JobLocation, LogError, LogOptions};
 pub use crate::queue::{
@@ -359,6 +360,15 @@ impl Broker {
         }
     }
 
+    /// Up to which gate connections are woken: a log that has failed releases nothing more, and all
+    /// who wait must hear of that.
+    pub fn woken(&self) -> EntryIndex {
+        match self.log.poisoned() {
+            None => self.released(),
+            Some(_) => EntryIndex(u64::MAX),
+        }
+    }
+
     /// Whether an answer with this gate may leave.
     pub fn release_of(&self, gate: EntryIndex) -> Release {
         if gate <= self.released() {
@@ -417,7 +427,7 @@ impl Broker {
                 waiter.mailbox.send(Event::WaitEnded { waiter: id });
             }
         }
-        core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Closing));
+        core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Stopping));
     }
 
     fn notify_shards(&self) {
@@ -486,7 +496,7 @@ impl Turn<'_> {
         if let Some(Some(mailbox)) = self.core.sessions.remove(session) {
             self.core.waiters.remove_all(&mailbox);
             if end == SessionEnd::Silent {
-                mailbox.send(Event::Closing);
+                mailbox.send(Event::Silent);
             }
         }
     }

@@ -9,13 +9,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::fetch::FetchTerms;
+use super::grants::{FetchTerms, WaiterId};
 use super::mailbox::Mailbox;
 use crate::types::GroupId;
-
-/// One waiting FETCH. Ids are given in order of arrival and never twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WaiterId(u64);
 
 /// A line in which a FETCH waits.
 #[derive(Clone, Debug, PartialEq, Eq)]

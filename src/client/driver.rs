@@ -17,7 +17,7 @@ use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::{Reader, Token};
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::connection::Connection;
@@ -65,7 +65,8 @@ impl From<io::Error> for End {
 
 #[derive(Debug)]
 struct Closing {
-    since: Instant,
+    /// When it is given up.
+    deadline: tokio::time::Instant,
     /// Its caller learns that all is done when it is dropped, with the driver.
     goodbye: Request,
     sent: bool,
@@ -240,16 +241,15 @@ impl Driver {
         let mut heartbeat = heartbeat(silence);
         let mut requests = Vec::with_capacity(REQUESTS_PER_TURN);
         loop {
+            // Some may have come with the greeting.
+            while let Some(frame) = connection.next_frame()? {
+                self.on_frame(frame)?;
+            }
             self.release_abandoned(connection);
             self.say_goodbye(connection);
             let room = connection.outgoing_bytes() < OUTGOING_BYTES_MAX;
             tokio::select! {
-                turned = connection.turn() => {
-                    turned?;
-                    while let Some(frame) = connection.next_frame()? {
-                        self.on_frame(frame)?;
-                    }
-                }
+                turned = connection.turn() => turned?,
                 count = self.ends.requests.recv_many(&mut requests, REQUESTS_PER_TURN),
                     if room && self.closing.is_none() =>
                 {
@@ -257,11 +257,14 @@ impl Driver {
                         let correlation = self.next_correlation();
                         self.close(Request::new(Opcode::Goodbye, correlation, |_| {}));
                     }
+                    // What a caller dropped goes out before what it asked for later.
+                    self.release_abandoned(connection);
                     for request in requests.drain(..) {
                         self.on_request(request, connection);
                     }
                 }
                 () = self.ends.abandoned.added() => {}
+                () = closing_is_late(&self.closing) => return Err(End::Closed(CLOSED_BY_CALLER)),
                 _ = heartbeat.tick() => self.on_heartbeat(connection, silence)?,
             }
         }
@@ -275,11 +278,6 @@ impl Driver {
     }
 
     fn on_heartbeat(&mut self, connection: &mut Connection, silence: Duration) -> Result<(), End> {
-        if let Some(closing) = &self.closing
-            && closing.since.elapsed() > GOODBYE_PATIENCE
-        {
-            return Err(End::Closed(CLOSED_BY_CALLER));
-        }
         connection.check_heard(silence)?;
         if connection.outgoing_bytes() == 0 {
             let mut ping = bytes::BytesMut::new();
@@ -312,7 +310,8 @@ impl Driver {
 
     fn close(&mut self, goodbye: Request) {
         self.ends.requests.close();
-        self.closing.get_or_insert(Closing { since: Instant::now(), goodbye, sent: false });
+        let deadline = tokio::time::Instant::now() + GOODBYE_PATIENCE;
+        self.closing.get_or_insert(Closing { deadline, goodbye, sent: false });
     }
 
     fn next_correlation(&self) -> u64 {
@@ -477,8 +476,17 @@ async fn take_in(requests: &mut mpsc::Receiver<Request>, in_flight: &mut InFligh
     }
 }
 
+/// Ends when closing has taken too long; never, if nothing is closing.
+async fn closing_is_late(closing: &Option<Closing>) {
+    match closing {
+        Some(closing) => sleep_until(closing.deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn heartbeat(silence: Duration) -> Interval {
-    let mut interval = interval(silence / 3);
+    let period = silence / 3;
+    let mut interval = interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }

@@ -91,9 +91,11 @@ impl Client {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// How the connection stands, to look at or to wait for changes.
+    /// How the connection stands: to look at, or to wait for the next change.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
-        self.shared.state.clone()
+        let mut state = self.shared.state.clone();
+        state.mark_unchanged();
+        state
     }
 
     /// Waits for the answers to what is under way, FETCHes excepted, says goodbye, and ends: the

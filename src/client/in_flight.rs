@@ -125,10 +125,10 @@ impl InFlight {
         self.requests.remove(&correlation)
     }
 
-    /// Whether nothing but FETCHes is unanswered.
+    /// Whether the client can be closed: someone waits for FETCHes at most.
     pub(crate) fn only_fetches(&self) -> bool {
         let mut requests = self.requests.values();
-        requests.all(|request| request.opcode == Opcode::Fetch)
+        requests.all(|request| request.opcode == Opcode::Fetch || !request.is_wanted())
     }
 
     /// The connection is cut behind byte `written`. What can't be repeated and may have reached

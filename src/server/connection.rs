@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub(super) waiting: FxHashMap<WaiterId, u64>,
     /// No more requests are acted on; what is held is written, and then the connection closes.
     pub(super) closing: bool,
+    /// The client is not there any more: what the socket does not take at once is dropped.
+    gone: bool,
     stream: TcpStream,
     events: Vec<Event>,
     input: BytesMut,
@@ -65,6 +67,7 @@ impl Connection {
             session: None,
             waiting: FxHashMap::default(),
             closing: false,
+            gone: false,
             stream,
             events: Vec::new(),
             input: BytesMut::new(),
@@ -91,21 +94,26 @@ impl Connection {
     ) -> Poll<io::Result<()>> {
         loop {
             self.take_events(cx);
-            let read = self.poll_input(cx)?;
-            let held = self.release();
+            let full = self.is_full();
+            let read = if full { Poll::Pending } else { self.poll_input(cx)? };
+            let held_back = self.release();
             let written = self.poll_output(cx)?;
-            if self.closing && self.held.len() == 0 && self.output.is_empty() {
+            let drained = self.held.len() == 0 && self.output.is_empty();
+            if self.gone || (self.closing && drained) || (until_greeted && self.is_greeted()) {
                 return Poll::Ready(Ok(()));
             }
-            if until_greeted && self.is_greeted() {
-                return Poll::Ready(Ok(()));
-            }
-            // What left made room for more replies, and for more to read.
-            let room = written.is_ready() && self.output.is_empty() && !held && self.held.len() > 0;
-            if read.is_pending() && !room {
+            // What left made room for more replies, or for more to read.
+            let more_to_write = written.is_ready() && !held_back && self.held.len() > 0;
+            let more_to_read = read.is_ready() || (full && !self.is_full());
+            if !more_to_read && !more_to_write {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether so much is to be written that nothing more is read.
+    fn is_full(&self) -> bool {
+        self.held.len() >= HELD_REPLIES_MAX || self.output.len() >= OUTPUT_BYTES_MAX
     }
 
     fn take_events(&mut self, cx: &Context<'_>) {
@@ -124,16 +132,17 @@ impl Connection {
                 }
                 Event::Replaced => {
                     self.push_error(0, 0, ErrorCode::SessionReplaced, REPLACED.to_owned());
+                    self.gone = true;
                 }
-                Event::Closing => self.closing = true,
+                Event::Silent => self.gone = true,
+                Event::Stopping => self.closing = true,
             }
         }
     }
 
     /// Reads once and acts on what came.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let full = self.held.len() >= HELD_REPLIES_MAX || self.output.len() >= OUTPUT_BYTES_MAX;
-        if self.closing || full {
+        if self.closing {
             return Poll::Pending;
         }
         if self.input.capacity() - self.input.len() < READ_BYTES / 4 {

@@ -40,8 +40,7 @@ impl Connection {
             return self.push_error(opcode, correlation, ErrorCode::UnknownOpcode, text);
         };
         if header.flags != 0 || header.status != 0 {
-            let text = "a request has flags 0 and status 0; other values are reserved".to_owned();
-            return self.push_error(opcode, correlation, ErrorCode::Unsupported, text);
+            return self.push_reserved(header);
         }
         let answer = match known {
             Opcode::Fetch => match self.fetch(&session, correlation, body) {
@@ -63,10 +62,18 @@ impl Connection {
             let text = "the first frame must be a HELLO that begins with \"JLOG\"".to_owned();
             return self.push_error(opcode, correlation, ErrorCode::NotGreeted, text);
         }
+        if header.flags != 0 || header.status != 0 {
+            return self.push_reserved(header);
+        }
         match self.hello(body) {
             Ok((gate, body)) => self.push(Reply { gate, opcode, correlation, body }),
             Err(error) => self.push_error(opcode, correlation, error.code(), error.to_string()),
         }
+    }
+
+    fn push_reserved(&mut self, header: Header) {
+        let text = "a request has flags 0 and status 0; other values are reserved".to_owned();
+        self.push_error(header.opcode, header.correlation, ErrorCode::Unsupported, text);
     }
 
     fn hello(&mut self, body: &[u8]) -> Answer {

@@ -61,13 +61,14 @@ pub fn serve(
     options: &ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let stop = CancellationToken::new();
+    let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
     let tracker = TaskTracker::new();
     let lane = |shard: &Arc<Shard>| Lane {
         broker: Arc::clone(broker),
         shard: Arc::clone(shard),
         options: options.clone(),
         tracker: tracker.clone(),
+        draining: draining.clone(),
     };
     let (first, others) = broker.shards().split_first().expect("a broker has a shard");
     let mut others =
@@ -77,6 +78,7 @@ pub fn serve(
     let served = runtime.block_on(async {
         let accepted = first.accept(listener, &mut others, shutdown).await;
         tracker.close();
+        draining.cancel();
         broker.stop();
         if timeout(DRAIN_WAIT, tracker.wait()).await.is_err() {
             tracing::warn!(connections = tracker.len(), "cut off: they did not end in time");
@@ -103,6 +105,8 @@ struct Lane {
     shard: Arc<Shard>,
     options: ServerOptions,
     tracker: TaskTracker,
+    /// Cancelled when no new connections are taken: those without a session end.
+    draining: CancellationToken,
 }
 
 /// An I/O thread other than the first.
@@ -200,23 +204,24 @@ impl Lane {
         }
         let (broker, shard) = (Arc::clone(&self.broker), Arc::clone(&self.shard));
         let connection = Connection::new(stream, broker, shard, self.options.clone());
-        self.tracker.spawn(run(connection));
+        self.tracker.spawn(run(connection, self.draining.clone()));
     }
 
     fn spawn_notifier(&self) {
         let (broker, shard) = (Arc::clone(&self.broker), Arc::clone(&self.shard));
-        tokio::spawn(poll_fn(move |cx| shard.poll_wake(cx, || broker.released())));
+        tokio::spawn(poll_fn(move |cx| shard.poll_wake(cx, || broker.woken())));
     }
 }
 
-async fn run(mut connection: Connection) {
-    let greeted = timeout(HELLO_WAIT, poll_fn(|cx| connection.poll_serve(cx, true))).await;
+async fn run(mut connection: Connection, draining: CancellationToken) {
+    let greeted = poll_fn(|cx| connection.poll_serve(cx, true));
+    let greeted = draining.run_until_cancelled(timeout(HELLO_WAIT, greeted)).await;
     let served = match greeted {
-        Err(_) => Ok(()),
-        Ok(Ok(())) if connection.is_greeted() => {
+        None | Some(Err(_)) => Ok(()),
+        Some(Ok(Ok(()))) if connection.is_greeted() => {
             poll_fn(|cx| connection.poll_serve(cx, false)).await
         }
-        Ok(ended) => ended,
+        Some(Ok(ended)) => ended,
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection has ended");

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use joblog_protocol::frame::{put_error, put_reply};
+use joblog_protocol::limits::FRAME_LENGTH_MAX;
 use joblog_protocol::messages::admin::encode as encode_json;
 use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Delivery, FetchReply, ReadReply};
@@ -129,6 +130,13 @@ fn encode(out: &mut BytesMut, reply: &Reply) {
         tracing::error!(%error, "a job could not be read");
         out.truncate(start);
         put_error(out, opcode, correlation, ErrorCode::Damaged, &error.to_string());
+    }
+    // The length field does not count itself.
+    let bytes = out.len() - start - 4;
+    if bytes > FRAME_LENGTH_MAX {
+        out.truncate(start);
+        let text = format!("the answer has {bytes} bytes; at most {FRAME_LENGTH_MAX} fit a frame");
+        put_error(out, opcode, correlation, ErrorCode::TooMany, &text);
     }
 }
 

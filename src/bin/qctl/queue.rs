@@ -120,7 +120,8 @@ fn show(queue: &QueueDescription) -> String {
     let mut text = format!(
         "queue       {}\njobs        {jobs}\ndurability  {}\n\
          failures    dead after more than {}; retried after {}, doubling to {}\n\
-         crashes     dead after {}; from the second on redelivered after {}, doubling to {}\n",
+         crashes     dead after more than {}; from the second on redelivered after {}, doubling to \
+         {}\n",
         queue.queue,
         queue.durability,
         count(settings.failures_max),
