@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 #[cfg(test)]
 mod live;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod support;
