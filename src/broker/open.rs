@@ -29,8 +29,8 @@ impl Broker {
         let mut machine = Machine::new();
         let mut deleted = Vec::new();
         let mut recovery = Recovery::open(dir, log_options)?;
-        let recovered =
-            recovery.replay(&mut |entry| replay_entry(&mut machine, &mut deleted, entry))?;
+        let recovered = recovery
+            .replay(EntryIndex(0), &mut |entry| replay_entry(&mut machine, &mut deleted, entry))?;
         let term = next_term(recovered.last_term, machine.next_grant());
         let log = recovery.start(term)?;
         deleted.into_iter().for_each(|queue| log.forget(queue));

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ use super::error::LogError;
 use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
-use super::segment::{OpenSegment, Segment, SegmentHeader};
+use super::reader::Resume;
+use super::replay::Replay;
+use super::segment::{OpenSegment, Sealed, Segment, SegmentHeader};
 use super::shared::{Shared, entry_bytes_max};
 use super::spare;
 use super::tail::{Batch, Spare, Tail};
@@ -58,6 +60,21 @@ pub struct LogStats {
     pub synced: EntryIndex,
 }
 
+/// One segment of an open log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The number in its file's name.
+    pub id: u64,
+    /// The index of its first entry, or the next one if it has none.
+    pub first_index: EntryIndex,
+    /// The index of its last entry, one less than `first_index` if it has none.
+    pub last_index: EntryIndex,
+    /// Bytes up to the end of its last frame.
+    pub bytes_used: u64,
+    /// Size of the file.
+    pub file_bytes: u64,
+}
+
 /// An open log. All methods take `&self` and may be called from many threads.
 ///
 /// Dropping it without [`close`](Self::close) leaves the files as a crash would: what was not
@@ -88,8 +105,8 @@ pub(super) struct Beginning {
     /// The id for the file after `fresh`.
     pub(super) next_segment: u64,
     pub(super) index: JobIndex,
-    /// How many old segments still count.
-    pub(super) kept: usize,
+    /// The old segments that still count, oldest first.
+    pub(super) sealed: Vec<Sealed>,
 }
 
 /// While an old tail is written once more, this much is held in memory at most, plus one entry.
@@ -206,6 +223,46 @@ impl Log {
         self.shared.job_len(queue, offset)
     }
 
+    /// Hands the written entries above `after`, up to `through`, to `each`, in the order of their
+    /// indexes. No lock is held over reading or over `each`.
+    ///
+    /// # Errors
+    /// `NotWritten` if `through` is not written yet, `Damaged`, `Io`, or `Replay` with what `each`
+    /// returned.
+    pub fn entries(
+        &self,
+        after: EntryIndex,
+        through: EntryIndex,
+        each: &mut Replay<'_>,
+    ) -> Result<(), LogError> {
+        self.shared.entries(after, through, each)
+    }
+
+    /// Bytes appended and not yet written. Cheap: for those who slow producers down.
+    pub fn pending_bytes(&self) -> u64 {
+        self.shared.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The segments, oldest first; the last one is growing.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let tail = self.shared.tail.lock();
+        let sealed = tail.sealed.iter().map(|sealed| SegmentInfo {
+            id: sealed.segment.id,
+            first_index: sealed.first_index,
+            last_index: sealed.last_index,
+            bytes_used: u64::from(sealed.end),
+            file_bytes: sealed.segment.map.len() as u64,
+        });
+        let active = SegmentInfo {
+            id: tail.active.segment.id,
+            first_index: tail.active_first,
+            last_index: tail.last_index(),
+            bytes_used: u64::from(tail.position),
+            file_bytes: tail.active.segment.map.len() as u64,
+        };
+        sealed.chain([active]).collect()
+    }
+
     /// Where a job lies. It can be read once its entry is written.
     pub fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
         let (segment, position, ordinal) = self.shared.locate(queue, offset)?;
@@ -243,7 +300,7 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let tail = self.shared.tail.lock();
         LogStats {
-            segments: tail.segments,
+            segments: tail.sealed.len() + 1,
             segment_bytes: self.shared.options.segment_bytes,
             active_bytes: tail.position,
             pending_bytes: tail.pending.len(),
@@ -256,7 +313,8 @@ impl Log {
 
     /// Opens the log on its fresh segment, whose header is not written yet.
     pub(super) fn begin(beginning: Beginning) -> Result<Self, LogError> {
-        let Beginning { dir, options, lock, fresh, header, next_segment, index, kept } = beginning;
+        let Beginning { dir, options, lock, fresh, header, next_segment, index, sealed } =
+            beginning;
         let before = EntryIndex(header.first_index.0 - 1);
         let tail = Tail {
             next_index: header.first_index,
@@ -270,7 +328,8 @@ impl Log {
             spare: Spare::Wanted,
             spare_awaited: false,
             next_segment,
-            segments: kept + 1,
+            sealed,
+            active_first: header.first_index,
             closed: false,
             stopping: false,
             woken: false,
@@ -289,6 +348,8 @@ impl Log {
             appended: AtomicU64::new(before.0),
             written: AtomicU64::new(before.0),
             synced: AtomicU64::new(before.0),
+            pending_bytes: AtomicU64::new(0),
+            resume: Mutex::new(Resume::default()),
             poison: OnceLock::new(),
             _lock: lock,
         });

@@ -22,7 +22,7 @@ use super::handle::{Beginning, Log, LogOptions};
 use super::index::JobIndex;
 use super::map::Map;
 use super::replay::{Link, Place, Replay, Walk, framed_entry};
-use super::segment::{HeaderError, OpenSegment, Segment, SegmentHeader, file_name, id_in};
+use super::segment::{HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, file_name, id_in};
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -131,12 +131,18 @@ impl Recovery {
         Ok(recovery)
     }
 
-    /// Hands every entry to `each`, in the order of their indexes.
+    /// Hands every entry above `after` to `each`, in the order of their indexes. For those up to
+    /// `after` a checkpoint stands, before which they were synced; 0 for none.
     ///
     /// # Errors
-    /// `Damaged` with file and position, `Replay` with what `each` returned, or `Io`.
-    pub fn replay(&mut self, each: &mut Replay<'_>) -> Result<Recovered, LogError> {
-        let mut walk = Walk::new(&self.chain, each);
+    /// `Damaged` with file and position, also if the log ends below `after`; `Replay` with what
+    /// `each` returned, or `Io`.
+    pub fn replay(
+        &mut self,
+        after: EntryIndex,
+        each: &mut Replay<'_>,
+    ) -> Result<Recovered, LogError> {
+        let mut walk = Walk::new(&self.chain, after, each);
         let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
@@ -167,7 +173,7 @@ impl Recovery {
         let replayed = match self.replayed.take() {
             Some(replayed) => replayed,
             None => {
-                self.replay(&mut |_| Ok(()))?;
+                self.replay(EntryIndex(0), &mut |_| Ok(()))?;
                 return self.start(term);
             }
         };
@@ -201,7 +207,7 @@ impl Recovery {
             header,
             next_segment,
             index: replayed.index,
-            kept,
+            sealed: sealed(chain.get(..kept).unwrap_or_default(), &header),
         })?;
         for (_, Place { link, position }) in &replayed.unproved {
             let Some(link) = chain.get(*link) else {
@@ -414,6 +420,20 @@ impl Loose {
         };
         LogError::damaged(&self.path, 0, reason)
     }
+}
+
+/// The segments of the chain, in front of the one with the header `fresh`.
+fn sealed(chain: &[Link], fresh: &SegmentHeader) -> Vec<Sealed> {
+    let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
+    let links = chain.iter().zip(successors);
+    links
+        .map(|(Link { header, segment }, next)| Sealed {
+            segment: Arc::clone(segment),
+            first_index: header.first_index,
+            last_index: EntryIndex(next.first_index.0 - 1),
+            end: next.previous_end,
+        })
+        .collect()
 }
 
 /// Whether a frame from `position` on says that the entry `index` was synced.

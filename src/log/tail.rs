@@ -9,7 +9,7 @@ use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::index::JobIndex;
-use super::segment::{OpenSegment, Segment, SegmentHeader};
+use super::segment::{OpenSegment, Sealed, Segment, SegmentHeader};
 
 /// Bytes on their way to the files: what one `write` takes.
 #[derive(Debug, Default)]
@@ -103,8 +103,10 @@ pub(super) struct Tail {
     pub(super) spare_awaited: bool,
     /// The id for the next file.
     pub(super) next_segment: u64,
-    /// How many segments the log has, without the spare.
-    pub(super) segments: usize,
+    /// The segments before the active one, oldest first.
+    pub(super) sealed: Vec<Sealed>,
+    /// The index of the active segment's first entry, or the next one if it has none yet.
+    pub(super) active_first: EntryIndex,
     /// No more appends are taken.
     pub(super) closed: bool,
     /// The background thread is to end.
@@ -171,9 +173,15 @@ impl Tail {
             size: fresh.segment.map.len() as u32,
         };
         self.active.seal(self.last_index());
+        self.sealed.push(Sealed {
+            segment: Arc::clone(&self.active.segment),
+            first_index: self.active_first,
+            last_index: self.last_index(),
+            end: self.position,
+        });
+        self.active_first = self.next_index;
         self.active = Arc::new(fresh);
         self.position = 0;
-        self.segments += 1;
         let begin = self.pending.len();
         let segment = Arc::clone(&self.active);
         self.pending.parts.push(Part { segment, position: 0, begin });

@@ -391,7 +391,7 @@ fn the_receiver_of_a_replay_can_refuse() {
     log.close().unwrap();
     drop(log);
     let mut recovery = Recovery::open(dir.path(), options()).unwrap();
-    let refused = recovery.replay(&mut |_| Err("no".into())).unwrap_err();
+    let refused = recovery.replay(EntryIndex(0), &mut |_| Err("no".into())).unwrap_err();
     assert!(matches!(refused, LogError::Replay { index: EntryIndex(1), .. }), "{refused}");
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn replay(
 ) -> Result<(Recovery, Recovered, Vec<Entry>), LogError> {
     let mut recovery = Recovery::open(dir, options)?;
     let mut entries = Vec::new();
-    let recovered = recovery.replay(&mut |view| {
+    let recovered = recovery.replay(EntryIndex(0), &mut |view| {
         entries.push(Entry::of(view));
         assert_eq!(view.index.0, entries.len() as u64);
         Ok(())
