@@ -36,6 +36,7 @@ fn the_documented_defaults_are_those_of_the_code() {
         ("listen", config.listen.to_string()),
         ("data", config.data.display().to_string()),
         ("durability", config.durability.to_string()),
+        ("logs", config.logs.map_or_else(|| "none".to_owned(), |logs| logs.to_string())),
         ("insecure", config.insecure.to_string()),
         ("auto_create", config.auto_create.to_string()),
         ("session_silence_ms", config.session_silence_ms.to_string()),

@@ -1,7 +1,7 @@
 //! What lies under the state lock.
 
 use crate::queue::Machine;
-use crate::types::{EntryIndex, GroupId};
+use crate::types::{EntryIndex, GroupId, LogId};
 
 use super::sessions::Sessions;
 use super::waiters::Waiters;
@@ -10,6 +10,8 @@ use super::waiters::Waiters;
 /// server runs.
 #[derive(Debug)]
 pub(super) struct Core {
+    /// Which log of the server it is.
+    pub(super) id: LogId,
     pub(super) machine: Machine,
     pub(super) waiters: Waiters,
     pub(super) sessions: Sessions,
@@ -28,8 +30,9 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(machine: Machine, last_index: EntryIndex, seed: u64) -> Self {
+    pub(super) fn new(id: LogId, machine: Machine, last_index: EntryIndex, seed: u64) -> Self {
         Self {
+            id,
             machine,
             waiters: Waiters::default(),
             sessions: Sessions::default(),

@@ -43,7 +43,7 @@ impl Broker {
         machine.advance(clock.log_ms());
         let sessions = machine.session_ids();
         let last_index = EntryIndex(log.next_index().0 - 1);
-        let mut core = Core::new(machine, last_index, clock::wall_ms());
+        let mut core = Core::new(options.log, machine, last_index, clock::wall_ms());
         for session in sessions {
             core.sessions.connect(session, options.silence_ms, None, lease_now_ms);
         }
