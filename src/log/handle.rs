@@ -1,5 +1,6 @@
 //! The handle of an open log: what the rest of the server sees of it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,21 +9,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
-use super::entry::{EntryView, JobView, NewEntry};
+use super::entry::{EntryView, NewEntry};
 use super::error::LogError;
 use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
+use super::location::JobLocation;
 use super::reader::Resume;
 use super::replay::Replay;
-use super::segment::{OpenSegment, Sealed, Segment, SegmentHeader};
+use super::segment::{OpenSegment, Sealed, SegmentHeader};
 use super::shared::{Shared, entry_bytes_max};
 use super::spare;
+use super::table::Last;
 use super::tail::{Batch, Spare, Tail};
 
 /// How a log is kept.
@@ -50,8 +52,11 @@ pub struct LogStats {
     pub active_bytes: u32,
     /// Bytes in memory that no write has taken yet.
     pub pending_bytes: usize,
-    /// Entries in the job index, at 8 bytes each.
+    /// Entries indexed in memory, at about 24 bytes each: those of the newest segments.
     pub indexed_entries: usize,
+    /// Places in memory that lead to an index table on disk, at 32 bytes each: one for each queue
+    /// and segment.
+    pub indexed_spans: usize,
     /// Index of the last entry appended.
     pub appended: EntryIndex,
     /// Index of the last entry written.
@@ -83,14 +88,6 @@ pub struct SegmentInfo {
 pub struct Log {
     shared: Arc<Shared>,
     background: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Where a job lies. It keeps the segment mapped.
-#[derive(Clone, Debug)]
-pub struct JobLocation {
-    segment: Arc<Segment>,
-    position: u32,
-    ordinal: u32,
 }
 
 /// What recovery has put together for a log to begin with.
@@ -248,14 +245,14 @@ impl Log {
         let tail = self.shared.tail.lock();
         let sealed = tail.sealed.iter().map(|sealed| SegmentInfo {
             id: sealed.segment.id,
-            first_index: sealed.first_index,
-            last_index: sealed.last_index,
-            bytes_used: u64::from(sealed.end),
+            first_index: sealed.extent.first_index,
+            last_index: sealed.extent.last_index,
+            bytes_used: u64::from(sealed.extent.end),
             file_bytes: sealed.segment.map.len() as u64,
         });
         let active = SegmentInfo {
             id: tail.active.segment.id,
-            first_index: tail.active_first,
+            first_index: tail.header.first_index,
             last_index: tail.last_index(),
             bytes_used: u64::from(tail.position),
             file_bytes: tail.active.segment.map.len() as u64,
@@ -265,8 +262,7 @@ impl Log {
 
     /// Where a job lies. It can be read once its entry is written.
     pub fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
-        let (segment, position, ordinal) = self.shared.locate(queue, offset)?;
-        Some(JobLocation { segment, position, ordinal })
+        self.shared.locate(queue, offset)
     }
 
     /// Drops a deleted queue from the job index. Its id must not come again.
@@ -305,6 +301,7 @@ impl Log {
             active_bytes: tail.position,
             pending_bytes: tail.pending.len(),
             indexed_entries: tail.index.entries(),
+            indexed_spans: tail.index.spans(),
             appended: tail.last_index(),
             written: self.shared.written(),
             synced: self.shared.synced(),
@@ -329,7 +326,9 @@ impl Log {
             spare_awaited: false,
             next_segment,
             sealed,
-            active_first: header.first_index,
+            untabled: VecDeque::new(),
+            header,
+            last: Last::default(),
             closed: false,
             stopping: false,
             woken: false,
@@ -414,45 +413,5 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.end_background();
-    }
-}
-
-impl JobLocation {
-    /// Reads the job through the map. Its body is not checked; [`JobView::verify`] does.
-    ///
-    /// # Errors
-    /// `NotWritten` while the entry is in memory only, `Damaged` if the frame is no longer there.
-    pub fn read(&self) -> Result<JobView<'_>, LogError> {
-        let Self { segment, position, ordinal } = self;
-        let entry = segment.entry_at(*position)?;
-        EntryView::split(entry)
-            .and_then(|view| view.job(*ordinal).ok_or("the entry has no such job"))
-            .map_err(|reason| segment.damaged(*position, reason))
-    }
-
-    /// The job's body by reference to the map, for large ones. It keeps the segment mapped.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn body(&self) -> Result<Bytes, LogError> {
-        let begin_of = |bytes: &[u8]| bytes.as_ptr().addr();
-        let job = self.read()?;
-        let map = self.segment.map.get(self.position as usize, self.position as usize);
-        let begin = begin_of(job.body) - map.map_or(0, begin_of) + self.position as usize;
-        let end = begin + job.body.len();
-        Ok(Bytes::from_owner(MappedBody { segment: Arc::clone(&self.segment), begin, end }))
-    }
-}
-
-/// A published stretch of a segment.
-struct MappedBody {
-    segment: Arc<Segment>,
-    begin: usize,
-    end: usize,
-}
-
-impl AsRef<[u8]> for MappedBody {
-    fn as_ref(&self) -> &[u8] {
-        self.segment.map.get(self.begin, self.end).unwrap_or_default()
     }
 }

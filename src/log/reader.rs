@@ -75,12 +75,12 @@ impl Shared {
         let tail = self.tail.lock();
         let sealed = tail.sealed.iter().map(|sealed| Stretch {
             segment: Arc::clone(&sealed.segment),
-            before: EntryIndex(sealed.first_index.0 - 1),
-            end: sealed.end,
+            before: EntryIndex(sealed.extent.first_index.0 - 1),
+            end: sealed.extent.end,
         });
         let active = Stretch {
             segment: Arc::clone(&tail.active.segment),
-            before: EntryIndex(tail.active_first.0 - 1),
+            before: EntryIndex(tail.header.first_index.0 - 1),
             end: tail.position,
         };
         let mut stretches: Vec<_> = sealed.chain([active]).collect();

@@ -19,9 +19,8 @@ use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
-use super::index::JobIndex;
 use super::map::Map;
-use super::replay::{Link, Place, Replay, Walk, framed_entry};
+use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
 use super::segment::{HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, file_name, id_in};
 
 /// A log that is being opened: first `replay`, then `start`.
@@ -84,7 +83,7 @@ struct Loose {
 #[derive(Debug)]
 struct Replayed {
     recovered: Recovered,
-    index: JobIndex,
+    indexed: Indexed,
     /// Where the part that is kept as it lies ends.
     end: Place,
     /// Entries behind `end` that `start` writes once more.
@@ -126,7 +125,7 @@ impl Recovery {
             options,
         };
         recovery.check_identity(&found)?;
-        recovery.take_spare(&mut found);
+        recovery.take_spare(&mut found)?;
         recovery.resolve_chain(found);
         Ok(recovery)
     }
@@ -142,7 +141,8 @@ impl Recovery {
         after: EntryIndex,
         each: &mut Replay<'_>,
     ) -> Result<Recovered, LogError> {
-        let mut walk = Walk::new(&self.chain, after, each);
+        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let mut walk = Walk::new(&self.chain, shelf, after, each);
         let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
@@ -150,7 +150,7 @@ impl Recovery {
             (place, reason) = (torn_at, "the bodies of an entry are not whole");
         }
         walk.deliver_rest()?;
-        let Walk { index, waiting: unproved, recovered: last, .. } = walk;
+        let Walk { indexed, waiting: unproved, recovered: last, .. } = walk;
         recovered.last_index = last.last_index;
         recovered.last_stamp = last.last_stamp;
         recovered.last_term = last.last_term.max(self.last_term);
@@ -160,7 +160,7 @@ impl Recovery {
             tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
         }
         let end = unproved.front().map_or(place, |(_, place)| *place);
-        self.replayed = Some(Replayed { recovered: recovered.clone(), index, end, unproved });
+        self.replayed = Some(Replayed { recovered: recovered.clone(), indexed, end, unproved });
         Ok(recovered)
     }
 
@@ -197,6 +197,8 @@ impl Recovery {
             wall_ms: self.options.files.wall_ms(),
             size: self.options.segment_bytes,
         };
+        let mut indexed = replayed.indexed;
+        let sealed = self.seal(&mut indexed, kept, &header)?;
         let Self { dir, options, lock, chain, beyond, replaced, .. } = self;
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
@@ -206,8 +208,8 @@ impl Recovery {
             fresh: Arc::clone(&fresh),
             header,
             next_segment,
-            index: replayed.index,
-            sealed: sealed(chain.get(..kept).unwrap_or_default(), &header),
+            index: indexed.index,
+            sealed,
         })?;
         for (_, Place { link, position }) in &replayed.unproved {
             let Some(link) = chain.get(*link) else {
@@ -257,11 +259,16 @@ impl Recovery {
     }
 
     /// Takes the newest file for the fresh segment if it is an unused spare of the right size.
-    fn take_spare(&mut self, found: &mut Vec<Loose>) {
+    fn take_spare(&mut self, found: &mut Vec<Loose>) -> Result<(), LogError> {
+        let Some(last) = found.last().filter(|last| last.header.is_err()) else {
+            return Ok(());
+        };
+        last.populate()?;
         let unused = found.pop_if(|last| {
             last.bytes().len() == self.options.segment_bytes as usize && used(last.bytes()) == 0
         });
         self.spare = unused.map(|loose| (loose.id, loose.path));
+        Ok(())
     }
 
     /// Follows the headers from the newest segment to the oldest. Where one is missing on the way,
@@ -291,8 +298,7 @@ impl Recovery {
         for loose in found.drain(..) {
             match (loose.header, loose.map) {
                 (Ok(header), Some(map)) if wanted.contains(&loose.id) => {
-                    let seed = Seed::new(header.log_id, loose.id);
-                    let segment = Segment { id: loose.id, path: loose.path, seed, map };
+                    let segment = Segment::cold(header.log_id, loose.id, loose.path, map);
                     self.chain.push(Link { header, segment: Arc::new(segment) });
                 }
                 (header, map) if loose.id > tip => {
@@ -311,6 +317,10 @@ impl Recovery {
         walk: &Walk<'_, '_>,
     ) -> Result<(), LogError> {
         let expected = EntryIndex(walk.expected);
+        for link in self.chain.iter().skip(stop.link) {
+            link.segment.warm(0, link.segment.map.len())?;
+        }
+        self.beyond.iter().try_for_each(Loose::populate)?;
         let chain = self.chain.iter().enumerate().skip(stop.link);
         let proved = walk.recovered.proved >= expected
             || chain.clone().any(|(number, link)| match number == stop.link {
@@ -368,6 +378,29 @@ impl Recovery {
         Ok((OpenSegment::create(&self.options, &self.dir, log_id, id, &fill)?, id + 1))
     }
 
+    /// The first `kept` segments of the chain, which the one with the header `fresh` continues.
+    /// Makes the index tables that the replay has not made.
+    fn seal(
+        &self,
+        indexed: &mut Indexed,
+        kept: usize,
+        fresh: &SegmentHeader,
+    ) -> Result<Vec<Sealed>, LogError> {
+        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let chain = self.chain.get(..kept).unwrap_or_default();
+        let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
+        for (link, next) in chain.iter().zip(successors).skip(indexed.tables.len()) {
+            indexed.finish_segment(shelf, &link.segment, link.extent(next))?;
+        }
+        let sealed = indexed.tables.iter().map(|table| Sealed {
+            segment: Arc::clone(&table.segment),
+            extent: table.extent,
+            last: table.last(),
+            table: Some(Arc::clone(table)),
+        });
+        Ok(sealed.collect())
+    }
+
     /// What the fresh segment continues: the previous segment's id, its end, and how many
     /// segments of the chain are kept. A segment of which nothing is kept is passed over, so that
     /// starts without appends in between do not add up.
@@ -393,6 +426,7 @@ impl Loose {
             return Ok(Self { id, path, map: None, header });
         }
         let map = Map::whole(&file).map_err(|error| io("mapping", error))?;
+        map.populate_range(0, SEGMENT_HEADER_BYTES).map_err(|error| io("reading", error))?;
         let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
         let header = SegmentHeader::decode(page);
         Ok(Self { id, path, map: Some(map), header })
@@ -400,6 +434,12 @@ impl Loose {
 
     fn bytes(&self) -> &[u8] {
         self.map.as_ref().map_or(&[], Map::bytes)
+    }
+
+    /// Brings the file into memory, so that a bad disk is an error.
+    fn populate(&self) -> Result<(), LogError> {
+        let populated = self.map.as_ref().map_or(Ok(()), |map| map.populate_range(0, map.len()));
+        populated.map_err(|error| LogError::io("reading", &self.path, error))
     }
 
     /// Whether anything in the file says that the entry `index` was synced.
@@ -420,20 +460,6 @@ impl Loose {
         };
         LogError::damaged(&self.path, 0, reason)
     }
-}
-
-/// The segments of the chain, in front of the one with the header `fresh`.
-fn sealed(chain: &[Link], fresh: &SegmentHeader) -> Vec<Sealed> {
-    let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
-    let links = chain.iter().zip(successors);
-    links
-        .map(|(Link { header, segment }, next)| Sealed {
-            segment: Arc::clone(segment),
-            first_index: header.first_index,
-            last_index: EntryIndex(next.first_index.0 - 1),
-            end: next.previous_end,
-        })
-        .collect()
 }
 
 /// Whether a frame from `position` on says that the entry `index` was synced.

@@ -1,5 +1,6 @@
 //! The tail: the end of the log in memory, behind one short lock.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::error::LogError;
 use super::format::*;
 use super::index::JobIndex;
 use super::segment::{OpenSegment, Sealed, Segment, SegmentHeader};
+use super::table::{Extent, Last, Row, Rows};
 
 /// Bytes on their way to the files: what one `write` takes.
 #[derive(Debug, Default)]
@@ -105,8 +107,12 @@ pub(super) struct Tail {
     pub(super) next_segment: u64,
     /// The segments before the active one, oldest first.
     pub(super) sealed: Vec<Sealed>,
-    /// The index of the active segment's first entry, or the next one if it has none yet.
-    pub(super) active_first: EntryIndex,
+    /// Sealed segments whose index tables are still to be made, oldest first, by their ids.
+    pub(super) untabled: VecDeque<(u64, Arc<Rows>)>,
+    /// The header of the active segment.
+    pub(super) header: SegmentHeader,
+    /// The last entry in the active segment.
+    pub(super) last: Last,
     /// No more appends are taken.
     pub(super) closed: bool,
     /// The background thread is to end.
@@ -130,8 +136,7 @@ impl Tail {
     ) -> Result<(), &'static str> {
         let segment = &self.active.segment;
         if entry.count > 0 {
-            let position = self.position;
-            self.index.add(entry.queue, entry.base_offset, entry.count, segment, position)?;
+            self.index.add(entry.queue, Row::of(entry, self.position))?;
         }
         let seed = segment.seed;
         let position = self.position;
@@ -140,6 +145,7 @@ impl Tail {
         self.position += frame_bytes(entry.encoded_bytes() as usize) as u32;
         self.proved = self.proved.max(durable);
         self.next_index = EntryIndex(entry.index.0 + 1);
+        self.last = Last { term: entry.term, stamp: entry.stamp };
         Ok(())
     }
 
@@ -173,13 +179,15 @@ impl Tail {
             size: fresh.segment.map.len() as u32,
         };
         self.active.seal(self.last_index());
+        let segment = &self.active.segment;
+        self.untabled.push_back((segment.id, self.index.seal(segment)));
         self.sealed.push(Sealed {
-            segment: Arc::clone(&self.active.segment),
-            first_index: self.active_first,
-            last_index: self.last_index(),
-            end: self.position,
+            segment: Arc::clone(segment),
+            extent: Extent::new(&self.header, self.last_index(), self.position),
+            last: mem::take(&mut self.last),
+            table: None,
         });
-        self.active_first = self.next_index;
+        self.header = header;
         self.active = Arc::new(fresh);
         self.position = 0;
         let begin = self.pending.len();
@@ -196,6 +204,16 @@ impl Tail {
         self.pending
             .frame_at(segment, position)
             .or_else(|| self.inflight.as_ref()?.frame_at(segment, position))
+    }
+
+    /// The sealed segment of this id.
+    pub(super) fn sealed_of(&self, id: u64) -> Option<&Sealed> {
+        self.sealed.iter().rev().find(|sealed| sealed.segment.id == id)
+    }
+
+    /// Whether the sealed segment of this id is synced to its end.
+    pub(super) fn is_synced(&self, id: u64, synced: EntryIndex) -> bool {
+        self.sealed_of(id).is_some_and(|sealed| sealed.extent.last_index <= synced)
     }
 
     /// Hands what is pending to the writer, in exchange for its empty batch. False if there is
