@@ -95,6 +95,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         silence_ms: config.session_silence_ms,
         auto_create: config.auto_create,
         shards: config.io_threads,
+        checkpoint_bytes: config.checkpoint_bytes,
     };
     let broker = Broker::open(&data_dir.log_dir(0), log_options, options)?;
     let threads = Threads::start(&broker)?;

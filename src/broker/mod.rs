@@ -12,24 +12,31 @@
 //! |---|---|
 //! | `turn` | one turn under the lock |
 //! | `core` | what lies under the lock |
-//! | `fact_codec` | facts as bytes in an entry |
+//! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `leases`, `admin` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
+//! | `keeper` | makes checkpoints beside the running state |
+//! | `checkpoint`, `checkpoint_format` | the state in a file |
 //! | `open` | recovery |
 
 mod admin;
+mod checkpoint;
+pub mod checkpoint_format;
 mod core;
 mod error;
 mod fact_codec;
 mod fetch;
+mod fields;
 mod gate;
 mod grants;
+mod keeper;
 mod leases;
 mod mailbox;
 mod open;
+mod record_codec;
 mod sessions;
 mod threads;
 mod turn;
@@ -41,10 +48,12 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
+pub use checkpoint::CheckpointError;
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gated, Release};
 pub use grants::{FetchTerms, GrantedJob, Grants, WaiterId};
+pub use keeper::{KeeperError, Kept};
 pub use leases::{Failed, Held, Verdicts};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
@@ -56,6 +65,7 @@ pub use crate::queue::{
     DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Retry, Start,
 };
 
+use self::checkpoint::Checkpoints;
 use self::core::Core;
 use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
@@ -75,6 +85,8 @@ pub struct BrokerOptions {
     pub auto_create: bool,
     /// How many I/O threads have connections.
     pub shards: usize,
+    /// Bytes of log after which a checkpoint is made, or four times the last one, if that is more.
+    pub checkpoint_bytes: u64,
 }
 
 /// One log with its state.
@@ -87,6 +99,12 @@ pub struct Broker {
     options: BrokerOptions,
     shards: Vec<Arc<Shard>>,
     alarm: Alarm,
+    checkpoints: Checkpoints,
+    /// Held while a checkpoint is made.
+    keeping: Mutex<()>,
+    kept: Mutex<Kept>,
+    /// How many entries were replayed at the start.
+    restored: u64,
 }
 
 /// A session that was greeted.
@@ -350,6 +368,11 @@ impl Broker {
     /// The durability in force.
     pub fn durability(&self) -> Durability {
         self.options.durability
+    }
+
+    /// How many entries had to be replayed at the start, behind the newest checkpoint.
+    pub fn restored(&self) -> u64 {
+        self.restored
     }
 
     /// What may leave now.

@@ -21,7 +21,7 @@ use super::index::JobIndex;
 use super::segment::{OpenSegment, Segment, SegmentHeader};
 use super::shared::{Shared, entry_bytes_max};
 use super::spare;
-use super::tail::{Batch, Spare, Tail};
+use super::tail::{Batch, Sealed, Spare, Tail};
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub struct LogStats {
 /// written is lost.
 #[derive(Debug)]
 pub struct Log {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     background: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -88,8 +88,8 @@ pub(super) struct Beginning {
     /// The id for the file after `fresh`.
     pub(super) next_segment: u64,
     pub(super) index: JobIndex,
-    /// How many old segments still count.
-    pub(super) kept: usize,
+    /// The old segments that still count.
+    pub(super) sealed: Vec<Sealed>,
 }
 
 /// While an old tail is written once more, this much is held in memory at most, plus one entry.
@@ -124,6 +124,11 @@ impl Log {
     /// The term of this start.
     pub fn term(&self) -> Term {
         self.shared.term
+    }
+
+    /// What tells this log from all others.
+    pub fn log_id(&self) -> [u8; 16] {
+        self.shared.log_id
     }
 
     /// The index that the next entry will get.
@@ -243,7 +248,7 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let tail = self.shared.tail.lock();
         LogStats {
-            segments: tail.segments,
+            segments: tail.sealed.len() + 1,
             segment_bytes: self.shared.options.segment_bytes,
             active_bytes: tail.position,
             pending_bytes: tail.pending.len(),
@@ -256,7 +261,8 @@ impl Log {
 
     /// Opens the log on its fresh segment, whose header is not written yet.
     pub(super) fn begin(beginning: Beginning) -> Result<Self, LogError> {
-        let Beginning { dir, options, lock, fresh, header, next_segment, index, kept } = beginning;
+        let Beginning { dir, options, lock, fresh, header, next_segment, index, sealed } =
+            beginning;
         let before = EntryIndex(header.first_index.0 - 1);
         let tail = Tail {
             next_index: header.first_index,
@@ -270,7 +276,7 @@ impl Log {
             spare: Spare::Wanted,
             spare_awaited: false,
             next_segment,
-            segments: kept + 1,
+            sealed,
             closed: false,
             stopping: false,
             woken: false,

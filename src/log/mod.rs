@@ -16,7 +16,7 @@
 //! | `format.rs` | the layout on disk, and how to change it |
 //! | `entry.rs`, `frame.rs`, `segment.rs` | the three structures of the layout |
 //! | `recovery.rs`, `replay.rs` | opening: which segments count, torn tail or damage; the walk |
-//! | `handle.rs` | what others see of an open log |
+//! | `handle.rs`, `read.rs` | what others see of an open log; its entries again |
 //! | `tail.rs`, `shared.rs` | the end of the log in memory; appending, writing and syncing it |
 //! | `index.rs` | where each job lies |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
@@ -34,6 +34,7 @@ mod frame;
 mod handle;
 mod index;
 mod map;
+mod read;
 mod recovery;
 mod replay;
 mod segment;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::types::{EntryIndex, Stamp, Term};
 
+use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
@@ -23,6 +24,7 @@ use super::index::JobIndex;
 use super::map::Map;
 use super::replay::{Link, Place, Replay, Walk, framed_entry};
 use super::segment::{HeaderError, OpenSegment, Segment, SegmentHeader, file_name, id_in};
+use super::tail::Sealed;
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -131,12 +133,24 @@ impl Recovery {
         Ok(recovery)
     }
 
-    /// Hands every entry to `each`, in the order of their indexes.
+    /// What tells this log from all others; none if it is new.
+    pub fn known_log_id(&self) -> Option<[u8; 16]> {
+        self.log_id
+    }
+
+    /// Hands the entries behind `after` to `each`, in the order of their indexes. Those before are
+    /// only indexed.
     ///
     /// # Errors
     /// `Damaged` with file and position, `Replay` with what `each` returned, or `Io`.
-    pub fn replay(&mut self, each: &mut Replay<'_>) -> Result<Recovered, LogError> {
-        let mut walk = Walk::new(&self.chain, each);
+    pub fn replay(
+        &mut self,
+        after: EntryIndex,
+        each: &mut Replay<'_>,
+    ) -> Result<Recovered, LogError> {
+        let mut behind =
+            |view: &EntryView<'_>| if view.index > after { each(view) } else { Ok(()) };
+        let mut walk = Walk::new(&self.chain, &mut behind);
         let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
@@ -167,7 +181,7 @@ impl Recovery {
         let replayed = match self.replayed.take() {
             Some(replayed) => replayed,
             None => {
-                self.replay(&mut |_| Ok(()))?;
+                self.replay(EntryIndex(0), &mut |_| Ok(()))?;
                 return self.start(term);
             }
         };
@@ -192,6 +206,9 @@ impl Recovery {
             size: self.options.segment_bytes,
         };
         let Self { dir, options, lock, chain, beyond, replaced, .. } = self;
+        let nexts = chain.iter().skip(1).map(|next| &next.header).chain([&header]);
+        let sealed = chain.iter().take(kept).zip(nexts);
+        let sealed = sealed.map(|(link, next)| Sealed::before(&link.segment, next)).collect();
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
             dir,
@@ -201,7 +218,7 @@ impl Recovery {
             header,
             next_segment,
             index: replayed.index,
-            kept,
+            sealed,
         })?;
         for (_, Place { link, position }) in &replayed.unproved {
             let Some(link) = chain.get(*link) else {

@@ -68,6 +68,24 @@ impl Batch {
     }
 }
 
+/// A segment that does not grow any more.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) segment: Arc<Segment>,
+    /// Index of the last entry that counts in it.
+    pub(super) last: EntryIndex,
+    /// Where the part of it that counts ends.
+    pub(super) end: u32,
+}
+
+impl Sealed {
+    /// The segment that the one with the header `next` continues.
+    pub(super) fn before(segment: &Arc<Segment>, next: &SegmentHeader) -> Self {
+        let last = EntryIndex(next.first_index.0 - 1);
+        Self { segment: Arc::clone(segment), last, end: next.previous_end }
+    }
+}
+
 /// The segment prepared ahead.
 #[derive(Debug)]
 pub(super) enum Spare {
@@ -103,8 +121,8 @@ pub(super) struct Tail {
     pub(super) spare_awaited: bool,
     /// The id for the next file.
     pub(super) next_segment: u64,
-    /// How many segments the log has, without the spare.
-    pub(super) segments: usize,
+    /// The segments before the active one, oldest first.
+    pub(super) sealed: Vec<Sealed>,
     /// No more appends are taken.
     pub(super) closed: bool,
     /// The background thread is to end.
@@ -171,9 +189,9 @@ impl Tail {
             size: fresh.segment.map.len() as u32,
         };
         self.active.seal(self.last_index());
+        self.sealed.push(Sealed::before(&self.active.segment, &header));
         self.active = Arc::new(fresh);
         self.position = 0;
-        self.segments += 1;
         let begin = self.pending.len();
         let segment = Arc::clone(&self.active);
         self.pending.parts.push(Part { segment, position: 0, begin });
