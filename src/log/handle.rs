@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,10 +18,12 @@ use super::error::LogError;
 use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
-use super::segment::{OpenSegment, Segment, SegmentHeader};
+use super::reader::Resume;
+use super::replay::Replay;
+use super::segment::{OpenSegment, Sealed, Segment, SegmentHeader};
 use super::shared::{Shared, entry_bytes_max};
 use super::spare;
-use super::tail::{Batch, Sealed, Spare, Tail};
+use super::tail::{Batch, Spare, Tail};
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -58,13 +60,28 @@ pub struct LogStats {
     pub synced: EntryIndex,
 }
 
+/// One segment of an open log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The number in its file's name.
+    pub id: u64,
+    /// The index of its first entry, or the next one if it has none.
+    pub first_index: EntryIndex,
+    /// The index of its last entry, one less than `first_index` if it has none.
+    pub last_index: EntryIndex,
+    /// Bytes up to the end of its last frame.
+    pub bytes_used: u64,
+    /// Size of the file.
+    pub file_bytes: u64,
+}
+
 /// An open log. All methods take `&self` and may be called from many threads.
 ///
 /// Dropping it without [`close`](Self::close) leaves the files as a crash would: what was not
 /// written is lost.
 #[derive(Debug)]
 pub struct Log {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     background: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -88,7 +105,7 @@ pub(super) struct Beginning {
     /// The id for the file after `fresh`.
     pub(super) next_segment: u64,
     pub(super) index: JobIndex,
-    /// The old segments that still count.
+    /// The old segments that still count, oldest first.
     pub(super) sealed: Vec<Sealed>,
 }
 
@@ -211,6 +228,46 @@ impl Log {
         self.shared.job_len(queue, offset)
     }
 
+    /// Hands the written entries above `after`, up to `through`, to `each`, in the order of their
+    /// indexes. No lock is held over reading or over `each`.
+    ///
+    /// # Errors
+    /// `NotWritten` if `through` is not written yet, `Damaged`, `Io`, or `Replay` with what `each`
+    /// returned.
+    pub fn entries(
+        &self,
+        after: EntryIndex,
+        through: EntryIndex,
+        each: &mut Replay<'_>,
+    ) -> Result<(), LogError> {
+        self.shared.entries(after, through, each)
+    }
+
+    /// Bytes appended and not yet written. Cheap: for those who slow producers down.
+    pub fn pending_bytes(&self) -> u64 {
+        self.shared.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The segments, oldest first; the last one is growing.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let tail = self.shared.tail.lock();
+        let sealed = tail.sealed.iter().map(|sealed| SegmentInfo {
+            id: sealed.segment.id,
+            first_index: sealed.first_index,
+            last_index: sealed.last_index,
+            bytes_used: u64::from(sealed.end),
+            file_bytes: sealed.segment.map.len() as u64,
+        });
+        let active = SegmentInfo {
+            id: tail.active.segment.id,
+            first_index: tail.active_first,
+            last_index: tail.last_index(),
+            bytes_used: u64::from(tail.position),
+            file_bytes: tail.active.segment.map.len() as u64,
+        };
+        sealed.chain([active]).collect()
+    }
+
     /// Where a job lies. It can be read once its entry is written.
     pub fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
         let (segment, position, ordinal) = self.shared.locate(queue, offset)?;
@@ -277,6 +334,7 @@ impl Log {
             spare_awaited: false,
             next_segment,
             sealed,
+            active_first: header.first_index,
             closed: false,
             stopping: false,
             woken: false,
@@ -295,6 +353,8 @@ impl Log {
             appended: AtomicU64::new(before.0),
             written: AtomicU64::new(before.0),
             synced: AtomicU64::new(before.0),
+            pending_bytes: AtomicU64::new(0),
+            resume: Mutex::new(Resume::default()),
             poison: OnceLock::new(),
             _lock: lock,
         });

@@ -53,6 +53,11 @@ impl Map {
         self.get(0, self.len()).unwrap_or_default()
     }
 
+    /// All published bytes from `begin` on.
+    pub(super) fn from(&self, begin: usize) -> Option<&[u8]> {
+        self.get(begin, self.published.load(Ordering::Acquire))
+    }
+
     /// The bytes from `begin` to `end`, if they are published.
     #[inline]
     pub(super) fn get(&self, begin: usize, end: usize) -> Option<&[u8]> {

@@ -16,9 +16,10 @@
 //! | `format.rs` | the layout on disk, and how to change it |
 //! | `entry.rs`, `frame.rs`, `segment.rs` | the three structures of the layout |
 //! | `recovery.rs`, `replay.rs` | opening: which segments count, torn tail or damage; the walk |
-//! | `handle.rs`, `read.rs` | what others see of an open log; its entries again |
+//! | `handle.rs` | what others see of an open log |
 //! | `tail.rs`, `shared.rs` | the end of the log in memory; appending, writing and syncing it |
 //! | `index.rs` | where each job lies |
+//! | `reader.rs` | reading written entries back |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
 //!
@@ -34,7 +35,7 @@ mod frame;
 mod handle;
 mod index;
 mod map;
-mod read;
+mod reader;
 mod recovery;
 mod replay;
 mod segment;
@@ -46,6 +47,6 @@ pub use durability::{Durability, ParseDurabilityError};
 pub use entry::{EntryKind, EntryView, JobView, NewEntry};
 pub use error::LogError;
 pub use files::{DataFile, Files, SystemFiles};
-pub use handle::{JobLocation, Log, LogOptions, LogStats};
+pub use handle::{JobLocation, Log, LogOptions, LogStats, SegmentInfo};
 pub use recovery::{Recovered, Recovery, TornTail};
 pub use replay::Replay;

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use crate::types::{EntryIndex, Stamp, Term};
 
-use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
@@ -23,8 +22,7 @@ use super::handle::{Beginning, Log, LogOptions};
 use super::index::JobIndex;
 use super::map::Map;
 use super::replay::{Link, Place, Replay, Walk, framed_entry};
-use super::segment::{HeaderError, OpenSegment, Segment, SegmentHeader, file_name, id_in};
-use super::tail::Sealed;
+use super::segment::{HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, file_name, id_in};
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -138,19 +136,18 @@ impl Recovery {
         self.log_id
     }
 
-    /// Hands the entries behind `after` to `each`, in the order of their indexes. Those before are
-    /// only indexed.
+    /// Hands every entry above `after` to `each`, in the order of their indexes. For those up to
+    /// `after` a checkpoint stands, before which they were synced; 0 for none.
     ///
     /// # Errors
-    /// `Damaged` with file and position, `Replay` with what `each` returned, or `Io`.
+    /// `Damaged` with file and position, also if the log ends below `after`; `Replay` with what
+    /// `each` returned, or `Io`.
     pub fn replay(
         &mut self,
         after: EntryIndex,
         each: &mut Replay<'_>,
     ) -> Result<Recovered, LogError> {
-        let mut behind =
-            |view: &EntryView<'_>| if view.index > after { each(view) } else { Ok(()) };
-        let mut walk = Walk::new(&self.chain, &mut behind);
+        let mut walk = Walk::new(&self.chain, after, each);
         let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
@@ -206,9 +203,6 @@ impl Recovery {
             size: self.options.segment_bytes,
         };
         let Self { dir, options, lock, chain, beyond, replaced, .. } = self;
-        let nexts = chain.iter().skip(1).map(|next| &next.header).chain([&header]);
-        let sealed = chain.iter().take(kept).zip(nexts);
-        let sealed = sealed.map(|(link, next)| Sealed::before(&link.segment, next)).collect();
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
             dir,
@@ -218,7 +212,7 @@ impl Recovery {
             header,
             next_segment,
             index: replayed.index,
-            sealed,
+            sealed: sealed(chain.get(..kept).unwrap_or_default(), &header),
         })?;
         for (_, Place { link, position }) in &replayed.unproved {
             let Some(link) = chain.get(*link) else {
@@ -431,6 +425,20 @@ impl Loose {
         };
         LogError::damaged(&self.path, 0, reason)
     }
+}
+
+/// The segments of the chain, in front of the one with the header `fresh`.
+fn sealed(chain: &[Link], fresh: &SegmentHeader) -> Vec<Sealed> {
+    let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
+    let links = chain.iter().zip(successors);
+    links
+        .map(|(Link { header, segment }, next)| Sealed {
+            segment: Arc::clone(segment),
+            first_index: header.first_index,
+            last_index: EntryIndex(next.first_index.0 - 1),
+            end: next.previous_end,
+        })
+        .collect()
 }
 
 /// Whether a frame from `position` on says that the entry `index` was synced.

@@ -39,6 +39,8 @@ pub(super) struct Walk<'a, 'f> {
     each: &'a mut Replay<'f>,
     pub(super) waiting: VecDeque<(EntryIndex, Place)>,
     pub(super) index: JobIndex,
+    /// Entries up to here are indexed and not delivered: a checkpoint stands for them.
+    after: EntryIndex,
     /// The index that the next entry must have.
     pub(super) expected: u64,
     /// The term of the last entry read, which the next may not go below.
@@ -50,15 +52,17 @@ pub(super) struct Walk<'a, 'f> {
 type Stop = (Place, &'static str);
 
 impl<'a, 'f> Walk<'a, 'f> {
-    pub(super) fn new(chain: &'a [Link], each: &'a mut Replay<'f>) -> Self {
+    /// A walk that delivers the entries above `after`, up to which all was synced.
+    pub(super) fn new(chain: &'a [Link], after: EntryIndex, each: &'a mut Replay<'f>) -> Self {
         Self {
             chain,
             each,
             waiting: VecDeque::new(),
             index: JobIndex::default(),
+            after,
             expected: 1,
             term: Term(0),
-            recovered: Recovered::default(),
+            recovered: Recovered { proved: after, ..Recovered::default() },
         }
     }
 
@@ -178,7 +182,9 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     fn deliver(&mut self, view: &EntryView<'_>) -> Result<(), LogError> {
-        (self.each)(view).map_err(|source| LogError::Replay { index: view.index, source })?;
+        if view.index > self.after {
+            (self.each)(view).map_err(|source| LogError::Replay { index: view.index, source })?;
+        }
         self.recovered.last_index = view.index;
         self.recovered.last_term = view.term;
         self.recovered.last_stamp = view.stamp;

@@ -12,7 +12,7 @@ use crate::types::{EntryIndex, Term};
 use super::error::LogError;
 use super::files::DataFile;
 use super::format::*;
-use super::frame::Seed;
+use super::frame::{Frame, Seed};
 use super::handle::LogOptions;
 use super::map::Map;
 
@@ -135,6 +135,12 @@ impl Segment {
             .ok_or_else(|| self.damaged(position, "the frame's length runs over what is written"))
     }
 
+    /// The frame at `position`, checked.
+    pub(super) fn frame_at(&self, position: u32) -> Result<Frame<'_>, LogError> {
+        let bytes = self.map.from(position as usize).ok_or(LogError::NotWritten)?;
+        self.seed.parse(bytes, position).map_err(|reason| self.damaged(position, reason))
+    }
+
     /// All bytes from `position` on of a segment that is mapped whole.
     pub(super) fn bytes_from(&self, position: u32) -> &[u8] {
         self.map.bytes().get(position as usize..).unwrap_or_default()
@@ -143,6 +149,17 @@ impl Segment {
     pub(super) fn damaged(&self, position: u32, reason: &'static str) -> LogError {
         LogError::damaged(&self.path, u64::from(position), reason)
     }
+}
+
+/// A segment to which no more entries are appended.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) segment: Arc<Segment>,
+    /// The index of its first entry, or the next one if it has none.
+    pub(super) first_index: EntryIndex,
+    pub(super) last_index: EntryIndex,
+    /// Where the part that counts ends.
+    pub(super) end: u32,
 }
 
 /// A segment that may still be written or synced. When the last one to hold it lets go, the file

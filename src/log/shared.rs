@@ -19,6 +19,7 @@ use super::LogOptions;
 use super::entry::{EntryView, body_len};
 use super::error::LogError;
 use super::format::*;
+use super::reader::Resume;
 use super::segment::{OpenSegment, Segment};
 use super::tail::{Batch, Spare, Tail};
 
@@ -44,6 +45,10 @@ pub(super) struct Shared {
     pub(super) appended: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) synced: AtomicU64,
+    /// Bytes appended and not yet written.
+    pub(super) pending_bytes: AtomicU64,
+    /// Where reading entries back has stopped.
+    pub(super) resume: Mutex<Resume>,
     /// The first failure of a write or sync.
     pub(super) poison: OnceLock<Arc<str>>,
     /// Holds the lock on the directory.
@@ -77,9 +82,11 @@ impl Shared {
         }
         let mut tail = self.make_room(frame_bytes(bytes as usize) as u32)?;
         entry.index = tail.next_index;
+        let before = tail.position;
         tail.push(&entry, bodies_crc, self.synced())
             .map_err(|reason| LogError::InvalidEntry { reason })?;
         self.appended.store(entry.index.0, Ordering::Release);
+        self.pending_bytes.fetch_add(u64::from(tail.position - before), Ordering::Relaxed);
         drop(tail);
         self.appended_signal.notify_all();
         Ok(entry.index)
@@ -156,6 +163,7 @@ impl Shared {
             let mut tail = self.tail.lock();
             tail.retire(writer);
             self.written.store(last.0, Ordering::Release);
+            self.pending_bytes.store(tail.pending.len() as u64, Ordering::Relaxed);
             tail.dirty.len() > 1
         };
         if rolled {

@@ -9,7 +9,7 @@ use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::index::JobIndex;
-use super::segment::{OpenSegment, Segment, SegmentHeader};
+use super::segment::{OpenSegment, Sealed, Segment, SegmentHeader};
 
 /// Bytes on their way to the files: what one `write` takes.
 #[derive(Debug, Default)]
@@ -68,24 +68,6 @@ impl Batch {
     }
 }
 
-/// A segment that does not grow any more.
-#[derive(Clone, Debug)]
-pub(super) struct Sealed {
-    pub(super) segment: Arc<Segment>,
-    /// Index of the last entry that counts in it.
-    pub(super) last: EntryIndex,
-    /// Where the part of it that counts ends.
-    pub(super) end: u32,
-}
-
-impl Sealed {
-    /// The segment that the one with the header `next` continues.
-    pub(super) fn before(segment: &Arc<Segment>, next: &SegmentHeader) -> Self {
-        let last = EntryIndex(next.first_index.0 - 1);
-        Self { segment: Arc::clone(segment), last, end: next.previous_end }
-    }
-}
-
 /// The segment prepared ahead.
 #[derive(Debug)]
 pub(super) enum Spare {
@@ -123,6 +105,8 @@ pub(super) struct Tail {
     pub(super) next_segment: u64,
     /// The segments before the active one, oldest first.
     pub(super) sealed: Vec<Sealed>,
+    /// The index of the active segment's first entry, or the next one if it has none yet.
+    pub(super) active_first: EntryIndex,
     /// No more appends are taken.
     pub(super) closed: bool,
     /// The background thread is to end.
@@ -189,7 +173,13 @@ impl Tail {
             size: fresh.segment.map.len() as u32,
         };
         self.active.seal(self.last_index());
-        self.sealed.push(Sealed::before(&self.active.segment, &header));
+        self.sealed.push(Sealed {
+            segment: Arc::clone(&self.active.segment),
+            first_index: self.active_first,
+            last_index: self.last_index(),
+            end: self.position,
+        });
+        self.active_first = self.next_index;
         self.active = Arc::new(fresh);
         self.position = 0;
         let begin = self.pending.len();
