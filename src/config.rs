@@ -32,6 +32,8 @@ pub struct Config {
     pub job_bytes_max: usize,
     /// Bytes of a segment of the log.
     pub segment_bytes: u32,
+    /// Bytes of log after which a checkpoint of the state is made.
+    pub checkpoint_bytes: u64,
     /// Connections at most.
     pub connections_max: usize,
     /// I/O threads.
@@ -52,6 +54,7 @@ impl Config {
             session_run_ms_max: 3_600_000,
             job_bytes_max: limits::JOB_BYTES_MAX,
             segment_bytes: 64 * 1024 * 1024,
+            checkpoint_bytes: 64 * 1024 * 1024,
             connections_max: 10_000,
             io_threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get() / 2)
@@ -84,6 +87,8 @@ pub struct Overrides {
     pub job_bytes_max: Option<u64>,
     /// See [`Config::segment_bytes`].
     pub segment_bytes: Option<u64>,
+    /// See [`Config::checkpoint_bytes`].
+    pub checkpoint_bytes: Option<u64>,
     /// See [`Config::connections_max`].
     pub connections_max: Option<u64>,
     /// See [`Config::io_threads`].
@@ -160,6 +165,7 @@ impl Overrides {
         set("session_run_ms_max", self.session_run_ms_max, &mut config.session_run_ms_max)?;
         set("job_bytes_max", self.job_bytes_max, &mut config.job_bytes_max)?;
         set("segment_bytes", self.segment_bytes, &mut config.segment_bytes)?;
+        set("checkpoint_bytes", self.checkpoint_bytes, &mut config.checkpoint_bytes)?;
         set("connections_max", self.connections_max, &mut config.connections_max)?;
         set("io_threads", self.io_threads, &mut config.io_threads)
     }
@@ -172,6 +178,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("job_bytes_max", 1, limits::BATCH_BYTES_MAX as u64),
     ("segment_bytes", 16 * 1024 * 1024, 1024 * 1024 * 1024),
     ("logs", 1, 64),
+    ("checkpoint_bytes", 1024 * 1024, 1024 * 1024 * 1024 * 1024),
     ("connections_max", 1, 1_000_000),
     ("io_threads", 1, 256),
 ];

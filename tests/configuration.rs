@@ -43,6 +43,7 @@ fn the_documented_defaults_are_those_of_the_code() {
         ("session_run_ms_max", config.session_run_ms_max.to_string()),
         ("job_bytes_max", config.job_bytes_max.to_string()),
         ("segment_bytes", config.segment_bytes.to_string()),
+        ("checkpoint_bytes", config.checkpoint_bytes.to_string()),
         ("connections_max", config.connections_max.to_string()),
         ("io_threads", "half of the cores, at least 1".to_owned()),
         ("failures_max", queue.failures_max.to_string()),

@@ -106,6 +106,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
             silence_ms: config.session_silence_ms,
             auto_create: config.auto_create,
             shards: config.io_threads,
+            checkpoint_bytes: config.checkpoint_bytes,
             log,
         };
         brokers.push(Broker::open(&data_dir.log_dir(log), log_options.clone(), options)?);

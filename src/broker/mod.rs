@@ -12,26 +12,33 @@
 //! |---|---|
 //! | `turn` | one turn under the lock |
 //! | `core` | what lies under the lock |
-//! | `fact_codec` | facts as bytes in an entry |
+//! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `leases`, `admin` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
+//! | `keeper` | makes checkpoints beside the running state |
+//! | `checkpoint`, `checkpoint_format` | the state in a file |
 //! | `open` | recovery |
 
 mod admin;
+mod checkpoint;
+pub mod checkpoint_format;
 mod core;
 mod error;
 mod fact_codec;
 mod fetch;
+mod fields;
 mod gate;
 mod grants;
+mod keeper;
 mod leases;
 mod logs;
 mod mailbox;
 mod open;
+mod record_codec;
 mod sessions;
 mod threads;
 mod turn;
@@ -43,10 +50,12 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
+pub use checkpoint::CheckpointError;
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gate, Gated, Gates, Release};
 pub use grants::{DamagedJob, FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
+pub use keeper::{KeeperError, Kept};
 pub use leases::{Failed, Held, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
@@ -59,6 +68,7 @@ pub use crate::queue::{
     DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Retry, Start,
 };
 
+use self::checkpoint::Checkpoints;
 use self::core::Core;
 use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
@@ -81,6 +91,8 @@ pub struct BrokerOptions {
     pub shards: usize,
     /// Which log of the server it is.
     pub log: LogId,
+    /// Bytes of log after which a checkpoint is made, or four times the last one, if that is more.
+    pub checkpoint_bytes: u64,
 }
 
 /// One log with its state.
@@ -93,6 +105,12 @@ pub struct Broker {
     options: BrokerOptions,
     shards: Vec<Arc<Shard>>,
     alarm: Alarm,
+    checkpoints: Checkpoints,
+    /// Held while a checkpoint is made.
+    keeping: Mutex<()>,
+    kept: Mutex<Kept>,
+    /// How many entries were replayed at the start.
+    restored: u64,
 }
 
 /// A session that was greeted.
@@ -376,6 +394,11 @@ impl Broker {
     /// The durability in force.
     pub fn durability(&self) -> Durability {
         self.options.durability
+    }
+
+    /// How many entries had to be replayed at the start, behind the newest checkpoint.
+    pub fn restored(&self) -> u64 {
+        self.restored
     }
 
     /// What may leave now.

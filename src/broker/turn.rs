@@ -11,6 +11,7 @@ use super::fact_codec;
 use super::gate::Gate;
 use super::grants::Grants;
 use super::mailbox::Event;
+use super::open::log_bytes;
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
 use crate::queue::{Fact, Run, Runs, push_offset};
@@ -114,7 +115,7 @@ impl<'a> Turn<'a> {
         self.append_facts()?;
         let JobBatch { count, table, bodies } = batch;
         let entry = NewEntry { queue, base_offset: base, count, table, bodies, ..self.entry(&[]) };
-        self.core.last_index = self.log.append(&entry)?;
+        self.append(&entry)?;
         let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
         Ok(())
@@ -146,9 +147,18 @@ impl<'a> Turn<'a> {
     fn append_facts(&mut self) -> Result<(), BrokerError> {
         self.encode_committed();
         if !self.facts.is_empty() {
-            self.core.last_index = self.log.append(&self.entry(&self.facts))?;
+            let facts = std::mem::take(&mut self.facts);
+            let appended = self.append(&self.entry(&facts));
+            self.facts = facts;
+            appended?;
             self.facts.clear();
         }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: &NewEntry<'_>) -> Result<(), BrokerError> {
+        self.core.last_index = self.log.append(entry)?;
+        self.core.log_bytes += log_bytes(entry.table, entry.facts, entry.bodies);
         Ok(())
     }
 
