@@ -20,6 +20,9 @@ const EXTENDED: u8 = 6;
 const COMMITTED: u8 = 7;
 const COMMITTED_THROUGH: u8 = 8;
 const LEASE_ENDED: u8 = 9;
+const GROUP_SOUGHT: u8 = 10;
+const EXPIRED: u8 = 11;
+const KEPT_TURNED: u8 = 12;
 
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
@@ -60,6 +63,19 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
         Fact::GroupDeleted { group } => {
             out.put_u8(GROUP_DELETED);
             out.put_u32_le(group.0);
+        }
+        Fact::GroupSought { group, to } => {
+            out.put_u8(GROUP_SOUGHT);
+            put_job(out, *group, *to);
+        }
+        Fact::Expired { queue, below } => {
+            out.put_u8(EXPIRED);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(below.0);
+        }
+        Fact::KeptTurned { queue } => {
+            out.put_u8(KEPT_TURNED);
+            out.put_u32_le(queue.0);
         }
         fact => encode_lease_fact(out, fact),
     }
@@ -174,6 +190,9 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             outcome: outcome(bytes)?,
             message: text(bytes)?,
         },
+        GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
+        EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
+        KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
 }
@@ -225,6 +244,9 @@ mod tests {
             Fact::Extended { group, offset, lease_ms: 100 },
             Fact::Committed { group, runs },
             Fact::CommittedThrough { group, through: offset },
+            Fact::GroupSought { group, to: offset },
+            Fact::Expired { queue, below: offset },
+            Fact::KeptTurned { queue },
         ];
         let outcomes = [Outcome::Ready, Outcome::Delayed { due_log_ms: 5 }, Outcome::Dead];
         for (ordinal, (_, reason)) in REASONS.iter().enumerate() {

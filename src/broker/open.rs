@@ -150,7 +150,8 @@ pub(super) fn replay_entry(
 ) -> Result<SmallVec<[QueueId; 1]>, ReplayError> {
     let mut deleted = SmallVec::new();
     if entry.count > 0 {
-        machine.apply_jobs(entry.queue, entry.base_offset, entry.count, entry.stamp)?;
+        let EntryView { queue, base_offset, count, stamp, .. } = *entry;
+        machine.apply_jobs(queue, base_offset, count, entry.bodies.len() as u64, stamp)?;
     }
     for fact in fact_codec::decode_all(entry.facts)? {
         machine.apply(&fact, entry.stamp, 0)?;

@@ -116,7 +116,8 @@ impl<'a> Turn<'a> {
         let JobBatch { count, table, bodies } = batch;
         let entry = NewEntry { queue, base_offset: base, count, table, bodies, ..self.entry(&[]) };
         self.append(&entry)?;
-        let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
+        let bytes = bodies.len() as u64;
+        let applied = self.core.machine.apply_jobs(queue, base, count, bytes, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
         Ok(())
     }

@@ -73,8 +73,8 @@ impl Request {
 
     /// Whether doing it twice is the same as doing it once, or is told apart by the reply.
     fn is_repeatable(&self) -> bool {
-        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue};
-        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue];
+        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue, SeekGroup};
+        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue, SeekGroup];
         !once.contains(&self.opcode)
     }
 

@@ -44,8 +44,8 @@ pub use face::Client;
 pub use joblog_protocol::error_code::ErrorCode;
 pub use joblog_protocol::job::{BatchBuilder, Job};
 pub use joblog_protocol::messages::admin::{
-    DeadJob, GroupDescription, GroupKind, GroupStart, QueueDescription, QueueList, QueueSettings,
-    QueueSummary,
+    DeadJob, GroupDescription, GroupKind, GroupSeek, GroupSought, GroupStart, QueueDescription,
+    QueueList, QueueSettings, QueueSummary,
 };
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
 pub use joblog_protocol::wire::{DecodeError, Token};

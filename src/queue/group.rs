@@ -1,7 +1,8 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), or fresh. Fresh jobs are all those from `next_fetch` on and cost nothing.
+//! delayed), or fresh. Fresh jobs are those from `next_fetch` on that are not consumed, and cost
+//! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +17,14 @@ pub(super) struct Group {
     pub(super) queue: QueueId,
     pub(super) name: Box<str>,
     pub(super) kind: GroupKind,
+    /// The first job that it sees.
+    pub(super) start: Offset,
     /// Its floor is the committed offset. All that a stream group has.
     pub(super) consumed: OffsetSet,
     /// The first job that was never delivered.
     pub(super) next_fetch: Offset,
+    /// Jobs behind `next_fetch` that are consumed: they were gone when the group came.
+    pub(super) holes: u64,
     /// Jobs that were delivered before and can be again.
     pub(super) ready: BTreeSet<Offset>,
     /// What is known of the jobs that have been handed back and are neither consumed nor dead.
@@ -68,13 +73,22 @@ pub struct DeadJob {
 }
 
 impl Group {
-    pub(super) fn new(queue: QueueId, name: Box<str>, kind: GroupKind, start: Offset) -> Self {
+    /// A group to which nothing was delivered yet. What lies below `start` is in `consumed`.
+    pub(super) fn new(
+        queue: QueueId,
+        name: Box<str>,
+        kind: GroupKind,
+        start: Offset,
+        consumed: OffsetSet,
+    ) -> Self {
         Self {
             queue,
             name,
             kind,
-            consumed: OffsetSet::new(start),
-            next_fetch: start,
+            start,
+            next_fetch: consumed.floor(),
+            holes: consumed.above_count(),
+            consumed,
             ready: BTreeSet::new(),
             marks: FxHashMap::default(),
             dead: BTreeMap::new(),
@@ -83,6 +97,27 @@ impl Group {
             fresh_owed: false,
             woken: false,
         }
+    }
+
+    /// The fresh job behind `offset`, which is one itself.
+    pub(super) fn fresh_behind(&self, offset: Offset) -> Offset {
+        match self.holes {
+            0 => offset.next(),
+            _ => self.consumed.next_absent(offset.next()),
+        }
+    }
+
+    /// Takes the first fresh job out of those.
+    pub(super) fn pass_fresh(&mut self) {
+        let next = self.fresh_behind(self.next_fetch);
+        self.holes -= next.0 - self.next_fetch.0 - 1;
+        self.next_fetch = next;
+    }
+
+    /// Takes all that is not consumed as fresh: all that a stream group needs.
+    pub(super) fn fresh_from_floor(&mut self) {
+        self.next_fetch = self.consumed.floor();
+        self.holes = self.consumed.above_count();
     }
 
     /// The mark that the job has if its lease ends now for `reason`.

@@ -8,6 +8,8 @@ use rustc_hash::FxHashMap;
 
 use super::group::{DeadJob, Group};
 use super::leases::Leases;
+use super::offset_set::OffsetSet;
+use super::sizes::Sizes;
 use super::{Contradiction, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run};
 use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
@@ -28,7 +30,7 @@ pub struct Machine {
     /// All delayed jobs by due time in `log_ms`.
     pub(super) delayed: BTreeSet<(u64, GroupId, Offset)>,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
-    woken: Vec<GroupId>,
+    pub(super) woken: Vec<GroupId>,
     pub(super) next_queue: QueueId,
     pub(super) next_group: GroupId,
     pub(super) next_grant: Grant,
@@ -38,11 +40,20 @@ pub struct Machine {
 pub(super) struct Queue {
     pub(super) name: Box<str>,
     pub(super) settings: QueueSettings,
-    /// The offset of its first job.
-    pub(super) first: Offset,
+    /// Jobs that are gone, whatever the groups of today have consumed; see `retention`.
+    pub(super) gone: OffsetSet,
+    /// Where consumed jobs are kept for a time: what was consumed at `turned_log_ms`.
+    pub(super) aging: OffsetSet,
+    pub(super) turned_log_ms: u64,
     /// The offset that its next job gets.
     pub(super) next: Offset,
     pub(super) groups: BTreeMap<Box<str>, GroupId>,
+    /// How many jobs some group has still to consume.
+    pub(super) unconsumed: u64,
+    /// How many jobs were too old.
+    pub(super) expired: u64,
+    /// Kept only with `max_bytes`.
+    pub(super) sizes: Sizes,
 }
 
 impl Machine {
@@ -62,7 +73,7 @@ impl Machine {
         }
     }
 
-    /// Applies an entry of `count` jobs that start at `base`.
+    /// Applies an entry of `count` jobs that start at `base`, with bodies of `bytes` in all.
     ///
     /// # Errors
     /// The entry cannot follow those before it; see [`Contradiction`].
@@ -71,15 +82,22 @@ impl Machine {
         queue: QueueId,
         base: Offset,
         count: u32,
+        bytes: u64,
         stamp: Stamp,
     ) -> Result<(), Contradiction> {
         self.advance(stamp.log_ms);
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let first = state.settings.max_bytes.map(|_| self.first_unconsumed(state));
         let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let next = base.0.checked_add(u64::from(count)).filter(|_| base == state.next);
         let Some(next) = next else {
             return Err(Contradiction::NotNext { queue, found: base, expected: state.next });
         };
         state.next = Offset(next);
+        state.unconsumed += u64::from(count);
+        if let (Some(first), Some(max_bytes)) = (first, state.settings.max_bytes) {
+            state.sizes.add(base, bytes, max_bytes, first);
+        }
         for group in state.groups.values() {
             wake(&mut self.groups, &mut self.woken, *group);
         }
@@ -100,12 +118,11 @@ impl Machine {
         self.advance(stamp.log_ms);
         match fact {
             Fact::QueueCreated { queue, name, settings, first_offset } => {
-                self.queue_created(*queue, name, settings, *first_offset)
+                self.queue_created(*queue, name, settings, *first_offset, stamp)
             }
             Fact::QueueDeleted { queue } => self.queue_deleted(*queue),
             Fact::GroupCreated { group, queue, name, kind, start } => {
-                let state = Group::new(*queue, name.clone(), *kind, *start);
-                self.group_created(*group, state)
+                self.group_created(*group, *queue, name, *kind, *start)
             }
             Fact::GroupDeleted { group } => self.group_deleted(*group),
             Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
@@ -117,6 +134,9 @@ impl Machine {
                 let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
                 leased(extended, *group, *offset)
             }
+            Fact::GroupSought { group, to } => self.group_sought(*group, *to),
+            Fact::Expired { queue, below } => self.expired(*queue, *below),
+            Fact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
             Fact::Committed { group, runs } => self.committed(*group, runs),
             Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
@@ -173,6 +193,7 @@ impl Machine {
         name: &str,
         settings: &QueueSettings,
         first: Offset,
+        stamp: Stamp,
     ) -> Result<(), Contradiction> {
         let given = queue < self.next_queue || queue.0 == u32::MAX;
         if given || self.queue_names.contains_key(name) {
@@ -186,7 +207,18 @@ impl Machine {
         self.next_queue = QueueId(queue.0 + 1);
         self.queue_names.insert(name.into(), queue);
         let (name, settings) = (name.into(), settings.clone());
-        let state = Queue { name, settings, first, next: first, groups: BTreeMap::new() };
+        let state = Queue {
+            name,
+            settings,
+            gone: OffsetSet::new(first),
+            aging: OffsetSet::new(first),
+            turned_log_ms: stamp.log_ms,
+            next: first,
+            groups: BTreeMap::new(),
+            unconsumed: 0,
+            expired: 0,
+            sizes: Sizes::default(),
+        };
         self.queues.insert(queue, state);
         Ok(())
     }
@@ -201,28 +233,47 @@ impl Machine {
         Ok(())
     }
 
-    fn group_created(&mut self, group: GroupId, state: Group) -> Result<(), Contradiction> {
-        let queue = self.queues.get_mut(&state.queue);
-        let queue = queue.ok_or(Contradiction::NoSuchQueue(state.queue))?;
+    fn group_created(
+        &mut self,
+        group: GroupId,
+        queue: QueueId,
+        name: &str,
+        kind: GroupKind,
+        start: Offset,
+    ) -> Result<(), Contradiction> {
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let given = group < self.next_group || group.0 == u32::MAX;
-        if given || queue.groups.contains_key(&state.name) {
-            return Err(Contradiction::GroupTwice { group, name: state.name });
+        if given || state.groups.contains_key(name) {
+            return Err(Contradiction::GroupTwice { group, name: name.into() });
         }
-        if !(queue.first..=queue.next).contains(&state.next_fetch) {
-            return Err(Contradiction::OutsideQueue { group, offset: state.next_fetch });
+        let first = self.first_offset(queue).unwrap_or_default();
+        if !(first..=state.next).contains(&start) {
+            return Err(Contradiction::OutsideQueue { group, offset: start });
         }
-        queue.groups.insert(state.name.clone(), group);
+        let mut consumed = self.gone(state);
+        consumed.raise(start);
+        if let Some(state) = self.queues.get_mut(&queue) {
+            state.groups.insert(name.into(), group);
+        }
         self.next_group = GroupId(group.0 + 1);
-        self.groups.insert(group, state);
+        self.groups.insert(group, Group::new(queue, name.into(), kind, start, consumed));
+        self.recount(queue);
         wake(&mut self.groups, &mut self.woken, group);
         Ok(())
     }
 
     fn group_deleted(&mut self, group: GroupId) -> Result<(), Contradiction> {
-        let state = self.remove_group(group).ok_or(Contradiction::NoSuchGroup(group))?;
-        if let Some(queue) = self.queues.get_mut(&state.queue) {
-            queue.groups.remove(&state.name);
+        let state = self.groups.get(&group).ok_or(Contradiction::NoSuchGroup(group))?;
+        let queue = state.queue;
+        let gone = self.queues.get(&queue).map(|queue| self.gone(queue));
+        let removed = self.remove_group(group);
+        if let (Some(queue), Some(gone), Some(removed)) =
+            (self.queues.get_mut(&queue), gone, removed)
+        {
+            queue.gone = gone;
+            queue.groups.remove(&removed.name);
         }
+        self.recount(queue);
         Ok(())
     }
 
@@ -259,9 +310,9 @@ impl Machine {
             inside(group, *run, end)?;
             for offset in run.offsets() {
                 if offset == state.next_fetch {
-                    state.next_fetch = offset.next();
+                    state.pass_fresh();
                     fresh_count += 1;
-                } else if take_redelivered(state, delayed, group, offset) {
+                } else if take_waiting(state, delayed, group, offset) {
                     redelivered_count += 1;
                 } else {
                     return Err(Contradiction::NotReady { group, offset });
@@ -282,6 +333,8 @@ impl Machine {
 
     fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
         let state = work_group(&mut self.groups, group)?;
+        let queue = state.queue;
+        let mut ended = 0;
         for run in runs {
             inside(group, *run, state.next_fetch)?;
             for offset in run.offsets() {
@@ -289,9 +342,26 @@ impl Machine {
                 state.leased_count -= 1;
                 state.remove_mark(offset);
                 state.consumed.insert(offset);
+                ended += 1;
             }
         }
+        self.note_consumed(queue, runs, ended);
         Ok(())
+    }
+
+    /// Counts the jobs of `runs`, `count` in all, that no group has still to consume.
+    fn note_consumed(&mut self, queue: QueueId, runs: &[Run], count: u64) {
+        let Some(state) = self.queues.get(&queue) else { return };
+        let ended = match state.groups.len() {
+            1 => count,
+            _ => {
+                let offsets = runs.iter().flat_map(|run| run.offsets());
+                offsets.filter(|offset| self.all_have_consumed(state, *offset)).count() as u64
+            }
+        };
+        if let Some(state) = self.queues.get_mut(&queue) {
+            state.unconsumed -= ended;
+        }
     }
 
     fn committed_through(&mut self, group: GroupId, through: Offset) -> Result<(), Contradiction> {
@@ -306,7 +376,9 @@ impl Machine {
             return Err(Contradiction::CommitBack { group, through });
         }
         state.consumed.raise(through.next());
-        state.next_fetch = through.next();
+        state.fresh_from_floor();
+        let queue = state.queue;
+        self.recount(queue);
         Ok(())
     }
 
@@ -358,7 +430,11 @@ impl Default for Machine {
 }
 
 /// Notes that a group has got ready jobs.
-fn wake(groups: &mut FxHashMap<GroupId, Group>, woken: &mut Vec<GroupId>, group: GroupId) {
+pub(super) fn wake(
+    groups: &mut FxHashMap<GroupId, Group>,
+    woken: &mut Vec<GroupId>,
+    group: GroupId,
+) {
     if let Some(state) = groups.get_mut(&group)
         && !std::mem::replace(&mut state.woken, true)
     {
@@ -369,7 +445,7 @@ fn wake(groups: &mut FxHashMap<GroupId, Group>, woken: &mut Vec<GroupId>, group:
 /// Takes a job that was delivered before from where it waits; false if it does not.
 ///
 /// A job whose due time has not come may be granted: whether to is for the one who decides.
-fn take_redelivered(
+pub(super) fn take_waiting(
     state: &mut Group,
     delayed: &mut BTreeSet<(u64, GroupId, Offset)>,
     group: GroupId,
@@ -406,6 +482,15 @@ fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
         Some(run_end) if run_end <= end.0 => Ok(()),
         _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),
     }
+}
+
+/// Checks that an offset is one that the queue has given, or its next.
+pub(super) fn inside_queue(
+    queue: QueueId,
+    offset: Offset,
+    next: Offset,
+) -> Result<(), Contradiction> {
+    if offset <= next { Ok(()) } else { Err(Contradiction::BehindQueue { queue, offset, next }) }
 }
 
 fn leased(was_leased: bool, group: GroupId, offset: Offset) -> Result<(), Contradiction> {

@@ -18,6 +18,7 @@
 //! | `group` | the state of one group |
 //! | `offset_set` | what a group has consumed |
 //! | `leases`, `wheel` | who has which job, and until when |
+//! | `retention`, `sizes` | what a queue keeps, and what goes |
 //! | `retry` | backoff and death |
 
 mod describe;
@@ -29,8 +30,10 @@ mod machine;
 mod offset_set;
 mod records;
 mod requests;
+mod retention;
 mod retry;
 mod settings;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -46,4 +49,5 @@ pub use machine::Machine;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
 pub use records::{BadRecord, MarkedPlace, Record, Restore};
 pub use requests::Picked;
-pub use settings::{BACKOFF_MS_MAX, QueueSettings, SettingsError};
+pub use retention::Seek;
+pub use settings::{AGE_MS_MAX, BACKOFF_MS_MAX, KEEP_MS_MAX, QueueSettings, SettingsError};

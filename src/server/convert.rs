@@ -7,7 +7,8 @@ use joblog_protocol::{ErrorCode, Token};
 
 use crate::broker::{
     BrokerError, DEFAULT_GROUP, DeadJob, EndReason, Failed, GroupDescription, GroupKind, Held,
-    HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal, Retry, Start,
+    HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal, Retry, Seek,
+    SeekTo, Start,
 };
 use crate::types::{Grant, LogId, Offset};
 
@@ -85,6 +86,7 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
             Refusal::NoSuchQueue => ErrorCode::NoSuchQueue,
             Refusal::GroupExists { .. } => ErrorCode::GroupExists,
             Refusal::NoSuchGroup => ErrorCode::NoSuchGroup,
+            Refusal::QueueFull { .. } => ErrorCode::QueueFull,
             _ => ErrorCode::BadSetting,
         },
         BrokerError::Job { refusal, .. } => job_code(refusal),
@@ -110,6 +112,10 @@ pub(super) fn settings(wire: &admin::QueueSettings) -> QueueSettings {
         crash_backoff_longest_ms: wire
             .crash_backoff_longest_ms
             .unwrap_or(default.crash_backoff_longest_ms),
+        keep_consumed_for_ms: wire.keep_consumed_for_ms.unwrap_or(default.keep_consumed_for_ms),
+        max_age_ms: wire.max_age_ms,
+        max_jobs: wire.max_jobs,
+        max_bytes: wire.max_bytes,
     }
 }
 
@@ -121,6 +127,10 @@ fn wire_settings(settings: &QueueSettings) -> admin::QueueSettings {
         crashes_max: Some(settings.crashes_max),
         crash_backoff_first_ms: Some(settings.crash_backoff_first_ms),
         crash_backoff_longest_ms: Some(settings.crash_backoff_longest_ms),
+        keep_consumed_for_ms: Some(settings.keep_consumed_for_ms),
+        max_age_ms: settings.max_age_ms,
+        max_jobs: settings.max_jobs,
+        max_bytes: settings.max_bytes,
     }
 }
 
@@ -136,6 +146,15 @@ pub(super) fn start(start: admin::GroupStart) -> Start {
         admin::GroupStart::Start => Start::Beginning,
         admin::GroupStart::End => Start::End,
         admin::GroupStart::Offset(offset) => Start::At(Offset(offset)),
+    }
+}
+
+pub(super) fn seek(to: admin::GroupSeek) -> SeekTo {
+    match to {
+        admin::GroupSeek::Start => SeekTo::Place(Seek::Beginning),
+        admin::GroupSeek::End => SeekTo::Place(Seek::End),
+        admin::GroupSeek::Offset(offset) => SeekTo::Place(Seek::To(Offset(offset))),
+        admin::GroupSeek::TimeMs(wall_ms) => SeekTo::Time(wall_ms),
     }
 }
 
@@ -159,6 +178,9 @@ pub(super) fn queue_description(
         next_offset: queue.summary.next.0,
         durability,
         settings: wire_settings(&queue.settings),
+        unconsumed: queue.unconsumed,
+        unconsumed_bytes: queue.unconsumed_bytes,
+        expired: queue.expired,
         groups: queue.groups.into_iter().map(group_description).collect(),
     }
 }

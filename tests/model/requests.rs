@@ -19,7 +19,8 @@ impl World {
         let count = self.rng.below(6) as u32;
         let (base, stamp) = (self.machine.next_offset(queue).unwrap(), self.stamp());
         self.machine.take_woken(&mut Vec::new());
-        self.machine.apply_jobs(queue, base, count, stamp).unwrap();
+        let bytes = u64::from(count) * 10;
+        self.machine.apply_jobs(queue, base, count, bytes, stamp).unwrap();
         self.records.push(Record::Jobs(queue, base, count, stamp));
         let end = base.0 + u64::from(count);
         self.ends.insert(self.queues[&queue], end);
@@ -194,7 +195,7 @@ impl World {
 
     pub(crate) fn create(&mut self) {
         let name = self.rng.one_of(&QUEUE_NAMES).unwrap();
-        let created = self.machine.create_queue(name, settings());
+        let created = self.machine.create_queue(name, settings(name));
         match self.machine.queue_id(name) {
             None => self.record(created.unwrap()),
             Some(queue) => {

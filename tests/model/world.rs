@@ -6,6 +6,7 @@ use joblog::queue::{EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Out
 use joblog::types::{Grant, GroupId, Offset, QueueId, SessionId, Stamp};
 
 use crate::replay::{Record, Rng};
+use crate::retention::Kept;
 use crate::{QUEUE_NAMES, SESSION_COUNT};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +59,7 @@ pub(crate) struct World {
     pub(crate) term: u64,
     pub(crate) queues: BTreeMap<QueueId, &'static str>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) kept: BTreeMap<QueueId, Kept>,
     /// The end of every queue ever, by name: no offset comes twice.
     pub(crate) ends: BTreeMap<&'static str, u64>,
     /// Every grant ever given.
@@ -88,6 +90,7 @@ impl World {
             term: 1,
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
+            kept: BTreeMap::new(),
             ends: BTreeMap::new(),
             grants: Vec::new(),
             all_grants: BTreeSet::new(),
@@ -109,7 +112,8 @@ impl World {
             86..89 => self.end_session(),
             89..92 => self.resume_session(),
             92..95 => self.commit_through(),
-            95..97 => self.create(),
+            95 => self.create(),
+            96 => self.retain(),
             97 if self.rng.below(6) == 0 => self.delete(),
             98 if self.rng.below(3) == 0 => self.restart(),
             98 => self.make_checkpoint(),
@@ -124,6 +128,9 @@ impl World {
 
     pub(crate) fn record(&mut self, fact: Fact) {
         let stamp = self.stamp();
+        if let Fact::GroupDeleted { group } = fact {
+            self.settle(self.groups[&group].queue);
+        }
         self.machine.apply(&fact, stamp, self.lease_ms).expect("a validated fact applies");
         self.note(&fact);
         self.records.push(Record::Fact(fact, stamp));
@@ -166,6 +173,7 @@ impl World {
                 let end = self.ends.get(name).copied().unwrap_or(0);
                 assert!(first_offset.0 >= end, "{name}:{first_offset} would come twice");
                 assert!(self.queues.insert(*queue, name).is_none());
+                self.kept.insert(*queue, Kept::new(name, first_offset.0, self.log_ms));
             }
             Fact::QueueDeleted { queue } => {
                 self.queues.remove(queue).unwrap();
@@ -174,11 +182,24 @@ impl World {
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
                 let end = self.machine.next_offset(queue).unwrap().0;
-                let jobs = (start..end).map(|offset| (offset, FRESH)).collect();
-                let state = Group { queue, kind, start, jobs, committed: start };
+                let gone = &self.kept[&queue].gone;
+                let job = |offset| match gone.contains(&offset) {
+                    true => (offset, Job { place: Place::Consumed, ..FRESH }),
+                    false => (offset, FRESH),
+                };
+                let jobs: BTreeMap<_, _> = (start..end).map(job).collect();
+                let open = jobs.iter().find(|(_, job)| job.place != Place::Consumed);
+                let committed = open.map_or(end, |(offset, _)| *offset);
+                let state = Group { queue, kind, start, jobs, committed };
                 assert!(self.groups.insert(*group, state).is_none());
             }
-            Fact::GroupDeleted { group } => drop(self.groups.remove(group).unwrap()),
+            Fact::GroupDeleted { group } => {
+                let queue = self.groups.remove(group).unwrap().queue;
+                self.settle(queue);
+            }
+            Fact::GroupSought { group, to } => self.note_sought(*group, to.0),
+            Fact::Expired { queue, below } => self.note_expired(*queue, below.0),
+            Fact::KeptTurned { queue } => self.note_turned(*queue),
             about_jobs => self.note_jobs(about_jobs),
         }
     }
@@ -199,11 +220,14 @@ impl World {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     self.job_mut(*group, offset).place = Place::Consumed;
                 }
+                let offsets = runs.iter().flat_map(|run| run.offsets()).map(|offset| offset.0);
+                self.settle_jobs(self.groups[group].queue, offsets);
             }
             Fact::CommittedThrough { group, through } => {
                 let jobs = &mut self.groups.get_mut(group).unwrap().jobs;
                 let jobs = jobs.range_mut(..=through.0);
                 jobs.for_each(|(_, job)| job.place = Place::Consumed);
+                self.settle(self.groups[group].queue);
             }
             Fact::LeaseEnded { group, offset, reason, outcome, .. } => {
                 let job = self.job_mut(*group, *offset);

@@ -45,6 +45,34 @@ pub(crate) fn format_time(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
+/// Reads a point in time as RFC 3339 in UTC, as milliseconds since the Unix epoch.
+pub(crate) fn parse_time(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (time, milli) = time.split_once('.').unwrap_or((time, "0"));
+    let field = |text: &str, digits: usize| {
+        let fits = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+        fits.then(|| text.parse::<u64>().ok()).flatten()
+    };
+    let mut date = date.splitn(3, '-');
+    let (year, month) = (field(date.next()?, 4)?, field(date.next()?, 2)?);
+    let day = field(date.next()?, 2)?;
+    let mut time = time.splitn(3, ':');
+    let (hour, minute) = (field(time.next()?, 2)?, field(time.next()?, 2)?);
+    let second = field(time.next()?, 2)?;
+    let milli = field(&format!("{milli:0<3}"), 3)?;
+    if year < 1970 || !(1..=12).contains(&month) {
+        return None;
+    }
+    // The days of the months before this one differ by at most a month from 30 each: the right
+    // day lies close to there, and no other has this date.
+    let near = (year - 1970) * 365 + (year - 1969) / 4 + (month - 1) * 30 + day;
+    let mut days = near.saturating_sub(40)..near + 40;
+    let days = days.find(|days| civil_date(*days) == (year, month, day))?;
+    let in_day = (hour * 60 + minute) * 60 + second;
+    let fits = hour < 24 && minute < 60 && second < 60;
+    fits.then_some(days * 86_400_000 + in_day * 1000 + milli)
+}
+
 /// The date of a day counted from 1970-01-01. Years begin in March here, so that the leap day is
 /// the last of its year, and the months' lengths follow one formula.
 fn civil_date(days: u64) -> (u64, u64, u64) {
@@ -119,6 +147,26 @@ mod tests {
         assert_eq!(at(1_709_164_800), "2024-02-29T00:00:00.000Z");
         assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000Z");
         assert_eq!(format_time(1_795_410_943_120), "2026-11-23T05:15:43.120Z");
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for unix_ms in [0, 951_782_399_000, 951_782_400_120, 4_107_542_400_000, 1_795_410_943_120] {
+            assert_eq!(parse_time(&format_time(unix_ms)), Some(unix_ms));
+        }
+        assert_eq!(parse_time("1970-01-02T00:00:01Z"), Some(86_401_000));
+        assert_eq!(parse_time("1970-01-01T00:00:00.5Z"), Some(500));
+        let wrong = [
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00",
+            "2026-1-01T00:00:00Z",
+            "1969-12-31T00:00:00Z",
+            "2026-01-01T00:00:00.1234Z",
+            "2026-01-01",
+        ];
+        wrong.iter().for_each(|text| assert_eq!(parse_time(text), None, "{text}"));
     }
 
     #[test]
