@@ -118,6 +118,16 @@ pub(crate) trait Talk {
 
     /// Reads all replies that are there in full.
     fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()>;
+
+    /// The connection is lost and the next greeting goes over a new one. What was marked as
+    /// consumed without an answer is marked again with the next take.
+    fn lose_connection(&mut self) {}
+
+    /// Asks for jobs that workers took and never finished, as an expert would with this system:
+    /// answered as a take. Gives false if the system has no such thing, or needs none.
+    fn put_recover(&mut self, _slot: usize, _queue: &str, _out: &mut BytesMut) -> bool {
+        false
+    }
 }
 
 /// A queue server, used in one way.
