@@ -76,6 +76,15 @@ pub(crate) enum Command {
         /// The result of `qbench compare --reverse`.
         second: PathBuf,
     },
+    /// Turn result files into a page of Markdown with plots.
+    Report {
+        /// Result files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Write results.md and the plots into this directory.
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        out: PathBuf,
+    },
     /// List workloads and systems.
     List {
         /// Print JSON.

@@ -55,6 +55,7 @@ fn run(command: Command) -> Result<()> {
             loss::worker::run(systems::find(&system)?, &address, id, &queue)
         }
         Command::Orders { first, second } => orders(&first, &second),
+        Command::Report { files, out } => report::markdown::write(&files, &out),
         Command::List { json } => report::list::print(json),
     }
 }

@@ -123,7 +123,7 @@ fn experiment(system: &'static dyn System, fault: Fault, options: &Options) -> R
     let mut server = Server::start(system, Class::Synced, &options.places)?;
     let fill = workload::find("batch-c1")?;
     let queues = [String::from(QUEUE)];
-    let plan = fill.fill(&queues, options.jobs, system);
+    let plan = fill.fill(&queues, options.jobs);
     engine::run(&server, &plan, &mut Ledger::new(0, options.jobs), Instant::now())?;
 
     let share = if fault == Fault::Cut { FAULT_SHARE } else { 0.0 };
