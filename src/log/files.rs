@@ -31,6 +31,8 @@ pub trait Files: Send + Sync + fmt::Debug {
     ) -> io::Result<Box<dyn DataFile>>;
     /// Opens a file that `create` has made, for writing.
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>>;
+    /// Gives a file another name, in place of what has that name. The directory is not synced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. The directory is not synced.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in the directory durable.
@@ -111,6 +113,10 @@ impl Files for SystemFiles {
 
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

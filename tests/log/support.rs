@@ -353,6 +353,15 @@ impl Files for Disk {
         Ok(Box::new(DiskFile { disk: self.clone(), path: path.to_owned(), file }))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(|state| {
+            if let Some(kept) = state.files.remove(from) {
+                state.files.insert(to.to_owned(), Kept { name_is_durable: false, ..kept });
+            }
+        });
+        SystemFiles.rename(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.step(|state| {
             if let Some(kept) = state.files.get_mut(path) {
