@@ -12,7 +12,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{Raw, Server, all_done, of_default};
+use common::{Raw, Server, all_done, new_session, of_default};
 use joblog_protocol::ErrorCode;
 use joblog_protocol::messages::fetch::LeaseKind;
 use tempfile::TempDir;
@@ -54,6 +54,71 @@ fn the_ready_line_names_address_durability_and_the_time_of_a_sync() {
         let jobs = raw.fetch(&["q"], 10, 0).unwrap();
         assert_eq!(jobs.len(), 1, "at {durability} a clean stop loses nothing");
     }
+}
+
+#[test]
+fn queues_of_several_logs_are_served_as_those_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--logs", "3"]);
+    let mut raw = Raw::greeted(server.address());
+    let queues: Vec<String> = (0..30).map(|number| format!("q{number}")).collect();
+    let names: Vec<&str> = queues.iter().map(String::as_str).collect();
+    for name in &names {
+        raw.enqueue(name, &[name, name]).unwrap();
+    }
+    let of_log = |log| std::fs::read_dir(dir.path().join(format!("log-{log}"))).unwrap().count();
+    assert!((0..3).all(|log| of_log(log) > 0));
+
+    // In the order given, across the logs, and within the number asked for.
+    let jobs = raw.fetch(&names, 45, 0).unwrap();
+    let expected: Vec<u8> = (0..30).flat_map(|number| [number, number]).take(45).collect();
+    assert_eq!(jobs.iter().map(|job| job.queue_ordinal).collect::<Vec<_>>(), expected);
+    let sets: Vec<_> = jobs
+        .iter()
+        .map(|job| of_default(names[usize::from(job.queue_ordinal)], [job.handle()]))
+        .collect();
+
+    // A lost reply is a job back in the queue, in each of the logs: only these tokens are held.
+    let session = new_session();
+    let mut holder = Raw::connect(server.address()).unwrap();
+    holder.hello(session, 0, &[]).unwrap();
+    let rest = holder.fetch(&names, 100, 0).unwrap();
+    assert_eq!(rest.len(), 15);
+    let held: Vec<_> = rest.iter().take(3).map(|job| job.token).collect();
+    let mut again = Raw::connect(server.address()).unwrap();
+    assert_eq!(again.hello(session, 0, &held).unwrap(), (3, 12));
+
+    // Commits of several logs in one request, after a kill: the tokens are still good.
+    server.kill9();
+    server.restart();
+    let mut raw = Raw::greeted(server.address());
+    for set in sets {
+        assert!(all_done(&raw.commit(set).unwrap()));
+    }
+    assert_eq!(raw.fetch(&names, 100, 0).unwrap().len(), 12);
+
+    // A FETCH waits in all of them, is answered by the first, and forgotten by the others.
+    for name in [names[0], names[1], names[2], names[7]] {
+        let mut worker = Raw::greeted(server.address());
+        let waiting = wait_for(&mut worker, &names, 2, LONG_WAIT_MS);
+        worker.assert_open();
+        raw.enqueue(name, &["late"]).unwrap();
+        let jobs = worker.reply_to(waiting).unwrap().jobs();
+        assert_eq!((jobs.len(), names[usize::from(jobs[0].queue_ordinal)]), (1, name));
+        raw.enqueue(name, &["for the next"]).unwrap();
+        assert_eq!(raw.fetch(&names, 5, 0).unwrap().len(), 1);
+        worker.goodbye().unwrap();
+        assert_eq!(raw.fetch(&names, 5, 0).unwrap().len(), 1, "given back by the goodbye");
+    }
+
+    assert_eq!(server.stop().code(), Some(0));
+    let output = Command::new(env!("CARGO_BIN_EXE_joblogd"))
+        .args(["--listen", "127.0.0.1:0", "--logs", "2", "--data"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("logs is 2") && text.contains('3'), "{text}");
 }
 
 #[test]

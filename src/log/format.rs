@@ -36,11 +36,11 @@ pub struct Field {
 }
 
 impl Field {
-    const fn first(name: &'static str, size: usize) -> Self {
+    pub(crate) const fn first(name: &'static str, size: usize) -> Self {
         Self { name, offset: 0, size }
     }
 
-    const fn after(previous: Self, name: &'static str, size: usize) -> Self {
+    pub(crate) const fn after(previous: Self, name: &'static str, size: usize) -> Self {
         Self { name, offset: previous.end(), size }
     }
 
@@ -101,18 +101,22 @@ macro_rules! layout {
     ($(#[$doc:meta])* $table:ident: $first:ident $name:literal $size:literal,
      $($rest:ident $rest_name:literal $rest_size:literal,)*) => {
         #[doc = $name]
-        pub const $first: Field = Field::first($name, $size);
-        layout!(@after $first; $($rest $rest_name $rest_size,)*);
+        pub const $first: $crate::log::format::Field =
+            $crate::log::format::Field::first($name, $size);
+        $crate::log::format::layout!(@after $first; $($rest $rest_name $rest_size,)*);
         $(#[$doc])*
-        pub const $table: &[Field] = &[$first, $($rest),*];
+        pub const $table: &[$crate::log::format::Field] = &[$first, $($rest),*];
     };
     (@after $previous:ident;) => {};
     (@after $previous:ident; $field:ident $name:literal $size:literal, $($rest:tt)*) => {
         #[doc = $name]
-        pub const $field: Field = Field::after($previous, $name, $size);
-        layout!(@after $field; $($rest)*);
+        pub const $field: $crate::log::format::Field =
+            $crate::log::format::Field::after($previous, $name, $size);
+        $crate::log::format::layout!(@after $field; $($rest)*);
     };
 }
+
+pub(crate) use layout;
 
 /// The version that this code writes and reads.
 ///
@@ -323,13 +327,13 @@ pub const fn frame_bytes(entry_bytes: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
 
     /// Takes the rows `| offset | size | name | ..` under the heading and compares them.
-    fn compare(heading: &str, fields: &[Field]) {
+    pub(crate) fn compare(heading: &str, fields: &[Field]) {
         let section = DOCUMENT.split(heading).nth(1).expect("the heading is in the document");
         let rows: Vec<(usize, usize, String)> = section
             .lines()

@@ -148,6 +148,11 @@ impl Log {
         self.shared.term
     }
 
+    /// What tells this log from all others.
+    pub fn log_id(&self) -> [u8; 16] {
+        self.shared.log_id
+    }
+
     /// The index that the next entry will get.
     pub fn next_index(&self) -> EntryIndex {
         EntryIndex(self.shared.appended().0 + 1)

@@ -186,6 +186,11 @@ impl Recovery {
         Ok(recovery)
     }
 
+    /// What tells this log from all others; none if it is new.
+    pub fn known_log_id(&self) -> Option<[u8; 16]> {
+        self.log_id
+    }
+
     /// Hands every entry above `after` to `each`, in the order of their indexes. For those up to
     /// `after` a checkpoint stands, before which they were synced; 0 for none.
     ///

@@ -1,5 +1,8 @@
 //! `qctl`, the command line of Joblog.
 
+#[macro_use]
+mod output;
+
 mod args;
 mod enqueue;
 mod error;
@@ -7,7 +10,6 @@ mod fetch;
 mod group;
 mod job_name;
 mod lease;
-mod output;
 mod queue;
 mod server;
 mod values;
