@@ -8,6 +8,7 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use bytes::BytesMut;
@@ -17,6 +18,7 @@ use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupStart,
     ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, QueueSummary,
 };
+use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
@@ -247,8 +249,31 @@ fn group_description() -> GroupDescription {
         leased: 4,
         delayed: 5,
         dead: 6,
+        removed: BTreeMap::from([("dropped".into(), 7), ("aged".into(), 8)]),
         dead_jobs: vec![dead],
     }
+}
+
+fn bulk_cases() -> Vec<Case> {
+    let least = DeadQuery { queue: "q".into(), limit: 1, ..DeadQuery::default() };
+    let most = DeadQuery {
+        group: "g".into(),
+        jobs: Some(vec![0, u64::MAX]),
+        error: Some("no \"ink\"".into()),
+        older_than_ms: Some(1),
+        younger_than_ms: Some(2),
+        from: 3,
+        ..least.clone()
+    };
+    let list = DeadList { jobs: group_description().dead_jobs, next: 4, more: true };
+    let done = BulkDone { count: 1, refused: vec![5], next: 6, more: false };
+    vec![
+        json_case!("DEAD_RETRY", DeadQuery, least),
+        json_case!("DEAD_LIST", DeadQuery, most.clone()),
+        json_case!("DEAD_DROP", DeadQuery, most),
+        json_case!("DEAD_LIST reply", DeadList, list),
+        json_case!("bulk reply", BulkDone, done),
+    ]
 }
 
 fn admin_cases() -> Vec<Case> {
@@ -291,7 +316,7 @@ fn admin_cases() -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), admin_cases()]
+    [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), admin_cases(), bulk_cases()]
         .into_iter()
         .flatten()
         .collect()

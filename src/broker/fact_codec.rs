@@ -8,7 +8,9 @@ use bytes::{Buf, BufMut};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::queue::{EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run, Runs};
+use crate::queue::{
+    DEAD_KEPT_MS, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal, Run, Runs,
+};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 const QUEUE_CREATED: u8 = 1;
@@ -20,6 +22,8 @@ const EXTENDED: u8 = 6;
 const COMMITTED: u8 = 7;
 const COMMITTED_THROUGH: u8 = 8;
 const LEASE_ENDED: u8 = 9;
+const DEAD_RETRIED: u8 = 32;
+const REMOVED: u8 = 33;
 
 const KIND_WORK: u8 = 1;
 const KIND_STREAM: u8 = 2;
@@ -51,6 +55,13 @@ struct StoredSettings {
     crashes_max: u32,
     crash_backoff_first_ms: u64,
     crash_backoff_longest_ms: u64,
+    /// Logs of before have none, and kept dead jobs for ever; nobody was promised that.
+    #[serde(default = "dead_kept_ms")]
+    dead_kept_ms: u64,
+}
+
+fn dead_kept_ms() -> u64 {
+    DEAD_KEPT_MS
 }
 
 /// Appends one fact.
@@ -130,6 +141,17 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             }
             put_text(out, message);
         }
+        Fact::DeadRetried { group, runs } => {
+            out.put_u8(DEAD_RETRIED);
+            out.put_u32_le(group.0);
+            put_runs(out, runs);
+        }
+        Fact::Removed { group, cause, runs } => {
+            out.put_u8(REMOVED);
+            out.put_u32_le(group.0);
+            out.put_u8(cause_code(*cause));
+            put_runs(out, runs);
+        }
         _ => unreachable!("the other facts are encoded by encode"),
     }
 }
@@ -149,6 +171,14 @@ const REASONS: &[(u8, EndReason)] = &[
 fn reason_code(reason: EndReason) -> u8 {
     let row = REASONS.iter().find(|(_, known)| *known == reason);
     row.expect("the table has every reason; a test goes through them").0
+}
+
+/// Every cause of a removal with its number.
+const CAUSES: &[(u8, Removal)] = &[(1, Removal::Dropped), (2, Removal::Aged)];
+
+fn cause_code(cause: Removal) -> u8 {
+    let row = CAUSES.iter().find(|(_, known)| *known == cause);
+    row.expect("the table has every cause; a test goes through them").0
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -177,6 +207,7 @@ fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
         crashes_max: settings.crashes_max,
         crash_backoff_first_ms: settings.crash_backoff_first_ms,
         crash_backoff_longest_ms: settings.crash_backoff_longest_ms,
+        dead_kept_ms: settings.dead_kept_ms,
     };
     let json = serde_json::to_string(&stored).expect("a struct of numbers has a JSON form");
     put_text(out, &json);
@@ -240,6 +271,10 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             outcome: outcome(bytes)?,
             message: text(bytes)?,
         },
+        DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
+        REMOVED => {
+            Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
+        }
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
 }
@@ -273,6 +308,7 @@ fn settings(bytes: &mut &[u8]) -> Read<QueueSettings> {
         crashes_max: stored.crashes_max,
         crash_backoff_first_ms: stored.crash_backoff_first_ms,
         crash_backoff_longest_ms: stored.crash_backoff_longest_ms,
+        dead_kept_ms: stored.dead_kept_ms,
     })
 }
 
@@ -305,6 +341,12 @@ fn reason(bytes: &mut &[u8]) -> Read<EndReason> {
     let code = u8(bytes)?;
     let row = REASONS.iter().find(|(known, _)| *known == code);
     row.map(|(_, reason)| *reason).ok_or("its reason is unknown")
+}
+
+fn cause(bytes: &mut &[u8]) -> Read<Removal> {
+    let code = u8(bytes)?;
+    let row = CAUSES.iter().find(|(known, _)| *known == code);
+    row.map(|(_, cause)| *cause).ok_or("its cause is unknown")
 }
 
 fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
@@ -345,7 +387,8 @@ mod tests {
                 runs: runs.clone(),
             },
             Fact::Extended { group, offset, lease_ms: 100 },
-            Fact::Committed { group, runs },
+            Fact::Committed { group, runs: runs.clone() },
+            Fact::DeadRetried { group, runs: runs.clone() },
             Fact::CommittedThrough { group, through: offset },
         ];
         let outcomes = [Outcome::Ready, Outcome::Delayed { due_log_ms: 5 }, Outcome::Dead];
@@ -353,6 +396,10 @@ mod tests {
             let outcome = outcomes[ordinal % outcomes.len()];
             let message = "no room".into();
             facts.push(Fact::LeaseEnded { group, offset, reason: *reason, outcome, message });
+        }
+        assert_eq!(CAUSES.len(), Removal::ALL.len());
+        for cause in Removal::ALL {
+            facts.push(Fact::Removed { group, cause, runs: runs.clone() });
         }
         facts
     }

@@ -14,7 +14,7 @@
 //! | `core` | what lies under the lock |
 //! | `fact_codec` | facts as bytes in an entry |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
-//! | `leases`, `admin` | the other requests |
+//! | `leases`, `admin`, `dead` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
@@ -22,6 +22,7 @@
 
 mod admin;
 mod core;
+mod dead;
 mod error;
 mod fact_codec;
 mod fetch;
@@ -41,6 +42,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
+pub use dead::{DeadAction, DeadQuery, Found};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gated, Release};
@@ -53,7 +55,8 @@ pub use turn::JobBatch;
 
 pub use crate::log::{Durability, JobLocation, LogError, LogOptions};
 pub use crate::queue::{
-    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Retry, Start,
+    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
+    RemovedCounts, Retry, Start,
 };
 
 use self::core::Core;

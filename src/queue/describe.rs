@@ -2,9 +2,8 @@
 
 use std::ops::Bound;
 
-use super::group::DeadJob;
 use super::machine::Queue;
-use super::{GroupKind, Holder, Machine, QueueSettings};
+use super::{GroupKind, Holder, Machine, QueueSettings, RemovedCounts};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// A queue, described.
@@ -51,6 +50,8 @@ pub struct GroupCounts {
     pub delayed: u64,
     /// Jobs that are not fetched again.
     pub dead: u64,
+    /// Jobs that left without a commit since the group was made.
+    pub removed: RemovedCounts,
     /// The lowest offset that is not consumed: the oldest job that the group keeps alive.
     pub committed: Offset,
     /// Jobs above `committed` that are consumed.
@@ -156,6 +157,7 @@ impl Machine {
             leased: state.leased_count,
             delayed: state.delayed_count,
             dead: state.dead.len() as u64,
+            removed: state.removed,
             committed: consumed.floor(),
             consumed_above: consumed.above_count(),
             marked: state.marks.len() as u64,
@@ -173,12 +175,6 @@ impl Machine {
         };
         let next = self.next_offset(state.queue).unwrap_or_default();
         next.0 - state.next_fetch.0 + state.ready.len() as u64
-    }
-
-    /// The dead jobs of a group from an offset on, by offset.
-    pub fn dead(&self, group: GroupId, from: Offset) -> impl Iterator<Item = (Offset, &DeadJob)> {
-        let state = self.groups.get(&group).into_iter();
-        state.flat_map(move |state| state.dead.range(from..)).map(|(offset, job)| (*offset, job))
     }
 
     /// The lease of a job, if it is leased.

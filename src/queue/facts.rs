@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::QueueSettings;
+use super::{QueueSettings, Removal};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// Something that has happened to the queues and groups of a log, other than new jobs.
@@ -94,6 +94,22 @@ pub enum Fact {
         outcome: Outcome,
         /// What the worker said; empty if it said nothing.
         message: Box<str>,
+    },
+    /// Dead jobs are ready again, their failures and crashes forgotten.
+    DeadRetried {
+        /// The work group.
+        group: GroupId,
+        /// The jobs.
+        runs: Runs,
+    },
+    /// Jobs are consumed without a commit.
+    Removed {
+        /// The work group.
+        group: GroupId,
+        /// Why.
+        cause: Removal,
+        /// The jobs.
+        runs: Runs,
     },
 }
 

@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
-use super::group::{DeadJob, Group};
+use super::dead;
+use super::group::{Group, Mark};
 use super::leases::Leases;
-use super::{Contradiction, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run};
+use super::{
+    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run,
+};
 use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 /// The queues and groups of one log.
@@ -27,6 +30,8 @@ pub struct Machine {
     pub(super) leases: Leases,
     /// All delayed jobs by due time in `log_ms`.
     pub(super) delayed: BTreeSet<(u64, GroupId, Offset)>,
+    /// When dead jobs go, in `log_ms`, where they are not kept for ever.
+    pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
     woken: Vec<GroupId>,
     pub(super) next_queue: QueueId,
@@ -55,6 +60,7 @@ impl Machine {
             groups: FxHashMap::default(),
             leases: Leases::new(),
             delayed: BTreeSet::new(),
+            dead_ends: BTreeSet::new(),
             woken: Vec::new(),
             next_queue: QueueId(1),
             next_group: GroupId(1),
@@ -122,6 +128,8 @@ impl Machine {
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
             }
+            Fact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
+            Fact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
         }
     }
 
@@ -192,10 +200,10 @@ impl Machine {
     }
 
     fn queue_deleted(&mut self, queue: QueueId) -> Result<(), Contradiction> {
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let groups: Vec<_> = state.groups.values().copied().collect();
+        groups.into_iter().for_each(|group| drop(self.remove_group(group)));
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        for group in state.groups.values() {
-            self.remove_group(*group);
-        }
         self.queue_names.remove(&state.name);
         self.retired.insert(state.name, state.next);
         Ok(())
@@ -230,6 +238,12 @@ impl Machine {
         let state = self.groups.remove(&group)?;
         if state.leased_count > 0 {
             self.leases.remove_group(group);
+        }
+        let queue = self.queues.get(&state.queue);
+        for (offset, job) in &state.dead {
+            if let Some(end_log_ms) = dead::end_log_ms(queue, job.died) {
+                self.dead_ends.remove(&(end_log_ms, group, *offset));
+            }
         }
         for (offset, mark) in &state.marks {
             if let Some(due_log_ms) = mark.due_log_ms {
@@ -336,18 +350,30 @@ impl Machine {
             }
             Outcome::Dead => {
                 state.remove_mark(offset);
-                let dead = DeadJob {
+                let job = DeadJob {
                     reason,
                     message: message.into(),
                     attempts: mark.attempts,
                     failures: mark.failures,
                     crashes: mark.crashes,
-                    died_wall_ms: stamp.wall_ms,
+                    died: stamp,
                 };
-                state.dead.insert(offset, dead);
+                self.died(group, offset, job);
             }
         }
         Ok(())
+    }
+}
+
+/// What the facts of other files need.
+impl Machine {
+    /// Makes a job ready again that was delivered so many times.
+    pub(super) fn made_ready(&mut self, group: GroupId, offset: Offset, attempts: u32) {
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.marks.insert(offset, Mark { attempts, ..Mark::default() });
+            state.ready.insert(offset);
+        }
+        wake(&mut self.groups, &mut self.woken, group);
     }
 }
 
@@ -389,7 +415,7 @@ fn undelay(state: &mut Group, offset: Offset) -> Option<u64> {
     due_log_ms
 }
 
-fn work_group(
+pub(super) fn work_group(
     groups: &mut FxHashMap<GroupId, Group>,
     group: GroupId,
 ) -> Result<&mut Group, Contradiction> {
@@ -401,7 +427,7 @@ fn work_group(
 }
 
 /// Checks that a run ends by `end`, so that walking it is bounded by what the queue holds.
-fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
+pub(super) fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
     match run.first.0.checked_add(u64::from(run.count)) {
         Some(run_end) if run_end <= end.0 => Ok(()),
         _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),

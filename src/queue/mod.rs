@@ -18,7 +18,10 @@
 //! | `offset_set` | what a group has consumed |
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retry` | backoff and death |
+//! | `dead` | dead jobs: listed, retried, dropped |
+//! | `removed` | jobs that leave a group without a commit |
 
+mod dead;
 mod describe;
 mod errors;
 mod facts;
@@ -26,6 +29,7 @@ mod group;
 mod leases;
 mod machine;
 mod offset_set;
+mod removed;
 mod requests;
 mod retry;
 mod settings;
@@ -33,13 +37,14 @@ mod settings;
 mod tests;
 mod wheel;
 
+pub use dead::DeadJob;
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
     EndReason, Fact, GroupKind, Holder, Outcome, Retry, Run, Runs, SessionEnd, Start, push_offset,
 };
-pub use group::DeadJob;
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
+pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
-pub use settings::{BACKOFF_MS_MAX, QueueSettings, SettingsError};
+pub use settings::{BACKOFF_MS_MAX, DEAD_KEPT_MS, QueueSettings, SettingsError};

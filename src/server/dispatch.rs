@@ -2,13 +2,14 @@
 
 use joblog_protocol::frame::Header;
 use joblog_protocol::limits::{
-    FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN, WAITING_FETCHES_MAX,
+    BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
+    WAITING_FETCHES_MAX,
 };
-use joblog_protocol::messages::admin;
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read};
 use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
 use joblog_protocol::messages::session::{Hello, HelloReply, VERSION};
+use joblog_protocol::messages::{admin, bulk};
 use joblog_protocol::{DecodeError, ErrorCode, Opcode};
 use smallvec::{SmallVec, smallvec};
 
@@ -16,8 +17,8 @@ use super::connection::Connection;
 use super::convert;
 use super::reply::{Body, Reply};
 use crate::broker::{
-    FetchRequest, FetchTerms, FetchedJobs, Gated, Grants, HeldSet, Holder, JobBatch, SessionHandle,
-    Verdicts, Wait,
+    DeadAction, FetchRequest, FetchTerms, FetchedJobs, Gated, Grants, HeldSet, Holder, JobBatch,
+    SessionHandle, Verdicts, Wait,
 };
 use crate::types::{EntryIndex, Grant, Offset, SessionId};
 
@@ -195,6 +196,7 @@ impl Connection {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
                 answer(broker.delete_group(&queue, &group), |()| Body::Empty)
             }
+            Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => self.dead(opcode, body)?,
             _ => {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
                 answer(broker.describe_group(&queue, &group), |description| {
@@ -202,6 +204,23 @@ impl Connection {
                 })
             }
         })
+    }
+
+    fn dead(&self, opcode: Opcode, body: &[u8]) -> Answer {
+        let query: bulk::DeadQuery = admin::decode(body)?;
+        let named = query.jobs.as_ref().map_or(0, Vec::len) as u64;
+        check_range("jobs", named, 0, BULK_JOBS_MAX as u64, "at most 4096 offsets")?;
+        let query = convert::dead_query(&query);
+        let action = match opcode {
+            Opcode::DeadRetry => DeadAction::Retry,
+            Opcode::DeadDrop => DeadAction::Drop,
+            _ => {
+                let list = |found| Body::json(&convert::dead_list(found));
+                return Ok(answer(self.broker.dead_list(&query), list));
+            }
+        };
+        let done = |found| Body::json(&convert::bulk_done(found));
+        Ok(answer(self.broker.dead_act(&query, action), done))
     }
 
     fn goodbye(&mut self, session: &SessionHandle) -> Answer {

@@ -14,6 +14,7 @@ impl World {
         self.lease_ms += passed_ms;
         self.machine.advance(self.log_ms);
         self.note_due();
+        self.drop_aged();
         let limit = if self.rng.below(2) == 0 { 2 } else { 1_000 };
         let (now_ms, seed) = (self.lease_ms, self.rng.next());
         let facts = self.machine.take_expired(now_ms, self.log_ms, seed, limit);

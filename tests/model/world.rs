@@ -15,7 +15,8 @@ pub(crate) enum Place {
     Delayed(u64),
     Leased(Lease),
     Consumed,
-    Dead,
+    /// When it died, on the clock of the log.
+    Dead(u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,8 @@ pub(crate) struct Group {
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The committed offset when it was last looked at.
     pub(crate) committed: u64,
+    /// How many jobs left without a commit.
+    pub(crate) removed: BTreeMap<usize, u64>,
 }
 
 pub(crate) struct World {
@@ -106,7 +109,8 @@ impl World {
             86..89 => self.end_session(),
             89..92 => self.resume_session(),
             92..95 => self.commit_through(),
-            95..97 => self.create(),
+            95 => self.retry_or_drop_dead(),
+            96 => self.create(),
             97 if self.rng.below(6) == 0 => self.delete(),
             98 if self.rng.below(3) == 0 => self.restart(),
             99 => self.check_all(),
@@ -171,7 +175,8 @@ impl World {
                 let (queue, kind, start) = (*queue, *kind, start.0);
                 let end = self.machine.next_offset(queue).unwrap().0;
                 let jobs = (start..end).map(|offset| (offset, FRESH)).collect();
-                let state = Group { queue, kind, start, jobs, committed: start };
+                let (committed, removed) = (start, BTreeMap::new());
+                let state = Group { queue, kind, start, jobs, committed, removed };
                 assert!(self.groups.insert(*group, state).is_none());
             }
             Fact::GroupDeleted { group } => drop(self.groups.remove(group).unwrap()),
@@ -180,6 +185,7 @@ impl World {
     }
 
     fn note_jobs(&mut self, fact: &Fact) {
+        let now_ms = self.log_ms;
         match fact {
             Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
                 self.note_granted(*group, *holder, *lease_ms, *first_grant, runs);
@@ -209,12 +215,20 @@ impl World {
                 job.place = match outcome {
                     Outcome::Ready => Place::Again,
                     Outcome::Delayed { due_log_ms } => Place::Delayed(*due_log_ms),
-                    Outcome::Dead => Place::Dead,
+                    Outcome::Dead => Place::Dead(now_ms),
                 };
-                if job.place == Place::Dead {
+                if *outcome == Outcome::Dead {
                     self.seen.insert("dead");
                 }
             }
+            Fact::DeadRetried { group, runs } => {
+                for offset in runs.iter().flat_map(|run| run.offsets()) {
+                    let job = self.job_mut(*group, offset);
+                    assert!(matches!(job.place, Place::Dead(_)));
+                    (job.place, job.failures, job.crashes) = (Place::Again, 0, 0);
+                }
+            }
+            Fact::Removed { group, cause, runs } => self.note_removed(*group, *cause, runs),
             other => panic!("not about jobs: {other:?}"),
         }
     }
