@@ -9,25 +9,8 @@
 
 mod common;
 
-use std::process::{Command, Output, Stdio};
-
-use common::{Server, until};
+use common::{Server, qctl_code, qctl_objects as objects, until};
 use serde_json::Value;
-
-fn qctl(server: &Server, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_qctl"));
-    command.env("JOBLOG_SERVER", server.address().to_string()).stdin(Stdio::null());
-    command.arg("--json").args(args).output().unwrap()
-}
-
-/// The objects that a run prints, which must end with this exit code.
-fn objects(server: &Server, code: i32, args: &[&str]) -> Vec<Value> {
-    let output = qctl(server, args);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 fn offsets(server: &Server, args: &[&str]) -> Vec<u64> {
     let listed = objects(server, 0, &[&["dead", "list", "mail"], args].concat());
@@ -92,8 +75,7 @@ fn dead_jobs_are_listed_shown_retried_and_dropped() {
 fn a_dead_job_goes_when_it_has_been_kept_for_as_long_as_its_queue_says() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &[]);
-    let create = qctl(&server, &["queue", "create", "mail", "--dead-kept", "50ms"]);
-    assert!(create.status.success());
+    assert_eq!(qctl_code(&server, &["queue", "create", "mail", "--dead-kept", "50ms"]), 0);
     kill(&server, &["no ink"]);
     until("the dead job is gone", || group(&server)["dead"] == 0);
     let group = group(&server);

@@ -259,6 +259,7 @@ fn jobs() -> [Job; 2] {
         payload: b"world".to_vec(),
         key: Some(b"user-7".to_vec()),
         headers: vec![("lang".into(), b"en".to_vec())],
+        ..Job::default()
     };
     [Job::new("hello"), world]
 }

@@ -13,7 +13,7 @@ use std::fmt::Debug;
 
 use bytes::BytesMut;
 use joblog_protocol::frame::{Header, Peek};
-use joblog_protocol::job::{Batch, BatchBuilder, Job, JobError};
+use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupStart,
     ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, QueueSummary,
@@ -120,6 +120,7 @@ fn batch() -> BatchBuilder {
         payload: b"payload".to_vec(),
         key: Some(b"key".to_vec()),
         headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
+        terms: Terms { due: Some(Due::At(9)) },
     };
     builder.push(&full).unwrap();
     builder.push(&Job::default()).unwrap();
@@ -396,7 +397,7 @@ fn each_fault_has_its_code() {
 
 #[test]
 fn an_attribute_of_a_later_version_is_refused() {
-    let body = [&3_u32.to_le_bytes()[..], &[3, 0, 0]].concat();
+    let body = [&3_u32.to_le_bytes()[..], &[99, 0, 0]].concat();
     let table = [7_u32, 0, crc32fast::hash(&body)].map(u32::to_le_bytes).concat();
     let batch = Batch { count: 1, table: &table, bodies: &body };
     assert_eq!(batch.check(100).unwrap_err().code(), ErrorCode::Unsupported);
@@ -462,7 +463,7 @@ proptest! {
         value in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let headers = names.into_iter().map(|name| (name, value.clone())).collect();
-        let job = Job { payload, key, headers };
+        let job = Job { payload, key, headers, ..Job::default() };
         let mut builder = BatchBuilder::default();
         builder.push(&job).unwrap();
         prop_assert_eq!(builder.batch().check(1 << 20), Ok(()));

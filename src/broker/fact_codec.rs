@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::queue::{
-    DEAD_KEPT_MS, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal, Run, Runs,
+    DEAD_KEPT_MS, Due, EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, QueueSettings,
+    Removal, Run, Runs,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
@@ -24,6 +25,7 @@ const COMMITTED_THROUGH: u8 = 8;
 const LEASE_ENDED: u8 = 9;
 const DEAD_RETRIED: u8 = 32;
 const REMOVED: u8 = 33;
+const TERMED: u8 = 34;
 
 const KIND_WORK: u8 = 1;
 const KIND_STREAM: u8 = 2;
@@ -152,6 +154,12 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u8(cause_code(*cause));
             put_runs(out, runs);
         }
+        Fact::Termed { queue, runs } => {
+            out.put_u8(TERMED);
+            out.put_u32_le(queue.0);
+            out.put_u32_le(runs.len() as u32);
+            runs.iter().for_each(|(run, terms)| put_terms(out, *run, terms));
+        }
         _ => unreachable!("the other facts are encoded by encode"),
     }
 }
@@ -171,6 +179,25 @@ const REASONS: &[(u8, EndReason)] = &[
 fn reason_code(reason: EndReason) -> u8 {
     let row = REASONS.iter().find(|(_, known)| *known == reason);
     row.expect("the table has every reason; a test goes through them").0
+}
+
+/// What a job's terms have: a bit for each, in the order of the fields.
+const TERMS_DUE_LOG: u8 = 0x01;
+const TERMS_DUE_WALL: u8 = 0x02;
+const TERMS_ALL: u8 = 0x03;
+
+fn put_terms(out: &mut Vec<u8>, run: Run, terms: &JobTerms) {
+    let (due_bit, due_ms) = match terms.due {
+        None => (0, None),
+        Some(Due::Log(ms)) => (TERMS_DUE_LOG, Some(ms)),
+        Some(Due::Wall(ms)) => (TERMS_DUE_WALL, Some(ms)),
+    };
+    out.put_u64_le(run.first.0);
+    out.put_u32_le(run.count);
+    out.put_u8(due_bit);
+    if let Some(ms) = due_ms {
+        out.put_u64_le(ms);
+    }
 }
 
 /// Every cause of a removal with its number.
@@ -272,6 +299,11 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             message: text(bytes)?,
         },
         DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
+        TERMED => {
+            let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
+            let runs = (0..count).map(|_| terms(bytes)).collect::<Read<_>>()?;
+            Fact::Termed { queue, runs }
+        }
         REMOVED => {
             Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
         }
@@ -343,6 +375,20 @@ fn reason(bytes: &mut &[u8]) -> Read<EndReason> {
     row.map(|(_, reason)| *reason).ok_or("its reason is unknown")
 }
 
+fn terms(bytes: &mut &[u8]) -> Read<(Run, JobTerms)> {
+    let run = Run { first: Offset(u64(bytes)?), count: u32(bytes)? };
+    let bits = u8(bytes)?;
+    if bits & !TERMS_ALL != 0 || bits & TERMS_ALL == TERMS_ALL {
+        return Err("its terms are unknown; a newer version may have written them");
+    }
+    let due = match bits {
+        TERMS_DUE_LOG => Some(Due::Log(u64(bytes)?)),
+        TERMS_DUE_WALL => Some(Due::Wall(u64(bytes)?)),
+        _ => None,
+    };
+    Ok((run, JobTerms { due }))
+}
+
 fn cause(bytes: &mut &[u8]) -> Read<Removal> {
     let code = u8(bytes)?;
     let row = CAUSES.iter().find(|(known, _)| *known == code);
@@ -397,6 +443,10 @@ mod tests {
             let message = "no room".into();
             facts.push(Fact::LeaseEnded { group, offset, reason: *reason, outcome, message });
         }
+        let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
+        let run = Run { first: offset, count: 3 };
+        let runs_of_terms = dues.map(|due| (run, JobTerms { due })).collect();
+        facts.push(Fact::Termed { queue, runs: runs_of_terms });
         assert_eq!(CAUSES.len(), Removal::ALL.len());
         for cause in Removal::ALL {
             facts.push(Fact::Removed { group, cause, runs: runs.clone() });

@@ -51,7 +51,7 @@ pub use leases::{Failed, Held, Verdicts};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
-pub use turn::JobBatch;
+pub use turn::{JobBatch, Wish, WishedDue};
 
 pub use crate::log::{Durability, JobLocation, LogError, LogOptions};
 pub use crate::queue::{
@@ -462,6 +462,8 @@ impl Broker {
             return Gated { result: Err(error), gate: EntryIndex(0) };
         }
         let (stamp, lease_now_ms) = (self.clock.stamp(), self.lease_clock.now_ms());
+        // What is due must not become so between the validation of a fact and its application.
+        core.machine.advance(stamp);
         let mut turn = Turn::begin(&mut core, &self.log, stamp, lease_now_ms);
         let result = act(&mut turn);
         turn.serve_waiters();

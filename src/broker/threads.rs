@@ -127,7 +127,6 @@ impl Broker {
     /// One turn of the timer. Gives the next deadline on the log's clock.
     fn timer_turn(&self, expire_up_to_ms: Option<u64>) -> Option<u64> {
         let gated = self.turn(|turn| {
-            turn.core.machine.advance(turn.stamp.log_ms);
             turn.end_waits(turn.stamp.log_ms);
             let aged = turn.core.machine.drop_aged(turn.stamp.log_ms, AGED_PER_TURN_MAX);
             turn.record_all(aged);

@@ -42,7 +42,7 @@ mod types;
 pub use error::ClientError;
 pub use face::Client;
 pub use joblog_protocol::error_code::ErrorCode;
-pub use joblog_protocol::job::{BatchBuilder, Job};
+pub use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
 pub use joblog_protocol::messages::admin::{
     DeadJob, GroupDescription, GroupKind, GroupStart, QueueDescription, QueueList, QueueSettings,
     QueueSummary,

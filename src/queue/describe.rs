@@ -136,7 +136,7 @@ impl Machine {
 
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
-        let Queue { name, settings, first, next, groups } = self.queues.get(&queue)?;
+        let Queue { name, settings, first, next, groups, .. } = self.queues.get(&queue)?;
         let group_count = groups.len();
         Some(QueueInfo { queue, name, settings, first: *first, next: *next, group_count })
     }
@@ -155,7 +155,7 @@ impl Machine {
         let counts = GroupCounts {
             ready: self.ready_count(group),
             leased: state.leased_count,
-            delayed: state.delayed_count,
+            delayed: state.delayed_count + state.enqueued_delayed,
             dead: state.dead.len() as u64,
             removed: state.removed,
             committed: consumed.floor(),
@@ -174,7 +174,7 @@ impl Machine {
             return 0;
         };
         let next = self.next_offset(state.queue).unwrap_or_default();
-        next.0 - state.next_fetch.0 + state.ready.len() as u64
+        next.0 - state.next_fetch.0 - state.skipped_ahead + state.ready.len() as u64
     }
 
     /// The lease of a job, if it is leased.
@@ -200,6 +200,11 @@ impl Machine {
         }
         if state.consumed.contains(offset) {
             return Some(JobState::Consumed);
+        }
+        if state.kind == GroupKind::Work
+            && let Some(due_log_ms) = self.enqueued_due_log_ms(state.queue, offset)
+        {
+            return Some(JobState::Delayed { due_log_ms });
         }
         if offset >= state.next_fetch || state.ready.contains(&offset) {
             return Some(JobState::Ready);

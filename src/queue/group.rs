@@ -1,7 +1,8 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), or fresh. Fresh jobs are all those from `next_fetch` on and cost nothing.
+//! delayed), or fresh. Fresh jobs are all those from `next_fetch` on, but for those that their
+//! queue says are not, and cost nothing. `next_fetch` is a fresh job or the end of the queue.
 
 use std::collections::BTreeSet;
 
@@ -32,6 +33,10 @@ pub(super) struct Group {
     pub(super) leased_count: u64,
     /// How many marks have a due time.
     pub(super) delayed_count: u64,
+    /// How many jobs that were enqueued with a due time are not due yet.
+    pub(super) enqueued_delayed: u64,
+    /// How many jobs from `next_fetch` on are not fresh.
+    pub(super) skipped_ahead: u64,
     /// Whether the last grant took more redelivered jobs than fresh ones, so that fresh jobs are
     /// first next time.
     pub(super) fresh_owed: bool,
@@ -67,6 +72,8 @@ impl Group {
             removed: RemovedCounts::default(),
             leased_count: 0,
             delayed_count: 0,
+            enqueued_delayed: 0,
+            skipped_ahead: 0,
             fresh_owed: false,
             woken: false,
         }

@@ -18,10 +18,12 @@
 //! | `offset_set` | what a group has consumed |
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retry` | backoff and death |
+//! | `delays` | jobs enqueued with a due time |
 //! | `dead` | dead jobs: listed, retried, dropped |
 //! | `removed` | jobs that leave a group without a commit |
 
 mod dead;
+mod delays;
 mod describe;
 mod errors;
 mod facts;
@@ -38,10 +40,12 @@ mod tests;
 mod wheel;
 
 pub use dead::DeadJob;
+pub use delays::Due;
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
-    EndReason, Fact, GroupKind, Holder, Outcome, Retry, Run, Runs, SessionEnd, Start, push_offset,
+    EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, Retry, Run, Runs, SessionEnd, Start,
+    push_offset,
 };
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use joblog_protocol::job::{Due, Terms};
 use joblog_protocol::limits::BULK_JOBS_MAX;
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::lease::{Fail, FailOutcome};
@@ -11,7 +12,7 @@ use joblog_protocol::{ErrorCode, Token};
 use crate::broker::{
     BrokerError, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found, GroupDescription,
     GroupKind, Held, HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal,
-    Removal, RemovedCounts, Retry, Start,
+    Removal, RemovedCounts, Retry, Start, Wish, WishedDue,
 };
 use crate::types::{Grant, Offset};
 
@@ -36,6 +37,15 @@ pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
         |handle: &Handle| Held { offset: Offset(handle.offset), grant: grant(&handle.token) };
     let jobs = set.handles.iter().map(held).collect();
     HeldSet { queue: set.queue, group: group(set.group), jobs }
+}
+
+/// What a producer wants of one job.
+pub(super) fn wish(terms: &Terms) -> Wish {
+    let due = terms.due.map(|due| match due {
+        Due::In(delay_ms) => WishedDue::In { delay_ms },
+        Due::At(wall_ms) => WishedDue::At { wall_ms },
+    });
+    Wish { due }
 }
 
 pub(super) fn retry(fail: &Fail<'_>) -> Retry {

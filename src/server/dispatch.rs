@@ -1,6 +1,7 @@
 //! From a frame to a broker call to a held reply: one method for each command.
 
 use joblog_protocol::frame::Header;
+use joblog_protocol::job::Batch;
 use joblog_protocol::limits::{
     BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
     WAITING_FETCHES_MAX,
@@ -231,11 +232,14 @@ impl Connection {
 
     fn enqueue(&mut self, body: &[u8]) -> Answer {
         let Enqueue { queue, create, batch } = Enqueue::decode(body)?;
-        if let Err(error) = batch.check(self.options.job_bytes_max) {
+        let mut wishes = Vec::new();
+        let wish = |ordinal, terms| wishes.push((ordinal, convert::wish(&terms)));
+        if let Err(error) = batch.check_terms(self.options.job_bytes_max, wish) {
             return Ok((EntryIndex(0), Body::Error(error.code(), error.to_string())));
         }
         let count = batch.count;
-        let jobs = JobBatch { count, table: batch.table, bodies: batch.bodies };
+        let Batch { table, bodies, .. } = batch;
+        let jobs = JobBatch { count, table, bodies, wishes: &wishes };
         Ok(answer(self.broker.enqueue(queue, create, jobs), |enqueued| {
             Body::Enqueued(EnqueueReply {
                 first_offset: enqueued.first.0,

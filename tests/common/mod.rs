@@ -10,10 +10,12 @@
     reason = "each test binary uses a part, and a test may stop at what it did not expect"
 )]
 
+mod cli;
 mod proxy;
 mod raw;
 mod server;
 
+pub(crate) use cli::{qctl_code, qctl_objects};
 pub(crate) use proxy::{Cut, CuttingProxy};
 pub(crate) use raw::{Frame, Job, Raw, all_done, new_session, of_default, only};
 pub(crate) use server::Server;

@@ -11,11 +11,12 @@ impl World {
             self.check_group(group);
         }
         self.check_leases();
-        let delayed = self.groups.values().flat_map(|group| group.jobs.values());
+        let again = self.groups.values().flat_map(|group| group.jobs.values());
         let due = |job: &Job| {
             if let Place::Delayed(due) = job.place { Some(due) } else { None }
         };
-        assert_eq!(self.machine.next_due_log_ms(), delayed.filter_map(due).min());
+        let enqueued = self.delayed.values().copied();
+        assert_eq!(self.machine.next_due_log_ms(), again.filter_map(due).chain(enqueued).min());
     }
 
     pub(crate) fn check_leases(&self) {
@@ -39,9 +40,11 @@ impl World {
         let (mut ready, mut leased, mut delayed, mut dead, mut consumed) = (0, 0, 0, 0, 0);
         for (offset, job) in &group.jobs {
             let (count, state) = match job.place {
-                Place::Fresh | Place::Again => (&mut ready, JobState::Ready),
+                Place::Fresh | Place::Again | Place::Passed => (&mut ready, JobState::Ready),
                 Place::Leased(_) => (&mut leased, JobState::Leased),
-                Place::Delayed(due_log_ms) => (&mut delayed, JobState::Delayed { due_log_ms }),
+                Place::Delayed(due_log_ms) | Place::NotDue(due_log_ms) => {
+                    (&mut delayed, JobState::Delayed { due_log_ms })
+                }
                 Place::Consumed => (&mut consumed, JobState::Consumed),
                 Place::Dead(_) => (&mut dead, JobState::Dead),
             };
@@ -57,7 +60,8 @@ impl World {
         let past = |job: &&Job| match job.place {
             Place::Leased(_) => job.deliveries > 1,
             Place::Again | Place::Delayed(_) => true,
-            Place::Fresh | Place::Consumed | Place::Dead(_) => false,
+            Place::Fresh | Place::NotDue(_) => false,
+            Place::Passed | Place::Consumed | Place::Dead(_) => false,
         };
         let marked_count = group.jobs.values().filter(past).count() as u64;
         assert_eq!(counts.marked, marked_count);

@@ -14,6 +14,7 @@
 
 mod checks;
 mod dead;
+mod delays;
 mod replay;
 mod requests;
 mod time;
@@ -55,7 +56,7 @@ fn agrees_with_the_model() {
         for what in ["commit", "fail", "release", "extend", "expired", "silent", "goodbye"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
-        for what in ["retried", "dropped", "aged"] {
+        for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["resumed", "dead", "restart", "consumed twice", "lease lost", "again"] {

@@ -12,7 +12,7 @@ impl World {
         let passed_ms = self.rng.below(span_ms);
         self.log_ms += passed_ms;
         self.lease_ms += passed_ms;
-        self.machine.advance(self.log_ms);
+        self.machine.advance(self.stamp());
         self.note_due();
         self.drop_aged();
         let limit = if self.rng.below(2) == 0 { 2 } else { 1_000 };
@@ -38,6 +38,7 @@ impl World {
                 job.place = Place::Again;
             }
         }
+        self.note_enqueued_due();
     }
 
     fn session_leases(&self, session: SessionId) -> Vec<(GroupId, Offset, Lease)> {
@@ -101,7 +102,7 @@ impl World {
         let mut rebuilt = replay(&self.records).expect("what was applied once replays");
         self.lease_ms = self.rng.below(1_000_000_000);
         self.term += 1;
-        rebuilt.advance(self.log_ms);
+        rebuilt.advance(self.stamp());
         assert_eq!(look(&rebuilt), look(&self.machine), "seed {}", self.seed);
         rebuilt.raise_grants(Grant(self.term << 32));
         rebuilt.rearm(self.lease_ms);

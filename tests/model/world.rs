@@ -11,7 +11,13 @@ use crate::{QUEUE_NAMES, SESSION_COUNT};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
     Fresh,
+    /// Ready again.
     Again,
+    /// Enqueued with a due time that has not come.
+    NotDue(u64),
+    /// Never delivered, and behind the pointer, which passed it while it was not due.
+    Passed,
+    /// Handed back with a due time that has not come.
     Delayed(u64),
     Leased(Lease),
     Consumed,
@@ -36,6 +42,9 @@ pub(crate) struct Job {
     pub(crate) crashes: u32,
 }
 
+/// The wall clock goes so far ahead of the log's.
+pub(crate) const WALL_AHEAD_MS: u64 = 5_000_000;
+
 pub(crate) const FRESH: Job = Job { place: Place::Fresh, deliveries: 0, failures: 0, crashes: 0 };
 
 pub(crate) struct Group {
@@ -59,6 +68,8 @@ pub(crate) struct World {
     pub(crate) term: u64,
     pub(crate) queues: BTreeMap<QueueId, &'static str>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
+    /// Jobs that were enqueued with a due time, while they wait for it.
+    pub(crate) delayed: BTreeMap<(QueueId, u64), u64>,
     /// The end of every queue ever, by name: no offset comes twice.
     pub(crate) ends: BTreeMap<&'static str, u64>,
     /// Every grant ever given.
@@ -88,6 +99,7 @@ impl World {
             term: 1,
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
+            delayed: BTreeMap::new(),
             ends: BTreeMap::new(),
             grants: Vec::new(),
             all_grants: BTreeSet::new(),
@@ -119,7 +131,7 @@ impl World {
     }
 
     pub(crate) fn stamp(&self) -> Stamp {
-        Stamp { wall_ms: 5_000_000 + self.log_ms, log_ms: self.log_ms }
+        Stamp { wall_ms: WALL_AHEAD_MS + self.log_ms, log_ms: self.log_ms }
     }
 
     pub(crate) fn record(&mut self, fact: Fact) {
@@ -170,11 +182,13 @@ impl World {
             Fact::QueueDeleted { queue } => {
                 self.queues.remove(queue).unwrap();
                 self.groups.retain(|_, group| group.queue != *queue);
+                self.delayed.retain(|(of, _), _| of != queue);
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
                 let end = self.machine.next_offset(queue).unwrap().0;
-                let jobs = (start..end).map(|offset| (offset, FRESH)).collect();
+                let new = |offset| Job { place: self.first_place(queue, kind, offset), ..FRESH };
+                let jobs = (start..end).map(|offset| (offset, new(offset))).collect();
                 let (committed, removed) = (start, BTreeMap::new());
                 let state = Group { queue, kind, start, jobs, committed, removed };
                 assert!(self.groups.insert(*group, state).is_none());
@@ -221,6 +235,7 @@ impl World {
                     self.seen.insert("dead");
                 }
             }
+            Fact::Termed { queue, runs } => self.note_terms(*queue, runs),
             Fact::DeadRetried { group, runs } => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     let job = self.job_mut(*group, offset);
@@ -246,7 +261,8 @@ impl World {
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             assert!(self.all_grants.insert(grant), "grant {grant} came twice");
             let job = self.job_mut(group, offset);
-            assert!(matches!(job.place, Place::Fresh | Place::Again), "{offset}: {job:?}");
+            let can_go = matches!(job.place, Place::Fresh | Place::Again | Place::Passed);
+            assert!(can_go, "{offset}: {job:?}");
             let again = job.place == Place::Again;
             job.deliveries += 1;
             let (attempt, restored) = (job.deliveries, false);

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use joblog_protocol::limits::DELAY_MS_MAX;
 
 use crate::job_name::JobName;
-use crate::values::parse_duration;
+use crate::values::{parse_duration, parse_time};
 
 const AFTER_HELP: &str = "\
 A job's name is QUEUE:OFFSET, with @TOKEN behind it where its lease is meant.
@@ -264,9 +265,23 @@ pub(crate) struct EnqueueArgs {
     /// Give the jobs this header. Can be used several times.
     #[arg(long = "header", value_name = "NAME=VALUE")]
     pub(crate) headers: Vec<OsString>,
+    /// Deliver the jobs when DURATION has passed, and not before.
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "at")]
+    pub(crate) delay: Option<Duration>,
+    /// Deliver the jobs at TIME, as in 2026-12-24T18:00:00+01:00, and not before.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) at: Option<u64>,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let delay = parse_duration(text)?;
+    if delay.as_millis() > DELAY_MS_MAX as u128 {
+        return Err("a delay is at most 366d; --at reaches further".to_owned());
+    }
+    Ok(delay)
 }
 
 #[derive(Debug, clap::Args)]
