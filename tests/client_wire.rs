@@ -329,7 +329,8 @@ fn heartbeats_go_on_while_the_callers_thread_does_not() {
         move |fake| {
             let mut peer = fake.greet();
             for _ in 0..3 {
-                let ping = peer.read().unwrap().expect(Opcode::Ping);
+                let ping = peer.read().unwrap();
+                assert!(ping.is_heartbeat(), "{ping:?}");
                 peer.reply(&ping, |_| {});
                 beat.send(()).unwrap();
             }
@@ -376,6 +377,7 @@ fn a_damaged_job_is_named_and_handed_back() {
             peer.grant(&fetch, &[job(1), damaged, job(3)]);
             let release = peer.next().expect(Opcode::Release);
             assert_eq!(release.offsets(), [2]);
+            assert_eq!(release.delay_ms(), 10_000);
             peer.statuses(&release, &[None]);
             peer.next().expect(Opcode::Goodbye);
         },

@@ -1,71 +1,92 @@
-//! `qbench`: measures a running Joblog server. `README.md` beside it says what the numbers mean.
+//! `qbench`: measures Joblog beside Redis and others. `README.md` beside it says how, and what the
+//! numbers mean.
 
-mod cpu;
-mod load;
-mod wire;
+mod baseline;
+mod children;
+mod cli;
+mod compare;
+mod engine;
+mod machine;
+mod measure;
+mod payload;
+mod proc;
+mod report;
+mod result;
+mod stats;
+mod systems;
+mod workload;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Context, Result};
+use clap::Parser;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Measures a running Joblog server.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    workload: Workload,
-}
-
-#[derive(Debug, Subcommand)]
-enum Workload {
-    /// Enqueue jobs, a batch in each request.
-    Enqueue(Options),
-    /// Fetch jobs, and commit each on the next FETCH. Enqueue as many before.
-    FetchCommit(Options),
-}
-
-/// How much load, and on which server.
-#[derive(Clone, Debug, Args)]
-struct Options {
-    /// The server's address.
-    #[arg(long, default_value = "127.0.0.1:7411")]
-    server: String,
-    /// The queue; each connection uses the same one.
-    #[arg(long, default_value = "bench")]
-    queue: String,
-    /// Connections.
-    #[arg(long, default_value_t = 50)]
-    connections: usize,
-    /// Requests that each connection has in flight.
-    #[arg(long, default_value_t = 1)]
-    in_flight: usize,
-    /// Jobs in all.
-    #[arg(long, default_value_t = 200_000)]
-    jobs: usize,
-    /// Jobs in one request.
-    #[arg(long, default_value_t = 1)]
-    batch: usize,
-    /// Bytes of each payload.
-    #[arg(long, default_value_t = 100)]
-    bytes: usize,
-    /// The server's process id, to also tell its CPU time for each job.
-    #[arg(long)]
-    pid: Option<u32>,
-}
+use cli::{Cli, Command, RunArgs};
+use systems::System;
+use workload::Workload;
 
 fn main() -> ExitCode {
-    let (workload, options) = match Cli::parse().workload {
-        Workload::Enqueue(options) => (load::Workload::Enqueue, options),
-        Workload::FetchCommit(options) => (load::Workload::FetchCommit, options),
-    };
-    match load::run(workload, &options) {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
+    let command = Cli::parse().command;
+    match children::guard().and_then(|()| run(command)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("qbench: {error}");
+            eprintln!("qbench: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Compare { systems, workloads, all, large, reverse, no_baseline, run } => {
+            let mut systems = cli::systems(&systems)?;
+            if reverse {
+                systems.reverse();
+            }
+            compare_all(&systems, &cli::workloads(&workloads, all, large)?, !no_baseline, run)
+        }
+        Command::Run { workload, system, run } => {
+            compare_all(&[systems::find(&system)?], &[workload::find(&workload)?], false, run)
+        }
+        Command::Orders { first, second } => orders(&first, &second),
+        Command::List { json } => report::list::print(json),
+    }
+}
+
+fn compare_all(
+    systems: &[&'static dyn System],
+    workloads: &[Workload],
+    baseline: bool,
+    run: RunArgs,
+) -> Result<()> {
+    let (classes, options) = run.resolve()?;
+    let mut report = compare::run(systems, &classes, workloads, &options)?;
+    let has_redis = report.systems.iter().any(|system| system.name == "redis");
+    if baseline && has_redis {
+        for class in classes {
+            report.baselines.extend(baseline::run(class, &options.places)?);
+            report.save(options.json.as_deref())?;
+        }
+        report::text::print_baselines(&report.baselines);
+    }
+    anyhow::ensure!(report.missing.is_empty(), "not all that was asked for was measured");
+    Ok(())
+}
+
+fn orders(first: &std::path::Path, second: &std::path::Path) -> Result<()> {
+    let differences =
+        compare::order_differences(&result::Report::load(first)?, &result::Report::load(second)?);
+    for (place, change) in &differences {
+        println!("{place}: the ratio is {change:.2} times that of the first order");
+    }
+    println!("median {:.2}", compare::order_effect(&differences));
+    Ok(())
+}
+
+/// Keeps this process on the second core, if there is one.
+fn pin_generator() -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(1);
+    sched_setaffinity(None, &set).context("--pinned needs a second core")
 }

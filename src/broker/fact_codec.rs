@@ -5,14 +5,11 @@
 //! the state behind it would be wrong.
 
 use bytes::{Buf, BufMut};
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::queue::{
-    DEAD_KEPT_MS, Due, EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, QueueSettings,
-    Removal, Run, Runs,
-};
-use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
+use super::fields::*;
+use crate::queue::{Fact, Outcome, Run, Runs};
+use crate::types::{Grant, GroupId, Offset, QueueId};
 
 const QUEUE_CREATED: u8 = 1;
 const QUEUE_DELETED: u8 = 2;
@@ -27,12 +24,6 @@ const DEAD_RETRIED: u8 = 32;
 const REMOVED: u8 = 33;
 const TERMED: u8 = 34;
 
-const KIND_WORK: u8 = 1;
-const KIND_STREAM: u8 = 2;
-
-const HOLDER_SESSION: u8 = 1;
-const HOLDER_TIMED: u8 = 2;
-
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
 const OUTCOME_DEAD: u8 = 3;
@@ -45,25 +36,6 @@ pub(super) struct BadFact {
     pub(super) ordinal: usize,
     /// What is wrong with it.
     pub(super) reason: &'static str,
-}
-
-/// A queue's settings as they stand in the log: by name, so that new ones can be added.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredSettings {
-    failures_max: u32,
-    backoff_first_ms: u64,
-    backoff_longest_ms: u64,
-    crashes_max: u32,
-    crash_backoff_first_ms: u64,
-    crash_backoff_longest_ms: u64,
-    /// Logs of before have none, and kept dead jobs for ever; nobody was promised that.
-    #[serde(default = "dead_kept_ms")]
-    dead_kept_ms: u64,
-}
-
-fn dead_kept_ms() -> u64 {
-    DEAD_KEPT_MS
 }
 
 /// Appends one fact.
@@ -85,10 +57,7 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u32_le(group.0);
             out.put_u32_le(queue.0);
             put_text(out, name);
-            out.put_u8(match kind {
-                GroupKind::Work => KIND_WORK,
-                GroupKind::Stream => KIND_STREAM,
-            });
+            put_kind(out, *kind);
             out.put_u64_le(start.0);
         }
         Fact::GroupDeleted { group } => {
@@ -104,13 +73,7 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
         Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
             out.put_u8(GRANTED);
             out.put_u32_le(group.0);
-            match holder {
-                Holder::Session(SessionId(id)) => {
-                    out.put_u8(HOLDER_SESSION);
-                    out.put_slice(id);
-                }
-                Holder::Timed => out.put_u8(HOLDER_TIMED),
-            }
+            put_holder(out, *holder);
             out.put_u64_le(*lease_ms);
             out.put_u64_le(first_grant.0);
             put_runs(out, runs);
@@ -158,59 +121,14 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u8(TERMED);
             out.put_u32_le(queue.0);
             out.put_u32_le(runs.len() as u32);
-            runs.iter().for_each(|(run, terms)| put_terms(out, *run, terms));
+            for (run, terms) in runs {
+                out.put_u64_le(run.first.0);
+                out.put_u32_le(run.count);
+                put_terms(out, terms);
+            }
         }
         _ => unreachable!("the other facts are encoded by encode"),
     }
-}
-
-/// Every end of a lease with its number.
-const REASONS: &[(u8, EndReason)] = &[
-    (1, EndReason::Released),
-    (2, EndReason::Undelivered),
-    (3, EndReason::Failed),
-    (4, EndReason::Expired { crash: false }),
-    (5, EndReason::Expired { crash: true }),
-    (6, EndReason::SessionLost { crash: false }),
-    (7, EndReason::SessionLost { crash: true }),
-    (8, EndReason::Damaged),
-];
-
-fn reason_code(reason: EndReason) -> u8 {
-    let row = REASONS.iter().find(|(_, known)| *known == reason);
-    row.expect("the table has every reason; a test goes through them").0
-}
-
-/// What a job's terms have: a bit for each, in the order of the fields.
-const TERMS_DUE_LOG: u8 = 0x01;
-const TERMS_DUE_WALL: u8 = 0x02;
-const TERMS_ALL: u8 = 0x03;
-
-fn put_terms(out: &mut Vec<u8>, run: Run, terms: &JobTerms) {
-    let (due_bit, due_ms) = match terms.due {
-        None => (0, None),
-        Some(Due::Log(ms)) => (TERMS_DUE_LOG, Some(ms)),
-        Some(Due::Wall(ms)) => (TERMS_DUE_WALL, Some(ms)),
-    };
-    out.put_u64_le(run.first.0);
-    out.put_u32_le(run.count);
-    out.put_u8(due_bit);
-    if let Some(ms) = due_ms {
-        out.put_u64_le(ms);
-    }
-}
-
-/// Every cause of a removal with its number.
-const CAUSES: &[(u8, Removal)] = &[(1, Removal::Dropped), (2, Removal::Aged)];
-
-fn cause_code(cause: Removal) -> u8 {
-    let row = CAUSES.iter().find(|(_, known)| *known == cause);
-    row.expect("the table has every cause; a test goes through them").0
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.put_u32_le(text.len() as u32);
-    out.put_slice(text.as_bytes());
 }
 
 fn put_job(out: &mut Vec<u8>, group: GroupId, offset: Offset) {
@@ -226,20 +144,6 @@ fn put_runs(out: &mut Vec<u8>, runs: &[Run]) {
     }
 }
 
-fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
-    let stored = StoredSettings {
-        failures_max: settings.failures_max,
-        backoff_first_ms: settings.backoff_first_ms,
-        backoff_longest_ms: settings.backoff_longest_ms,
-        crashes_max: settings.crashes_max,
-        crash_backoff_first_ms: settings.crash_backoff_first_ms,
-        crash_backoff_longest_ms: settings.crash_backoff_longest_ms,
-        dead_kept_ms: settings.dead_kept_ms,
-    };
-    let json = serde_json::to_string(&stored).expect("a struct of numbers has a JSON form");
-    put_text(out, &json);
-}
-
 /// Reads all facts of an entry.
 ///
 /// # Errors
@@ -253,10 +157,6 @@ pub(super) fn decode_all(mut bytes: &[u8]) -> Result<SmallVec<[Fact; 2]>, BadFac
     }
     Ok(facts)
 }
-
-type Read<T> = Result<T, &'static str>;
-
-const SHORT: &str = "it ends too soon";
 
 fn decode(bytes: &mut &[u8]) -> Read<Fact> {
     Ok(match u8(bytes)? {
@@ -301,7 +201,7 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
         DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
         TERMED => {
             let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
-            let runs = (0..count).map(|_| terms(bytes)).collect::<Read<_>>()?;
+            let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
             Fact::Termed { queue, runs }
         }
         REMOVED => {
@@ -311,88 +211,13 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
     })
 }
 
-fn u8(bytes: &mut &[u8]) -> Read<u8> {
-    bytes.try_get_u8().map_err(|_| SHORT)
-}
-
-fn u32(bytes: &mut &[u8]) -> Read<u32> {
-    bytes.try_get_u32_le().map_err(|_| SHORT)
-}
-
-fn u64(bytes: &mut &[u8]) -> Read<u64> {
-    bytes.try_get_u64_le().map_err(|_| SHORT)
-}
-
-fn text(bytes: &mut &[u8]) -> Read<Box<str>> {
-    let length = u32(bytes)? as usize;
-    let (text, rest) = bytes.split_at_checked(length).ok_or(SHORT)?;
-    *bytes = rest;
-    std::str::from_utf8(text).map(Box::from).map_err(|_| "a text in it is not UTF-8")
-}
-
-fn settings(bytes: &mut &[u8]) -> Read<QueueSettings> {
-    let stored: StoredSettings = serde_json::from_str(&text(bytes)?)
-        .map_err(|_| "its settings are unknown; a newer version may have written them")?;
-    Ok(QueueSettings {
-        failures_max: stored.failures_max,
-        backoff_first_ms: stored.backoff_first_ms,
-        backoff_longest_ms: stored.backoff_longest_ms,
-        crashes_max: stored.crashes_max,
-        crash_backoff_first_ms: stored.crash_backoff_first_ms,
-        crash_backoff_longest_ms: stored.crash_backoff_longest_ms,
-        dead_kept_ms: stored.dead_kept_ms,
-    })
-}
-
-fn kind(bytes: &mut &[u8]) -> Read<GroupKind> {
-    match u8(bytes)? {
-        KIND_WORK => Ok(GroupKind::Work),
-        KIND_STREAM => Ok(GroupKind::Stream),
-        _ => Err("its kind of group is unknown"),
-    }
-}
-
-fn holder(bytes: &mut &[u8]) -> Read<Holder> {
-    match u8(bytes)? {
-        HOLDER_SESSION => {
-            let (id, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
-            *bytes = rest;
-            Ok(Holder::Session(SessionId(*id)))
-        }
-        HOLDER_TIMED => Ok(Holder::Timed),
-        _ => Err("its kind of holder is unknown"),
-    }
-}
-
 fn runs(bytes: &mut &[u8]) -> Read<Runs> {
     let count = u32(bytes)?;
-    (0..count).map(|_| Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })).collect()
+    (0..count).map(|_| run(bytes)).collect()
 }
 
-fn reason(bytes: &mut &[u8]) -> Read<EndReason> {
-    let code = u8(bytes)?;
-    let row = REASONS.iter().find(|(known, _)| *known == code);
-    row.map(|(_, reason)| *reason).ok_or("its reason is unknown")
-}
-
-fn terms(bytes: &mut &[u8]) -> Read<(Run, JobTerms)> {
-    let run = Run { first: Offset(u64(bytes)?), count: u32(bytes)? };
-    let bits = u8(bytes)?;
-    if bits & !TERMS_ALL != 0 || bits & TERMS_ALL == TERMS_ALL {
-        return Err("its terms are unknown; a newer version may have written them");
-    }
-    let due = match bits {
-        TERMS_DUE_LOG => Some(Due::Log(u64(bytes)?)),
-        TERMS_DUE_WALL => Some(Due::Wall(u64(bytes)?)),
-        _ => None,
-    };
-    Ok((run, JobTerms { due }))
-}
-
-fn cause(bytes: &mut &[u8]) -> Read<Removal> {
-    let code = u8(bytes)?;
-    let row = CAUSES.iter().find(|(known, _)| *known == code);
-    row.map(|(_, cause)| *cause).ok_or("its cause is unknown")
+fn run(bytes: &mut &[u8]) -> Read<Run> {
+    Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })
 }
 
 fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
@@ -407,6 +232,8 @@ fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
+    use crate::types::SessionId;
 
     fn one_of_each() -> Vec<Fact> {
         let (group, queue, offset) = (GroupId(7), QueueId(3), Offset(1 << 40));

@@ -1,4 +1,5 @@
-//! The broker's two threads: one syncs the log, the other ends leases, sessions and waits.
+//! The broker's threads: one syncs the log, one ends leases, sessions and waits, and one makes
+//! checkpoints (see `keeper`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -60,14 +61,17 @@ impl Threads {
             let (broker, stop) = (Arc::clone(broker), Arc::clone(&stop));
             thread::Builder::new().name(name.into()).spawn(move || run(&broker, &stop))
         };
-        let mut handles = vec![spawn("joblog-timer", Broker::run_timer)?];
+        let mut handles = vec![
+            spawn("joblog-timer", Broker::run_timer)?,
+            spawn("joblog-keeper", Broker::run_keeper)?,
+        ];
         if broker.durability() != Durability::Os {
             handles.push(spawn("joblog-sync", Broker::run_sync)?);
         }
         Ok(Self { broker: Arc::clone(broker), stop, handles })
     }
 
-    /// Ends them, then syncs and closes the log.
+    /// Ends them, makes a last checkpoint, then syncs and closes the log.
     ///
     /// # Errors
     /// [`OpenError::Log`] if the last sync failed.
@@ -79,6 +83,11 @@ impl Threads {
             if handle.join().is_err() {
                 tracing::error!("a thread of the broker has panicked");
             }
+        }
+        if self.broker.log.poisoned().is_none()
+            && let Err(error) = self.broker.make_checkpoint()
+        {
+            tracing::warn!(%error, "no checkpoint was made; the next start replays more");
         }
         Ok(self.broker.log.close()?)
     }

@@ -3,18 +3,19 @@
 //! Validation, append and apply happen under one lock and in memory, so no one can see the state
 //! between them; and nothing that depends on the turn leaves before its entry is released.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::core::Core;
 use super::error::BrokerError;
 use super::fact_codec;
-use super::grants::{Grants, WaiterId};
-use super::mailbox::{Event, Mailbox};
+use super::gate::Gate;
+use super::grants::Grants;
+use super::mailbox::Event;
+use super::open::log_bytes;
+use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
 use crate::queue::{Due, Fact, JobTerms, Run, Runs, push_offset};
-use crate::types::{EntryIndex, GroupId, Offset, QueueId, Stamp};
+use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 /// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ const RUNS_MAX: usize = FACTS_BYTES_MAX / 16;
 pub(super) const TURN_BYTES: u32 = 2 * FACTS_BYTES_MAX as u32;
 
 /// Jobs on their way to a FETCH that waited for them.
-type HandOff = (Arc<Mailbox>, WaiterId, Grants);
+type HandOff = (Waiter, Grants);
 
 /// The state during one turn.
 pub(super) struct Turn<'a> {
@@ -138,13 +139,21 @@ impl<'a> Turn<'a> {
         self.append_facts()?;
         let JobBatch { count, table, bodies, wishes } = batch;
         let terms = terms(queue, base, wishes, self.stamp);
-        terms.iter().for_each(|fact| fact_codec::encode(&mut self.facts, fact));
-        let facts = &self.facts;
-        let entry =
-            NewEntry { queue, base_offset: base, count, table, facts, bodies, ..self.entry(&[]) };
-        let appended = self.log.append(&entry);
-        self.facts.clear();
-        self.core.last_index = appended?;
+        let mut facts = std::mem::take(&mut self.facts);
+        terms.iter().for_each(|fact| fact_codec::encode(&mut facts, fact));
+        let entry = NewEntry {
+            queue,
+            base_offset: base,
+            count,
+            table,
+            facts: &facts,
+            bodies,
+            ..self.entry(&[])
+        };
+        let appended = self.append(&entry);
+        facts.clear();
+        self.facts = facts;
+        appended?;
         let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
         terms.iter().for_each(|fact| self.apply(fact));
@@ -152,13 +161,13 @@ impl<'a> Turn<'a> {
     }
 
     /// Has jobs leave to a FETCH that waited, when this turn's entry is released.
-    pub(super) fn hand_off(&mut self, mailbox: Arc<Mailbox>, waiter: WaiterId, grants: Grants) {
-        self.hand_offs.push((mailbox, waiter, grants));
+    pub(super) fn hand_off(&mut self, waiter: Waiter, grants: Grants) {
+        self.hand_offs.push((waiter, grants));
     }
 
     /// Appends what was recorded. Gives the index that a reply to this turn waits for: also a turn
     /// that changed nothing has seen the state up to there. Also whether it handed jobs off.
-    pub(super) fn finish(mut self) -> Result<(EntryIndex, bool), BrokerError> {
+    pub(super) fn finish(mut self) -> Result<(Gate, bool), BrokerError> {
         let appended = self.append_facts();
         self.facts.clear();
         self.core.facts_buffer = std::mem::take(&mut self.facts);
@@ -166,10 +175,10 @@ impl<'a> Turn<'a> {
             self.core.halted = true;
             return Err(error);
         }
-        let gate = self.core.last_index;
+        let gate = Gate { log: self.core.id, index: self.core.last_index };
         let handed_off = !self.hand_offs.is_empty();
-        for (mailbox, waiter, grants) in self.hand_offs {
-            mailbox.send_gated(Event::Granted { waiter, grants, gate }, gate);
+        for (Waiter { mailbox, ticket, .. }, grants) in self.hand_offs {
+            mailbox.send_gated(Event::Granted { ticket: ticket.id, grants, gate }, gate);
         }
         Ok((gate, handed_off))
     }
@@ -177,9 +186,18 @@ impl<'a> Turn<'a> {
     fn append_facts(&mut self) -> Result<(), BrokerError> {
         self.encode_committed();
         if !self.facts.is_empty() {
-            self.core.last_index = self.log.append(&self.entry(&self.facts))?;
+            let facts = std::mem::take(&mut self.facts);
+            let appended = self.append(&self.entry(&facts));
+            self.facts = facts;
+            appended?;
             self.facts.clear();
         }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: &NewEntry<'_>) -> Result<(), BrokerError> {
+        self.core.last_index = self.log.append(entry)?;
+        self.core.log_bytes += log_bytes(entry.table, entry.facts, entry.bodies);
         Ok(())
     }
 

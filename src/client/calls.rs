@@ -51,7 +51,10 @@ impl Client {
     /// [`ClientError`].
     pub async fn ping(&self) -> Result<Duration, ClientError> {
         let start = Instant::now();
-        let request = Request::new(Opcode::Ping, self.next_correlation(), |_| {});
+        // The body tells it from a heartbeat, for whoever looks at the packets.
+        let request = Request::new(Opcode::Ping, self.next_correlation(), |out| {
+            out.extend_from_slice(b"ping");
+        });
         self.call(request).await?;
         Ok(start.elapsed())
     }

@@ -19,10 +19,9 @@ use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
-use super::index::JobIndex;
 use super::map::Map;
-use super::replay::{Link, Place, Replay, Walk, framed_entry};
-use super::segment::{HeaderError, OpenSegment, Segment, SegmentHeader, file_name, id_in};
+use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
+use super::segment::{HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, file_name, id_in};
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -84,7 +83,7 @@ struct Loose {
 #[derive(Debug)]
 struct Replayed {
     recovered: Recovered,
-    index: JobIndex,
+    indexed: Indexed,
     /// Where the part that is kept as it lies ends.
     end: Place,
     /// Entries behind `end` that `start` writes once more.
@@ -126,17 +125,29 @@ impl Recovery {
             options,
         };
         recovery.check_identity(&found)?;
-        recovery.take_spare(&mut found);
+        recovery.take_spare(&mut found)?;
         recovery.resolve_chain(found);
         Ok(recovery)
     }
 
-    /// Hands every entry to `each`, in the order of their indexes.
+    /// What tells this log from all others; none if it is new.
+    pub fn known_log_id(&self) -> Option<[u8; 16]> {
+        self.log_id
+    }
+
+    /// Hands every entry above `after` to `each`, in the order of their indexes. For those up to
+    /// `after` a checkpoint stands, before which they were synced; 0 for none.
     ///
     /// # Errors
-    /// `Damaged` with file and position, `Replay` with what `each` returned, or `Io`.
-    pub fn replay(&mut self, each: &mut Replay<'_>) -> Result<Recovered, LogError> {
-        let mut walk = Walk::new(&self.chain, each);
+    /// `Damaged` with file and position, also if the log ends below `after`; `Replay` with what
+    /// `each` returned, or `Io`.
+    pub fn replay(
+        &mut self,
+        after: EntryIndex,
+        each: &mut Replay<'_>,
+    ) -> Result<Recovered, LogError> {
+        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let mut walk = Walk::new(&self.chain, shelf, after, each);
         let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
@@ -144,7 +155,7 @@ impl Recovery {
             (place, reason) = (torn_at, "the bodies of an entry are not whole");
         }
         walk.deliver_rest()?;
-        let Walk { index, waiting: unproved, recovered: last, .. } = walk;
+        let Walk { indexed, waiting: unproved, recovered: last, .. } = walk;
         recovered.last_index = last.last_index;
         recovered.last_stamp = last.last_stamp;
         recovered.last_term = last.last_term.max(self.last_term);
@@ -154,7 +165,7 @@ impl Recovery {
             tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
         }
         let end = unproved.front().map_or(place, |(_, place)| *place);
-        self.replayed = Some(Replayed { recovered: recovered.clone(), index, end, unproved });
+        self.replayed = Some(Replayed { recovered: recovered.clone(), indexed, end, unproved });
         Ok(recovered)
     }
 
@@ -167,7 +178,7 @@ impl Recovery {
         let replayed = match self.replayed.take() {
             Some(replayed) => replayed,
             None => {
-                self.replay(&mut |_| Ok(()))?;
+                self.replay(EntryIndex(0), &mut |_| Ok(()))?;
                 return self.start(term);
             }
         };
@@ -191,6 +202,8 @@ impl Recovery {
             wall_ms: self.options.files.wall_ms(),
             size: self.options.segment_bytes,
         };
+        let mut indexed = replayed.indexed;
+        let sealed = self.seal(&mut indexed, kept, &header)?;
         let Self { dir, options, lock, chain, beyond, replaced, .. } = self;
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
@@ -200,8 +213,8 @@ impl Recovery {
             fresh: Arc::clone(&fresh),
             header,
             next_segment,
-            index: replayed.index,
-            kept,
+            index: indexed.index,
+            sealed,
         })?;
         for (_, Place { link, position }) in &replayed.unproved {
             let Some(link) = chain.get(*link) else {
@@ -251,11 +264,16 @@ impl Recovery {
     }
 
     /// Takes the newest file for the fresh segment if it is an unused spare of the right size.
-    fn take_spare(&mut self, found: &mut Vec<Loose>) {
+    fn take_spare(&mut self, found: &mut Vec<Loose>) -> Result<(), LogError> {
+        let Some(last) = found.last().filter(|last| last.header.is_err()) else {
+            return Ok(());
+        };
+        last.populate()?;
         let unused = found.pop_if(|last| {
             last.bytes().len() == self.options.segment_bytes as usize && used(last.bytes()) == 0
         });
         self.spare = unused.map(|loose| (loose.id, loose.path));
+        Ok(())
     }
 
     /// Follows the headers from the newest segment to the oldest. Where one is missing on the way,
@@ -285,8 +303,7 @@ impl Recovery {
         for loose in found.drain(..) {
             match (loose.header, loose.map) {
                 (Ok(header), Some(map)) if wanted.contains(&loose.id) => {
-                    let seed = Seed::new(header.log_id, loose.id);
-                    let segment = Segment { id: loose.id, path: loose.path, seed, map };
+                    let segment = Segment::cold(header.log_id, loose.id, loose.path, map);
                     self.chain.push(Link { header, segment: Arc::new(segment) });
                 }
                 (header, map) if loose.id > tip => {
@@ -305,6 +322,10 @@ impl Recovery {
         walk: &Walk<'_, '_>,
     ) -> Result<(), LogError> {
         let expected = EntryIndex(walk.expected);
+        for link in self.chain.iter().skip(stop.link) {
+            link.segment.warm(0, link.segment.map.len())?;
+        }
+        self.beyond.iter().try_for_each(Loose::populate)?;
         let chain = self.chain.iter().enumerate().skip(stop.link);
         let proved = walk.recovered.proved >= expected
             || chain.clone().any(|(number, link)| match number == stop.link {
@@ -362,6 +383,29 @@ impl Recovery {
         Ok((OpenSegment::create(&self.options, &self.dir, log_id, id, &fill)?, id + 1))
     }
 
+    /// The first `kept` segments of the chain, which the one with the header `fresh` continues.
+    /// Makes the index tables that the replay has not made.
+    fn seal(
+        &self,
+        indexed: &mut Indexed,
+        kept: usize,
+        fresh: &SegmentHeader,
+    ) -> Result<Vec<Sealed>, LogError> {
+        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let chain = self.chain.get(..kept).unwrap_or_default();
+        let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
+        for (link, next) in chain.iter().zip(successors).skip(indexed.tables.len()) {
+            indexed.finish_segment(shelf, &link.segment, link.extent(next))?;
+        }
+        let sealed = indexed.tables.iter().map(|table| Sealed {
+            segment: Arc::clone(&table.segment),
+            extent: table.extent,
+            last: table.last(),
+            table: Some(Arc::clone(table)),
+        });
+        Ok(sealed.collect())
+    }
+
     /// What the fresh segment continues: the previous segment's id, its end, and how many
     /// segments of the chain are kept. A segment of which nothing is kept is passed over, so that
     /// starts without appends in between do not add up.
@@ -387,6 +431,7 @@ impl Loose {
             return Ok(Self { id, path, map: None, header });
         }
         let map = Map::whole(&file).map_err(|error| io("mapping", error))?;
+        map.populate_range(0, SEGMENT_HEADER_BYTES).map_err(|error| io("reading", error))?;
         let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
         let header = SegmentHeader::decode(page);
         Ok(Self { id, path, map: Some(map), header })
@@ -394,6 +439,12 @@ impl Loose {
 
     fn bytes(&self) -> &[u8] {
         self.map.as_ref().map_or(&[], Map::bytes)
+    }
+
+    /// Brings the file into memory, so that a bad disk is an error.
+    fn populate(&self) -> Result<(), LogError> {
+        let populated = self.map.as_ref().map_or(Ok(()), |map| map.populate_range(0, map.len()));
+        populated.map_err(|error| LogError::io("reading", &self.path, error))
     }
 
     /// Whether anything in the file says that the entry `index` was synced.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crc32fast::Hasher;
 
@@ -12,9 +12,10 @@ use crate::types::{EntryIndex, Term};
 use super::error::LogError;
 use super::files::DataFile;
 use super::format::*;
-use super::frame::Seed;
+use super::frame::{Frame, FramedEntry, Seed};
 use super::handle::LogOptions;
 use super::map::Map;
+use super::table::{Extent, Last, Table};
 
 /// What the first page of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,26 +114,98 @@ pub(super) fn id_in(name: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) id: u64,
+    pub(super) log_id: [u8; 16],
     pub(super) path: PathBuf,
     pub(super) seed: Seed,
     pub(super) map: Map,
+    /// What is known of the bytes of a segment that another process has written.
+    cold: Option<Cold>,
 }
 
+/// What this process has looked at of a segment that it has not written itself.
+#[derive(Debug)]
+struct Cold {
+    /// One bit for each window that has been brought into memory without an error.
+    windows: Box<[AtomicU64]>,
+    /// Where the frame begins that was checked last.
+    checked: AtomicU32,
+}
+
+/// What is brought into memory at once: as much as the kernel would read ahead by itself.
+const WINDOW_BYTES: usize = 128 << 10;
+
 impl Segment {
-    /// The bytes of the entry whose frame begins at `position`.
-    ///
-    /// The frame was checked when it was replayed or was written by this process, so only what
-    /// keeps the access within bounds is looked at again.
+    /// A segment that this process writes.
+    pub(super) fn own(log_id: [u8; 16], id: u64, path: PathBuf, map: Map) -> Self {
+        Self { id, log_id, path, seed: Seed::new(log_id, id), map, cold: None }
+    }
+
+    /// A segment that another process has written: nothing in it is believed before it is checked.
+    pub(super) fn cold(log_id: [u8; 16], id: u64, path: PathBuf, map: Map) -> Self {
+        let windows = map.len().div_ceil(WINDOW_BYTES).div_ceil(64);
+        let windows = (0..windows).map(|_| AtomicU64::new(0)).collect();
+        let cold = Some(Cold { windows, checked: AtomicU32::new(0) });
+        Self { id, log_id, path, seed: Seed::new(log_id, id), map, cold }
+    }
+
+    /// Whether the bytes come from another process, and so from a disk that may have changed them.
     #[inline]
-    pub(super) fn entry_at(&self, position: u32) -> Result<&[u8], LogError> {
-        let begin = position as usize + FRAME_HEADER_BYTES;
-        let header = self.map.get(position as usize, begin).ok_or(LogError::NotWritten)?;
+    pub(super) fn is_cold(&self) -> bool {
+        self.cold.is_some()
+    }
+
+    /// Brings the bytes from `begin` to `end` into memory if that was not done yet, so that a disk
+    /// that can't be read is an error and not a signal.
+    #[inline]
+    pub(super) fn warm(&self, begin: usize, end: usize) -> Result<(), LogError> {
+        let Some(Cold { windows, .. }) = &self.cold else { return Ok(()) };
+        for window in begin / WINDOW_BYTES..end.div_ceil(WINDOW_BYTES) {
+            let Some(word) = windows.get(window / 64) else { break };
+            let bit = 1 << (window % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                let begin = window * WINDOW_BYTES;
+                let populated = self.map.populate_range(begin, begin + WINDOW_BYTES);
+                populated.map_err(|error| LogError::io("reading", &self.path, error))?;
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry whose frame begins at `position`.
+    ///
+    /// In a segment written by this process only what keeps the access within bounds is looked at;
+    /// in others also the frame's checksum, when it is not the frame that was checked last.
+    #[inline]
+    pub(super) fn entry_at(&self, position: u32) -> Result<FramedEntry<'_>, LogError> {
+        let begin = position as usize;
+        self.warm(begin, begin + FRAME_HEADER_BYTES)?;
+        let header = self.map.get(begin, begin + FRAME_HEADER_BYTES).ok_or(LogError::NotWritten)?;
         if !header.starts_with(&ENTRY_MAGIC) {
             return Err(self.damaged(position, "no frame begins here any more"));
         }
-        self.map
-            .get(begin, begin + FRAME_FIELD_LENGTH.u32(header) as usize)
-            .ok_or_else(|| self.damaged(position, "the frame's length runs over what is written"))
+        let end = begin + FRAME_HEADER_BYTES + FRAME_FIELD_LENGTH.u32(header) as usize;
+        self.warm(begin, end)?;
+        let frame = self.map.get(begin, end).ok_or_else(|| {
+            self.damaged(position, "the frame's length runs over what is written")
+        })?;
+        if let Some(Cold { checked, .. }) = &self.cold
+            && checked.load(Ordering::Relaxed) != position
+        {
+            self.seed.parse(frame, position).map_err(|reason| self.damaged(position, reason))?;
+            checked.store(position, Ordering::Relaxed);
+        }
+        FramedEntry::again(frame).map_err(|reason| self.damaged(position, reason))
+    }
+
+    /// The frame at `position`, checked.
+    pub(super) fn frame_at(&self, position: u32) -> Result<Frame<'_>, LogError> {
+        let begin = position as usize;
+        self.warm(begin, begin + FRAME_HEADER_BYTES)?;
+        let header = self.map.get(begin, begin + FRAME_HEADER_BYTES).ok_or(LogError::NotWritten)?;
+        self.warm(begin, begin + FRAME_HEADER_BYTES + FRAME_FIELD_LENGTH.u32(header) as usize)?;
+        let bytes = self.map.from(begin).ok_or(LogError::NotWritten)?;
+        self.seed.parse(bytes, position).map_err(|reason| self.damaged(position, reason))
     }
 
     /// All bytes from `position` on of a segment that is mapped whole.
@@ -143,6 +216,16 @@ impl Segment {
     pub(super) fn damaged(&self, position: u32, reason: &'static str) -> LogError {
         LogError::damaged(&self.path, u64::from(position), reason)
     }
+}
+
+/// A segment to which no more entries are appended.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) segment: Arc<Segment>,
+    pub(super) extent: Extent,
+    pub(super) last: Last,
+    /// Its index table, unless that is still to be made.
+    pub(super) table: Option<Arc<Table>>,
 }
 
 /// A segment that may still be written or synced. When the last one to hold it lets go, the file
@@ -190,7 +273,7 @@ impl OpenSegment {
     ) -> Result<Self, LogError> {
         let map = Map::growing(file.file(), SEGMENT_HEADER_BYTES)
             .map_err(|error| LogError::io("mapping", &path, error))?;
-        let segment = Arc::new(Segment { id, path, seed: Seed::new(log_id, id), map });
+        let segment = Arc::new(Segment::own(log_id, id, path, map));
         Ok(Self { segment, file, last_index: AtomicU64::new(OPEN) })
     }
 

@@ -97,6 +97,11 @@ impl Delays {
         jobs.filter(|job| job.1 != PackedDue::HOLE).count() as u64
     }
 
+    /// The delayed jobs, by offset.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Offset, Due)> {
+        self.jobs.iter().filter_map(|(offset, due)| Some((*offset, due.due()?)))
+    }
+
     /// The first due time on either clock.
     pub(super) fn next(&self) -> [Option<u64>; 2] {
         [&self.by_log, &self.by_wall].map(|heap| heap.peek().map(|first| first.0.0))
@@ -226,6 +231,21 @@ impl Machine {
         }
         self.due_changed(queue, before);
         Ok(())
+    }
+
+    /// Takes the terms of a job back from a record; false if they can't be.
+    pub(super) fn restore_terms(
+        &mut self,
+        queue: QueueId,
+        offset: Offset,
+        terms: JobTerms,
+    ) -> bool {
+        let before = self.next_dues(queue);
+        let Some(state) = self.queues.get_mut(&queue) else { return false };
+        let within = (state.first..state.next).contains(&offset);
+        let restored = within && terms.due.is_some_and(|due| state.delays.push(offset, due));
+        self.due_changed(queue, before);
+        restored
     }
 
     /// Terms are for jobs that no group has been given yet.

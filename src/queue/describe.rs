@@ -123,6 +123,11 @@ impl Machine {
         self.queues.get(&queue).map(|state| state.next)
     }
 
+    /// The id that the next queue gets.
+    pub fn next_queue(&self) -> QueueId {
+        self.next_queue
+    }
+
     /// All queues, by name.
     pub fn queues(&self) -> impl Iterator<Item = QueueInfo<'_>> {
         self.queue_names.values().filter_map(|queue| self.queue(*queue))

@@ -13,6 +13,7 @@
 //! | `machine` | the state, and how a fact changes it |
 //! | `requests` | validation: requests become facts or refusals |
 //! | `describe` | what can be seen |
+//! | `records` | the state as plain data, for a checkpoint |
 //! | `facts`, `settings`, `errors` | the types that pass through |
 //! | `group` | the state of one group |
 //! | `offset_set` | what a group has consumed |
@@ -31,6 +32,7 @@ mod group;
 mod leases;
 mod machine;
 mod offset_set;
+mod records;
 mod removed;
 mod requests;
 mod retry;
@@ -49,6 +51,8 @@ pub use facts::{
 };
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
+pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
+pub use records::{BadRecord, MarkedPlace, Record, Restore};
 pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
 pub use settings::{BACKOFF_MS_MAX, DEAD_KEPT_MS, QueueSettings, SettingsError};

@@ -27,9 +27,10 @@ impl RemovedCounts {
         self.0.get(cause as usize).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, cause: Removal) {
+    /// Counts some more.
+    pub fn add(&mut self, cause: Removal, more: u64) {
         if let Some(count) = self.0.get_mut(cause as usize) {
-            *count += 1;
+            *count = count.saturating_add(more);
         }
     }
 }
@@ -45,7 +46,7 @@ impl Machine {
             machine.undie(group, offset).ok_or(Contradiction::NotDead { group, offset })?;
             if let Some(state) = machine.groups.get_mut(&group) {
                 state.consumed.insert(offset);
-                state.removed.add(cause);
+                state.removed.add(cause, 1);
             }
             Ok(())
         })

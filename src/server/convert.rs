@@ -14,17 +14,27 @@ use crate::broker::{
     GroupKind, Held, HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal,
     Removal, RemovedCounts, Retry, Start, Wish, WishedDue,
 };
-use crate::types::{Grant, Offset};
+use crate::types::{Grant, LogId, Offset};
 
-/// The token of a grant: its number, little-endian. Clients do not look inside.
-pub(super) fn token(grant: Grant) -> Token {
-    Token::new(&grant.0.to_le_bytes()).expect("eight bytes are a token")
+/// The token of a grant: its number, little-endian, and behind it the log's unless that is 0.
+/// Clients do not look inside.
+pub(super) fn token(log: LogId, grant: Grant) -> Token {
+    let [n0, n1, n2, n3, n4, n5, n6, n7] = grant.0.to_le_bytes();
+    let [l0, l1] = log.0.to_le_bytes();
+    let bytes = [n0, n1, n2, n3, n4, n5, n6, n7, l0, l1];
+    let used = if log.0 == 0 { 8 } else { 10 };
+    let (token, _) = bytes.split_at(used);
+    Token::new(token).expect("eight or ten bytes are a token")
 }
 
-/// The grant of a token, if it has a form that this server gives out.
-pub(super) fn grant(token: &Token) -> Option<Grant> {
-    let bytes: [u8; 8] = token.as_bytes().try_into().ok()?;
-    Some(Grant(u64::from_le_bytes(bytes)))
+/// The log and grant of a token, if it has a form that this server gives out.
+pub(super) fn grant(token: &Token) -> Option<(LogId, Grant)> {
+    let (number, log) = token.as_bytes().split_first_chunk::<8>()?;
+    let log = match log {
+        [] => LogId(0),
+        log => LogId(u16::from_le_bytes(log.try_into().ok()?)),
+    };
+    Some((log, Grant(u64::from_le_bytes(*number))))
 }
 
 /// The group that a name stands for.
@@ -33,8 +43,10 @@ pub(super) fn group(name: &str) -> &str {
 }
 
 pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
-    let held =
-        |handle: &Handle| Held { offset: Offset(handle.offset), grant: grant(&handle.token) };
+    let held = |handle: &Handle| Held {
+        offset: Offset(handle.offset),
+        grant: grant(&handle.token).map(|(_, grant)| grant),
+    };
     let jobs = set.handles.iter().map(held).collect();
     HeldSet { queue: set.queue, group: group(set.group), jobs }
 }

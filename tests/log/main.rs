@@ -8,4 +8,6 @@ mod damage;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod reading;
+#[cfg(test)]
 mod support;

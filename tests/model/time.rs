@@ -1,9 +1,9 @@
 //! Time that passes, sessions that end or come back, and restarts.
 
-use joblog::queue::{EndReason, Fact, Holder, Outcome, SessionEnd};
+use joblog::queue::{EndReason, Fact, Holder, Machine, Outcome, SessionEnd};
 use joblog::types::{Grant, GroupId, Offset, SessionId};
 
-use crate::replay::{look, replay};
+use crate::replay::{look, replay, replay_onto, restored};
 use crate::world::{Lease, Place, World};
 
 impl World {
@@ -98,13 +98,32 @@ impl World {
         self.check_leases();
     }
 
+    /// A second machine goes on from the last checkpoint to now, and is the next.
+    pub(crate) fn make_checkpoint(&mut self) {
+        self.checkpoint = (restored(&self.since_checkpoint()), self.records.len());
+        self.seen.insert("checkpoint");
+    }
+
+    fn since_checkpoint(&self) -> Machine {
+        let (machine, count) = &self.checkpoint;
+        let replayed = replay_onto(restored(machine), &self.records[*count..]);
+        replayed.expect("what was applied once replays")
+    }
+
     pub(crate) fn restart(&mut self) {
-        let mut rebuilt = replay(&self.records).expect("what was applied once replays");
+        let from_checkpoint = self.rng.below(2) == 0;
+        let mut rebuilt = match from_checkpoint {
+            true => self.since_checkpoint(),
+            false => replay(&self.records).expect("what was applied once replays"),
+        };
         self.lease_ms = self.rng.below(1_000_000_000);
         self.term += 1;
         rebuilt.advance(self.stamp());
         assert_eq!(look(&rebuilt), look(&self.machine), "seed {}", self.seed);
+        // Which grant is next is no fact of the log, but a start raises it beyond doubt.
+        self.machine.raise_grants(Grant(self.term << 32));
         rebuilt.raise_grants(Grant(self.term << 32));
+        assert!(rebuilt.records().eq(self.machine.records()), "seed {}", self.seed);
         rebuilt.rearm(self.lease_ms);
         self.machine = rebuilt;
         for (group, offset, lease) in self.leases() {

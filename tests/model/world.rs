@@ -63,6 +63,8 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) machine: Machine,
     pub(crate) records: Vec<Record>,
+    /// The state at some moment of the past, and how many records led to it.
+    pub(crate) checkpoint: (Machine, usize),
     pub(crate) log_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) term: u64,
@@ -94,6 +96,7 @@ impl World {
             rng: Rng(seed),
             machine: Machine::new(),
             records: Vec::new(),
+            checkpoint: (Machine::new(), 0),
             log_ms: 1_000,
             lease_ms: 77_000_000 * seed,
             term: 1,
@@ -125,6 +128,7 @@ impl World {
             96 => self.create(),
             97 if self.rng.below(6) == 0 => self.delete(),
             98 if self.rng.below(3) == 0 => self.restart(),
+            98 => self.make_checkpoint(),
             99 => self.check_all(),
             _ => {}
         }

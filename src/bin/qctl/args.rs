@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use clap::builder::StyledStr;
+use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use joblog_protocol::limits::DELAY_MS_MAX;
 
 use crate::job_name::JobName;
 use crate::values::{parse_duration, parse_time};
+
+const GLOBAL: &str = "Global options";
 
 const AFTER_HELP: &str = "\
 A job's name is QUEUE:OFFSET, with @TOKEN behind it where its lease is meant.
@@ -27,17 +30,46 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
     /// Print data as JSON, one object per line.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+impl Args {
+    /// Reads the command line. A wrong one ends the process with exit code 2.
+    pub(crate) fn read() -> Self {
+        let matches = with_full_stops(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Puts back the full stops that clap takes away from the ends of doc comments.
+fn with_full_stops(command: clap::Command) -> clap::Command {
+    let about = command.get_about().map(with_full_stop);
+    let command = match about {
+        Some(about) => command.about(about),
+        None => command,
+    };
+    let in_argument = |argument: clap::Arg| match argument.get_help().map(with_full_stop) {
+        Some(help) => argument.help(help),
+        None => argument,
+    };
+    command.mut_args(in_argument).mut_subcommands(with_full_stops)
+}
+
+fn with_full_stop(text: &StyledStr) -> String {
+    let text = text.to_string();
+    let is_ended = text.ends_with(['.', ']']);
+    if is_ended { text } else { text + "." }
+}
+
 /// Where the server is.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = GLOBAL)]
 pub(crate) struct ServerArgs {
     /// Connect to the server at ADDR, as HOST:PORT.
-    #[arg(long, global = true, value_name = "ADDR", env = "JOBLOG_SERVER")]
+    #[arg(long, global = true, value_name = "ADDR", env = "JOBLOG_SERVER", hide_env_values = true)]
     #[arg(default_value = "127.0.0.1:7411")]
     pub(crate) server: String,
     /// Give up on a request that is not answered for DURATION.
@@ -74,6 +106,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Dead(DeadCommand),
     /// Run a command for each job, and commit the job if it succeeds.
+    ///
+    /// The job's payload stands where {} stands in an argument of COMMAND, or comes on standard
+    /// input if there is no {}. If COMMAND exits with 0, its whole output is written and then the
+    /// job is committed; otherwise the job fails, with the end of the standard error as the reason.
+    ///
+    /// SIGTERM and SIGINT let running commands finish and take nothing new; a second one kills them
+    /// and hands their jobs back.
     Work(WorkArgs),
 }
 
@@ -103,23 +142,23 @@ pub(crate) enum QueueCommand {
 pub(crate) struct QueueCreateArgs {
     /// The queue.
     pub(crate) queue: String,
-    /// Let a job fail N times; after one more it is dead [default: 25].
+    /// Let a job fail N times; after one more it is dead. [default: 25]
     #[arg(long, value_name = "N")]
     pub(crate) failures_max: Option<u32>,
-    /// Wait for DURATION before the first retry; it doubles from there [default: 1s].
+    /// Wait for DURATION before the first retry; it doubles from there. [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) backoff_first: Option<Duration>,
-    /// Wait for at most DURATION before a retry [default: 1h].
+    /// Wait for at most DURATION before a retry. [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) backoff_longest: Option<Duration>,
-    /// Let N leases of a job be lost before it is dead [default: 5].
+    /// Let N leases of a job be lost; after one more it is dead. [default: 5]
     #[arg(long, value_name = "N")]
     pub(crate) crashes_max: Option<u32>,
-    /// Wait for DURATION before a redelivery after the second lost lease; it doubles from there
-    /// [default: 5s].
+    /// Wait for DURATION before a redelivery after the second lost lease; it doubles from there.
+    /// [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) crash_backoff_first: Option<Duration>,
-    /// Wait for at most DURATION before a redelivery after a lost lease [default: 5m].
+    /// Wait for at most DURATION before a redelivery after a lost lease. [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) crash_backoff_longest: Option<Duration>,
     /// Keep dead jobs for DURATION; 0 for ever [default: 90d].
@@ -355,7 +394,7 @@ pub(crate) struct FailArgs {
     /// Let the job fail N times, instead of as often as its queue says; 0 makes it dead now.
     #[arg(long, value_name = "N")]
     pub(crate) retries: Option<u32>,
-    /// Try again after DURATION [default: the queue's backoff].
+    /// Try again after DURATION. [default: by the queue's backoff]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) delay: Option<Duration>,
 }
@@ -369,12 +408,6 @@ pub(crate) struct ExtendArgs {
     pub(crate) lease: Duration,
 }
 
-/// Run COMMAND for each job. Its payload stands where {} stands in COMMAND, or comes on standard
-/// input if there is no {}. If COMMAND succeeds, its whole output is written and then the job is
-/// committed; otherwise the job fails, with the end of the standard error as the reason.
-///
-/// SIGTERM and SIGINT let running commands finish and take nothing new; a second one kills them
-/// and hands their jobs back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkArgs {
     /// The queues, in the order in which they are asked.
@@ -387,14 +420,14 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) concurrency: u32,
-    /// Let a job fail N times and try again, before it is dead [default: as its queue says].
+    /// Let a job fail N times and try again, before it is dead. [default: by its queue]
     #[arg(long, value_name = "N")]
     pub(crate) retries: Option<u32>,
     /// End when nothing is ready or leased for the group. What still waits is listed, and the
     /// exit code is 1 if a job became dead.
     #[arg(long)]
     pub(crate) until_empty: bool,
-    /// Take jobs for DURATION, which is renewed while their commands run [default: the server's].
+    /// Take jobs for DURATION, which is renewed while their commands run. [default: the server's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) lease: Option<Duration>,
     /// The command and its arguments.
@@ -404,12 +437,10 @@ pub(crate) struct WorkArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_consistent() {
-        Args::command().debug_assert();
+        with_full_stops(Args::command()).debug_assert();
     }
 }

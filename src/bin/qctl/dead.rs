@@ -107,7 +107,7 @@ async fn list(
     }
     out.print_table(&views, table)?;
     if more {
-        eprintln!("There are more; --limit shows them.");
+        tell!("There are more; --limit shows them.");
     }
     Ok(Exit::Done)
 }
@@ -202,7 +202,7 @@ async fn act(
     let plural = if jobs == 1 { "" } else { "s" };
     out.print(&DoneView { done, jobs }, |_| format!("{jobs} job{plural} {done}").into_bytes())?;
     for offset in &refused {
-        eprintln!("qctl: {}:{offset} is not dead for group {}", query.queue, query.group);
+        tell!("qctl: {}:{offset} is not dead for group {}", query.queue, query.group);
     }
     Ok(Exit::failed_if(!refused.is_empty()))
 }

@@ -79,7 +79,7 @@ fn terms(args: &EnqueueArgs) -> Terms {
 
 fn announce(queue: &str, created: bool) {
     if created {
-        eprintln!("Queue {queue} is created.");
+        tell!("Queue {queue} is created.");
     }
 }
 
@@ -286,7 +286,7 @@ impl<'a> Lines<'a> {
     fn failed(&mut self, first_line: u64, jobs: u64, error: ClientError) {
         let error = CliError::Lines { first: first_line, last: first_line + jobs - 1, error };
         if self.failure.is_some() {
-            self.progress.suspend(|| eprintln!("qctl: {error}"));
+            self.progress.suspend(|| tell!("qctl: {error}"));
         }
         self.failure.get_or_insert(error);
     }

@@ -1,5 +1,8 @@
 //! `qctl`, the command line of Joblog.
 
+#[macro_use]
+mod output;
+
 mod args;
 mod dead;
 mod enqueue;
@@ -8,7 +11,6 @@ mod fetch;
 mod group;
 mod job_name;
 mod lease;
-mod output;
 mod queue;
 mod server;
 mod values;
@@ -16,15 +18,13 @@ mod work;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::{Args, Command};
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 use crate::server::Server;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {

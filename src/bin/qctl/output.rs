@@ -10,6 +10,18 @@ use serde::Serialize;
 
 use crate::values::{format_millis, format_time};
 
+/// Writes a line to standard error. If nobody reads it any more, that is no reason to stop.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        $crate::output::tell_line(format_args!($($text)*))
+    };
+}
+
+/// See [`tell!`].
+pub(crate) fn tell_line(line: std::fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
 /// Standard output in the form that was asked for.
 #[derive(Debug)]
 pub(crate) struct Output {

@@ -49,7 +49,7 @@ pub(crate) async fn run(
             let settings = settings(&args);
             let client = server.connect().await?;
             client.create_queue(&args.queue, settings).await?;
-            eprintln!("Queue {} is created.", args.queue);
+            tell!("Queue {} is created.", args.queue);
         }
         QueueCommand::List => {
             let queues = list(server.connect().await?).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn run(
                 return Ok(Exit::Failed);
             }
             server.connect().await?.delete_queue(&queue).await?;
-            eprintln!("Queue {queue} is deleted.");
+            tell!("Queue {queue} is deleted.");
         }
     }
     Ok(Exit::Done)
@@ -165,7 +165,7 @@ pub(crate) fn confirm_to(verb: &str, what: &str) -> Result<bool, CliError> {
     io::stdin().read_line(&mut answer)?;
     let yes = ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str());
     if !yes {
-        eprintln!("Nothing was done.");
+        tell!("Nothing was done.");
     }
     Ok(yes)
 }

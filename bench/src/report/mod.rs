@@ -1,0 +1,4 @@
+//! Results for people: on the terminal, as Markdown and as plots.
+
+pub(crate) mod list;
+pub(crate) mod text;

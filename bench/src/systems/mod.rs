@@ -1,0 +1,316 @@
+//! The systems that are compared: how each is started, and what it promises.
+
+mod joblog;
+mod redis;
+mod resp;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow};
+use bytes::BytesMut;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::children::{FreshDir, Running, find_program, free_port};
+use crate::proc::{self, Memory, Usage};
+
+pub(crate) use redis::Pattern;
+
+/// What is on the disk when a reply comes. Results of different classes are never compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Class {
+    /// Nothing is synced: memory, or the kernel's page cache.
+    Memory,
+    /// Synced about once a second, in the background.
+    Second,
+    /// Synced before the reply.
+    Synced,
+}
+
+impl Class {
+    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Second, Self::Synced];
+
+    /// The name used in results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Second => "second",
+            Self::Synced => "synced",
+        }
+    }
+
+    /// What the class means, for people.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Memory => "memory or page cache: nothing is synced before the reply",
+            Self::Second => "about a second: synced in the background",
+            Self::Synced => "synced before the reply",
+        }
+    }
+}
+
+/// How one connection speaks.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// Which connection it is, counted from 0 within its phase.
+    pub(crate) id: usize,
+    /// The queues of the phase.
+    pub(crate) queues: Vec<String>,
+    /// Whether this connection creates them.
+    pub(crate) declares: bool,
+    /// Whether it consumes.
+    pub(crate) consumes: bool,
+    /// Requests that it may have in flight.
+    pub(crate) in_flight: usize,
+    /// Jobs in one request.
+    pub(crate) batch: usize,
+}
+
+/// Jobs to enqueue with one request: payloads of the same size, one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payloads<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) each: usize,
+}
+
+impl<'a> Payloads<'a> {
+    pub(crate) fn iter(self) -> impl ExactSizeIterator<Item = &'a [u8]> {
+        self.bytes.chunks_exact(self.each)
+    }
+}
+
+/// What came from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    /// The greeting is answered; queues that were to be created are there.
+    Ready,
+    /// The enqueue request in this slot is answered.
+    Enqueued { slot: usize },
+    /// A job for the take request in this slot.
+    Job { slot: usize, payload: &'a [u8] },
+    /// The take request in this slot is answered, with so many jobs.
+    Taken { slot: usize, jobs: usize },
+    /// All that was handed back by `put_finish` is consumed.
+    Finished,
+}
+
+/// Where events go.
+pub(crate) type Sink<'a> = dyn FnMut(Event<'_>) -> Result<()> + 'a;
+
+/// One connection's side of a protocol: bytes out, bytes in, no I/O. A slot is one of the requests
+/// that may be in flight at once.
+pub(crate) trait Talk {
+    /// What to send first; [`Event::Ready`] follows.
+    fn put_greeting(&mut self, out: &mut BytesMut);
+
+    /// Enqueues jobs.
+    fn put_enqueue(&mut self, slot: usize, queue: &str, jobs: Payloads<'_>, out: &mut BytesMut);
+
+    /// Takes up to `max` jobs, and marks as consumed what this slot took before. With `wait` the
+    /// answer comes when there is a job.
+    fn put_take(&mut self, slot: usize, queue: &str, max: usize, wait: bool, out: &mut BytesMut);
+
+    /// Marks as consumed what the slots took last. Gives whether [`Event::Finished`] will follow;
+    /// if not, nothing was left to do.
+    fn put_finish(&mut self, out: &mut BytesMut) -> bool;
+
+    /// Reads all replies that are there in full.
+    fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()>;
+}
+
+/// A queue server, used in one way.
+pub(crate) trait System: Sync {
+    /// The name in commands and results.
+    fn name(&self) -> &'static str;
+    /// What a job costs in commands, for people.
+    fn how(&self) -> &'static str;
+    /// The program to start.
+    fn program(&self) -> &'static str;
+    /// The Debian package with it, or what else to do.
+    fn package(&self) -> &'static str;
+    /// Its version.
+    fn version(&self, program: &Path) -> String;
+    /// What is lost in a crash at this class; why not, if it can't be had.
+    fn loses(&self, class: Class) -> Result<&'static str, &'static str>;
+    /// The command that starts it.
+    fn command(&self, program: &Path, class: Class, dir: &Path, port: u16) -> Result<Command>;
+    /// Opens a dialogue.
+    fn talk(&self, setup: Setup) -> Box<dyn Talk>;
+
+    /// Whether it gives a job to a consumer without being asked for each.
+    fn pushes(&self) -> bool {
+        false
+    }
+
+    /// Whether one request can carry many jobs.
+    fn batches(&self) -> bool {
+        true
+    }
+
+    /// Whether the server, once it takes connections, needs this to be called before the first.
+    fn await_ready(&self, _program: &Path, _dir: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// What to do when it has ended.
+    fn clean_up(&self, _dir: &Path) {}
+}
+
+/// All systems that this tool knows.
+pub(crate) const ALL: [&dyn System; 4] = [
+    &joblog::Joblog,
+    &redis::Redis(Pattern::List),
+    &redis::Redis(Pattern::Reliable),
+    &redis::Redis(Pattern::Streams),
+];
+
+/// Known by name, but without an adapter; a run that names it is told why.
+const KAFKA: &str = "kafka has no adapter yet: its one offset for each partition can't take jobs \
+                     one by one, and no broker could be started to test one";
+
+/// The system with this name.
+pub(crate) fn find(name: &str) -> Result<&'static dyn System> {
+    let names = || ALL.map(|system| system.name()).join(", ");
+    ALL.into_iter().find(|system| system.name() == name).ok_or_else(|| match name {
+        "kafka" => anyhow!(KAFKA),
+        _ => anyhow!("there is no system '{name}'; there are {}", names()),
+    })
+}
+
+/// Where to find programs and put data.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// The server of Joblog; else the one beside this program.
+    pub(crate) joblogd: Option<PathBuf>,
+    /// Directories of servers are made here.
+    pub(crate) dir: PathBuf,
+    /// Run the server on the first core and the generator on the second.
+    pub(crate) pinned: bool,
+}
+
+impl Places {
+    /// The program of a system.
+    ///
+    /// # Errors
+    /// It is not installed; the text says what to install.
+    pub(crate) fn program(&self, system: &dyn System) -> Result<PathBuf> {
+        let found = match (system.name(), &self.joblogd) {
+            ("joblog", Some(path)) => Some(path.clone()).filter(|path| path.is_file()),
+            ("joblog", None) => beside("joblogd"),
+            _ => find_program(system.program()),
+        };
+        let name = system.name();
+        found.with_context(|| format!("{name} is not installed: {}", system.package()))
+    }
+}
+
+/// A program in the directory of this one, or in the one above, where tests run.
+fn beside(name: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// A server that was started here.
+pub(crate) struct Server {
+    pub(crate) system: &'static dyn System,
+    pub(crate) class: Class,
+    pub(crate) address: String,
+    program: PathBuf,
+    running: Running,
+    port: u16,
+    pinned: bool,
+    dir: FreshDir,
+}
+
+impl Server {
+    /// Starts a server in a fresh directory.
+    pub(crate) fn start(
+        system: &'static dyn System,
+        class: Class,
+        places: &Places,
+    ) -> Result<Self> {
+        if let Err(why) = system.loses(class) {
+            return Err(anyhow!("{} at class {}: {why}", system.name(), class.name()));
+        }
+        let program = places.program(system)?;
+        let dir = FreshDir::new(&places.dir)?;
+        let port = free_port()?;
+        let running = launch(system, &program, class, &dir, port, places.pinned)?;
+        let address = format!("127.0.0.1:{port}");
+        let pinned = places.pinned;
+        Ok(Self { system, class, address, program, running, port, pinned, dir })
+    }
+
+    /// The processes of the server: some are started by a script.
+    fn pids(&self) -> Vec<u32> {
+        proc::group_members(self.running.pid())
+    }
+
+    /// What its processes have used.
+    pub(crate) fn usage(&self) -> Usage {
+        self.pids().into_iter().map(proc::usage).fold(Usage::default(), Usage::plus)
+    }
+
+    /// The memory that its processes have.
+    pub(crate) fn memory(&self) -> Memory {
+        self.pids().into_iter().map(proc::memory).fold(Memory::default(), Memory::plus)
+    }
+
+    /// Where its data is.
+    pub(crate) fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it again on the same data and port, after [`kill`](Self::kill) or
+    /// [`stop`](Self::stop).
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        let (program, dir) = (&self.program, &self.dir);
+        self.running = launch(self.system, program, self.class, dir, self.port, self.pinned)?;
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    /// Ends it in its own way.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.running.stop()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.running.kill();
+        self.system.clean_up(self.dir.path());
+    }
+}
+
+fn launch(
+    system: &dyn System,
+    program: &Path,
+    class: Class,
+    dir: &FreshDir,
+    port: u16,
+    pinned: bool,
+) -> Result<Running> {
+    let log = dir.path().join("server.log");
+    let mut command = system.command(program, class, dir.path(), port)?;
+    if pinned {
+        let mut pinning = Command::new("taskset");
+        pinning.args(["-c", "0"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                pinning.env(name, value);
+            }
+        }
+        command = pinning;
+    }
+    let mut running = Running::start(command, &log)?;
+    running.await_port(&format!("127.0.0.1:{port}"), &log)?;
+    system.await_ready(program, dir.path())?;
+    Ok(running)
+}
