@@ -157,6 +157,7 @@ fn a_job_arrives_as_it_was_sent_and_is_settled_in_each_way() {
             payload: vec![0, 255, 10],
             key: Some(b"k\xff".to_vec()),
             headers: vec![("h".to_owned(), vec![0xfe]), ("h".to_owned(), Vec::new())],
+            ..Job::default()
         };
         let mut batch = BatchBuilder::default();
         (0..5).for_each(|_| batch.push(&sent).unwrap());

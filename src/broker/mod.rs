@@ -14,7 +14,7 @@
 //! | `core` | what lies under the lock |
 //! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
-//! | `leases`, `admin` | the other requests |
+//! | `leases`, `admin`, `dead` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -27,6 +27,7 @@ mod admin;
 mod checkpoint;
 pub mod checkpoint_format;
 mod core;
+mod dead;
 mod error;
 mod fact_codec;
 mod fetch;
@@ -51,6 +52,7 @@ use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use checkpoint::CheckpointError;
+pub use dead::{DeadAction, DeadQuery, Found};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gate, Gated, Gates, Release};
@@ -61,11 +63,12 @@ pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
-pub use turn::JobBatch;
+pub use turn::{JobBatch, Wish, WishedDue};
 
 pub use crate::log::{Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Retry, Start,
+    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
+    RemovedCounts, Retry, Start,
 };
 
 use self::checkpoint::Checkpoints;
@@ -525,6 +528,8 @@ impl Broker {
             return Gated::refused(error);
         }
         let (stamp, lease_now_ms) = (self.clock.stamp(), self.lease_clock.now_ms());
+        // What is due must not become so between the validation of a fact and its application.
+        core.machine.advance(stamp);
         let mut turn = Turn::begin(&mut core, &self.log, stamp, lease_now_ms);
         let result = act(&mut turn);
         turn.serve_waiters();

@@ -49,7 +49,7 @@ impl Broker {
         let lease_now_ms = lease_clock.now_ms();
         machine.raise_grants(Grant(term.0 << 32));
         machine.rearm(lease_now_ms);
-        machine.advance(clock.log_ms());
+        machine.advance(clock.stamp());
         let sessions = machine.session_ids();
         let last_index = EntryIndex(log.next_index().0 - 1);
         let seed = clock::wall_ms();

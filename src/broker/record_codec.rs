@@ -6,8 +6,8 @@
 use bytes::{Buf, BufMut};
 
 use super::fields::*;
-use crate::queue::{CHUNK_WORDS, ChunkMembers, DeadJob, MarkedPlace, Record};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use crate::queue::{CHUNK_WORDS, ChunkMembers, DeadJob, MarkedPlace, Record, RemovedCounts};
+use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 const COUNTERS: u8 = 1;
 const RETIRED: u8 = 2;
@@ -17,6 +17,7 @@ const CONSUMED: u8 = 5;
 const MARKED: u8 = 6;
 const LEASE: u8 = 7;
 const DEAD: u8 = 8;
+const TERMED: u8 = 9;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -48,7 +49,13 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(first.0);
             out.put_u64_le(next.0);
         }
-        Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed } => {
+        Record::Termed { queue, offset, terms } => {
+            out.put_u8(TERMED);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(offset.0);
+            put_terms(out, terms);
+        }
+        Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed, removed } => {
             out.put_u8(GROUP);
             out.put_u32_le(group.0);
             out.put_u32_le(queue.0);
@@ -57,6 +64,7 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(committed.0);
             out.put_u64_le(next_fetch.0);
             out.put_u8(u8::from(*fresh_owed));
+            put_removed(out, removed);
         }
         Record::Consumed { chunk, members } => {
             out.put_u8(CONSUMED);
@@ -99,7 +107,8 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             out.put_u32_le(job.attempts);
             out.put_u32_le(job.failures);
             out.put_u32_le(job.crashes);
-            out.put_u64_le(job.died_wall_ms);
+            out.put_u64_le(job.died.wall_ms);
+            out.put_u64_le(job.died.log_ms);
         }
         _ => unreachable!("the other records are encoded by encode"),
     }
@@ -147,6 +156,12 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             committed: Offset(u64(bytes)?),
             next_fetch: Offset(u64(bytes)?),
             fresh_owed: flag(bytes)?,
+            removed: removed(bytes)?,
+        },
+        TERMED => Record::Termed {
+            queue: QueueId(u32(bytes)?),
+            offset: Offset(u64(bytes)?),
+            terms: terms(bytes)?,
         },
         CONSUMED => Record::Consumed { chunk: u64(bytes)?, members: members(bytes)? },
         MARKED => Record::Marked {
@@ -165,6 +180,25 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
         DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
+}
+
+/// A count for each cause that has one.
+fn put_removed(out: &mut Vec<u8>, removed: &RemovedCounts) {
+    let counted = CAUSES.iter().filter(|(_, cause)| removed.of(*cause) > 0);
+    out.put_u8(counted.clone().count() as u8);
+    for (code, cause) in counted {
+        out.put_u8(*code);
+        out.put_u64_le(removed.of(*cause));
+    }
+}
+
+fn removed(bytes: &mut &[u8]) -> Read<RemovedCounts> {
+    let mut removed = RemovedCounts::default();
+    for _ in 0..u8(bytes)? {
+        let cause = cause(bytes)?;
+        removed.add(cause, u64(bytes)?);
+    }
+    Ok(removed)
 }
 
 fn flag(bytes: &mut &[u8]) -> Read<bool> {
@@ -210,14 +244,14 @@ fn dead_job(bytes: &mut &[u8]) -> Read<DeadJob> {
         attempts: u32(bytes)?,
         failures: u32(bytes)?,
         crashes: u32(bytes)?,
-        died_wall_ms: u64(bytes)?,
+        died: Stamp { wall_ms: u64(bytes)?, log_ms: u64(bytes)? },
     })
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::queue::{GroupKind, Holder, QueueSettings};
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
     use crate::types::SessionId;
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
@@ -238,8 +272,14 @@ pub(super) mod tests {
                 attempts,
                 failures,
                 crashes,
-                died_wall_ms: 1 << 50,
+                died: Stamp { wall_ms: 1 << 50, log_ms: 1 << 40 },
             },
+        };
+        let mut removed = RemovedCounts::default();
+        Removal::ALL.into_iter().zip(1..).for_each(|(cause, count)| removed.add(cause, count));
+        let termed = |due| {
+            let terms = JobTerms { due: Some(due) };
+            Record::Termed { queue: QueueId(3), offset, terms }
         };
         let mut records = vec![
             Record::Counters {
@@ -255,6 +295,8 @@ pub(super) mod tests {
                 first: Offset(2),
                 next: offset,
             },
+            termed(Due::Log(5)),
+            termed(Due::Wall(6)),
             Record::Group {
                 group: GroupId(2),
                 queue: QueueId(3),
@@ -263,6 +305,7 @@ pub(super) mod tests {
                 committed: Offset(5),
                 next_fetch: offset,
                 fresh_owed: true,
+                removed,
             },
             consumed(ChunkMembers::Sparse(vec![1, 500, 65_535])),
             consumed(ChunkMembers::Dense(words)),

@@ -132,7 +132,7 @@ impl World {
             table.extend(crc32fast::hash(&body).to_le_bytes());
         }
         let bodies = body.repeat(count as usize);
-        let batch = JobBatch { count: count as u32, table: &table, bodies: &bodies };
+        let batch = JobBatch { count: count as u32, table: &table, bodies: &bodies, wishes: &[] };
         self.broker.enqueue(queue, true, batch).result.unwrap().first
     }
 

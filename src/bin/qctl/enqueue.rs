@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use joblog::client::{BatchBuilder, Client, ClientError, ConnectionState, Job, PendingEnqueue};
+use joblog::client::{
+    BatchBuilder, Client, ClientError, ConnectionState, Due, Job, PendingEnqueue, Terms,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -49,6 +51,7 @@ pub(crate) async fn run(
         headers: headers
             .map(|header| parse_header(header).map_err(CliError::Usage))
             .collect::<Result<_, _>>()?,
+        terms: terms(&args),
     };
     let create = !args.no_create;
     if let Some(path) = &args.lines {
@@ -67,6 +70,11 @@ pub(crate) async fn run(
     let job = format!("{}:{}", args.queue, enqueued.first_offset);
     out.print(&JobPlace { job }, |place| place.job.clone().into_bytes())?;
     Ok(Exit::Done)
+}
+
+fn terms(args: &EnqueueArgs) -> Terms {
+    let delay = args.delay.map(|delay| Due::In(delay.as_millis() as u64));
+    Terms { due: delay.or_else(|| args.at.map(Due::At)) }
 }
 
 fn announce(queue: &str, created: bool) {
