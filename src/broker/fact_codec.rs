@@ -23,6 +23,9 @@ const LEASE_ENDED: u8 = 9;
 const GROUP_SOUGHT: u8 = 10;
 const EXPIRED: u8 = 11;
 const KEPT_TURNED: u8 = 12;
+const DEAD_RETRIED: u8 = 32;
+const REMOVED: u8 = 33;
+const TERMED: u8 = 34;
 
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
@@ -119,6 +122,27 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             }
             put_text(out, message);
         }
+        Fact::DeadRetried { group, runs } => {
+            out.put_u8(DEAD_RETRIED);
+            out.put_u32_le(group.0);
+            put_runs(out, runs);
+        }
+        Fact::Removed { group, cause, runs } => {
+            out.put_u8(REMOVED);
+            out.put_u32_le(group.0);
+            out.put_u8(cause_code(*cause));
+            put_runs(out, runs);
+        }
+        Fact::Termed { queue, runs } => {
+            out.put_u8(TERMED);
+            out.put_u32_le(queue.0);
+            out.put_u32_le(runs.len() as u32);
+            for (run, terms) in runs {
+                out.put_u64_le(run.first.0);
+                out.put_u32_le(run.count);
+                put_terms(out, terms);
+            }
+        }
         _ => unreachable!("the other facts are encoded by encode"),
     }
 }
@@ -193,13 +217,26 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
         GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
         EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
         KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
+        DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
+        TERMED => {
+            let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
+            let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
+            Fact::Termed { queue, runs }
+        }
+        REMOVED => {
+            Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
+        }
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
 }
 
 fn runs(bytes: &mut &[u8]) -> Read<Runs> {
     let count = u32(bytes)?;
-    (0..count).map(|_| Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })).collect()
+    (0..count).map(|_| run(bytes)).collect()
+}
+
+fn run(bytes: &mut &[u8]) -> Read<Run> {
+    Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })
 }
 
 fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
@@ -214,7 +251,7 @@ fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{GroupKind, Holder, QueueSettings};
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
     use crate::types::SessionId;
 
     fn one_of_each() -> Vec<Fact> {
@@ -242,7 +279,8 @@ mod tests {
                 runs: runs.clone(),
             },
             Fact::Extended { group, offset, lease_ms: 100 },
-            Fact::Committed { group, runs },
+            Fact::Committed { group, runs: runs.clone() },
+            Fact::DeadRetried { group, runs: runs.clone() },
             Fact::CommittedThrough { group, through: offset },
             Fact::GroupSought { group, to: offset },
             Fact::Expired { queue, below: offset },
@@ -253,6 +291,14 @@ mod tests {
             let outcome = outcomes[ordinal % outcomes.len()];
             let message = "no room".into();
             facts.push(Fact::LeaseEnded { group, offset, reason: *reason, outcome, message });
+        }
+        let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
+        let run = Run { first: offset, count: 3 };
+        let runs_of_terms = dues.map(|due| (run, JobTerms { due })).collect();
+        facts.push(Fact::Termed { queue, runs: runs_of_terms });
+        assert_eq!(CAUSES.len(), Removal::ALL.len());
+        for cause in Removal::ALL {
+            facts.push(Fact::Removed { group, cause, runs: runs.clone() });
         }
         facts
     }

@@ -133,6 +133,10 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The first bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"JOBLOGSG";
+/// The first bytes of a jobs file, which has what compaction has kept of old segments.
+pub const JOBS_MAGIC: [u8; 8] = *b"JOBLOGJB";
+/// The first bytes of the manifest.
+pub const MANIFEST_MAGIC: [u8; 8] = *b"JOBLOGMF";
 /// The first bytes of an index table.
 pub const INDEX_MAGIC: [u8; 8] = *b"JOBLOGIX";
 /// The first bytes of a frame around an entry.
@@ -235,6 +239,36 @@ layout! {
     INDEX_ROW_FIELD_LENGTH "length" 4,
 }
 
+layout! {
+    /// The header of the manifest.
+    MANIFEST_FIELDS:
+    MANIFEST_FIELD_MAGIC "magic" 8,
+    MANIFEST_FIELD_VERSION "version" 4,
+    MANIFEST_FIELD_CRC "crc" 4,
+    MANIFEST_FIELD_LOG_ID "log id" 16,
+    MANIFEST_FIELD_GENERATION "generation" 8,
+    MANIFEST_FIELD_NEXT_ID "next id" 8,
+    MANIFEST_FIELD_BASE_ID "base id" 8,
+    MANIFEST_FIELD_BASE_INDEX "base index" 8,
+    MANIFEST_FIELD_BASE_TERM "base term" 8,
+    MANIFEST_FIELD_BASE_WALL_MS "base wall ms" 8,
+    MANIFEST_FIELD_BASE_LOG_MS "base log ms" 8,
+    MANIFEST_FIELD_BASE_END "base end" 4,
+    MANIFEST_FIELD_FILES "file count" 4,
+}
+
+layout! {
+    /// One file in the manifest.
+    MANIFEST_FILE_FIELDS:
+    MANIFEST_FILE_FIELD_ID "id" 8,
+    MANIFEST_FILE_FIELD_FIRST_INDEX "first index" 8,
+    MANIFEST_FILE_FIELD_LAST_INDEX "last index" 8,
+    MANIFEST_FILE_FIELD_KIND "kind" 4,
+    MANIFEST_FILE_FIELD_HEADER_CRC "header crc" 4,
+    MANIFEST_FILE_FIELD_END "end" 4,
+    MANIFEST_FILE_FIELD_RESERVED "reserved" 4,
+}
+
 /// Bytes before the first frame of a segment: one page, so that the header is written alone.
 pub const SEGMENT_HEADER_BYTES: usize = 4096;
 /// Bytes of the frame header, and of a mark.
@@ -251,6 +285,12 @@ pub const INDEX_QUEUE_BYTES: usize = INDEX_QUEUE_FIELD_END.end();
 pub const INDEX_ROW_BYTES: usize = INDEX_ROW_FIELD_LENGTH.end();
 /// Where the part of an index table that its crc covers begins: behind magic, version and crc.
 pub const INDEX_COVERED_FROM: usize = INDEX_FIELD_CRC.end();
+/// Bytes of the header of the manifest.
+pub const MANIFEST_HEADER_BYTES: usize = MANIFEST_FIELD_FILES.end();
+/// Bytes for each file in the manifest.
+pub const MANIFEST_FILE_BYTES: usize = MANIFEST_FILE_FIELD_RESERVED.end();
+/// Where the part of the manifest that its crc covers begins: behind magic, version and crc.
+pub const MANIFEST_COVERED_FROM: usize = MANIFEST_FIELD_CRC.end();
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGNMENT: usize = 8;
 /// Where the part of a frame that its crc covers begins: behind magic and crc.
@@ -263,11 +303,18 @@ pub const KIND_BLANK: u8 = 2;
 /// Reserved for replication: who takes part.
 pub const KIND_MEMBERSHIP: u8 = 3;
 
+/// In the manifest: a segment that is kept as it was written.
+pub const FILE_SEGMENT: u32 = 1;
+/// In the manifest: a jobs file.
+pub const FILE_JOBS: u32 = 2;
+
 const _: () = assert!(SEGMENT_FIELD_RESERVED.end() == 96);
 const _: () = assert!(SEGMENT_FIELD_RESERVED.end() <= SEGMENT_HEADER_BYTES);
 const _: () = assert!(FRAME_HEADER_BYTES == 24);
 const _: () = assert!(ENTRY_HEADER_BYTES == 88);
 const _: () = assert!(JOB_ROW_BYTES == 12);
+const _: () = assert!(MANIFEST_HEADER_BYTES == 96);
+const _: () = assert!(MANIFEST_FILE_BYTES == 40);
 const _: () = assert!(INDEX_HEADER_BYTES == 104);
 const _: () = assert!(INDEX_QUEUE_BYTES == 24);
 const _: () = assert!(INDEX_ROW_BYTES == 20);
@@ -309,6 +356,8 @@ pub(crate) mod tests {
         compare("## Frame header", FRAME_FIELDS);
         compare("## Entry header", ENTRY_FIELDS);
         compare("## Job table row", JOB_FIELDS);
+        compare("## Manifest header", MANIFEST_FIELDS);
+        compare("## Manifest file", MANIFEST_FILE_FIELDS);
         compare("## Index table header", INDEX_FIELDS);
         compare("## Index table queue", INDEX_QUEUE_FIELDS);
         compare("## Index table row", INDEX_ROW_FIELDS);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -13,18 +14,20 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
+use super::compact::{CompactBudget, CompactReport, Compaction};
 use super::entry::{EntryView, NewEntry};
 use super::error::LogError;
 use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
 use super::location::JobLocation;
+use super::manifest::Manifest;
 use super::reader::Resume;
-use super::replay::Replay;
-use super::segment::{OpenSegment, Sealed, SegmentHeader};
+use super::replay::{Old, Replay};
+use super::segment::{FileKind, OpenSegment, Sealed, Segment, SegmentHeader};
 use super::shared::{Shared, entry_bytes_max};
 use super::spare;
-use super::table::Last;
+use super::table::{Extent, Last};
 use super::tail::{Batch, Spare, Tail};
 
 /// How a log is kept.
@@ -78,6 +81,8 @@ pub struct SegmentInfo {
     pub bytes_used: u64,
     /// Size of the file.
     pub file_bytes: u64,
+    /// Whether it has only what compaction has kept of other segments.
+    pub compacted: bool,
 }
 
 /// An open log. All methods take `&self` and may be called from many threads.
@@ -102,7 +107,10 @@ pub(super) struct Beginning {
     /// The id for the file after `fresh`.
     pub(super) next_segment: u64,
     pub(super) index: JobIndex,
-    /// The old segments that still count, oldest first.
+    pub(super) manifest: Manifest,
+    /// The older files that the manifest names.
+    pub(super) old: Vec<Old>,
+    /// The segments that still count, oldest first.
     pub(super) sealed: Vec<Sealed>,
 }
 
@@ -245,24 +253,45 @@ impl Log {
         self.shared.pending_bytes.load(Ordering::Relaxed)
     }
 
-    /// The segments, oldest first; the last one is growing.
+    /// The segments, oldest first; the last one is growing. Those that compaction has made come
+    /// first.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let tail = self.shared.tail.lock();
-        let sealed = tail.sealed.iter().map(|sealed| SegmentInfo {
-            id: sealed.segment.id,
-            first_index: sealed.extent.first_index,
-            last_index: sealed.extent.last_index,
-            bytes_used: u64::from(sealed.extent.end),
-            file_bytes: sealed.segment.map.len() as u64,
-        });
-        let active = SegmentInfo {
-            id: tail.active.segment.id,
-            first_index: tail.header.first_index,
-            last_index: tail.last_index(),
-            bytes_used: u64::from(tail.position),
-            file_bytes: tail.active.segment.map.len() as u64,
+        let info = |segment: &Segment, extent: &Extent, compacted| SegmentInfo {
+            id: segment.id,
+            first_index: extent.first_index,
+            last_index: extent.last_index,
+            bytes_used: u64::from(extent.end),
+            file_bytes: segment.map.len() as u64,
+            compacted,
         };
-        sealed.chain([active]).collect()
+        let old = tail.old.iter().map(|Old { kind, table }| {
+            info(&table.segment, &table.extent, *kind == FileKind::Jobs)
+        });
+        let sealed = tail.sealed.iter().map(|sealed| info(&sealed.segment, &sealed.extent, false));
+        let extent = Extent::new(&tail.header, tail.last_index(), tail.position);
+        old.chain(sealed).chain([info(&tail.active.segment, &extent, false)]).collect()
+    }
+
+    /// Drops what is dead of the entries up to `checkpointed`: unlinks segments without a live job,
+    /// rewrites those whose live part has fallen below half, and merges small neighbours. `live`
+    /// says whether a job may still be asked for; no lock is held over it. What is read while this
+    /// goes on stays readable. One call does as much as `budget` allows and the next goes on there.
+    ///
+    /// A start can replay only from `checkpointed` on afterwards: give the index of the oldest
+    /// checkpoint that may still have to serve. All that has been appended is synced first.
+    ///
+    /// # Errors
+    /// `NoSpace` if there is no room for a rewritten segment: nothing has changed then. `Io` or
+    /// `Damaged`: compaction stops until the log is reopened, what is there stays as it is.
+    /// `CompactionStopped`, `Poisoned`.
+    pub fn compact(
+        &self,
+        checkpointed: EntryIndex,
+        live: &mut dyn FnMut(QueueId, Offset) -> bool,
+        budget: CompactBudget,
+    ) -> Result<CompactReport, LogError> {
+        self.shared.compact(checkpointed, live, budget)
     }
 
     /// Where a job lies. It can be read once its entry is written.
@@ -301,7 +330,7 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let tail = self.shared.tail.lock();
         LogStats {
-            segments: tail.sealed.len() + 1,
+            segments: tail.old.len() + tail.sealed.len() + 1,
             segment_bytes: self.shared.options.segment_bytes,
             active_bytes: tail.position,
             pending_bytes: tail.pending.len(),
@@ -315,8 +344,7 @@ impl Log {
 
     /// Opens the log on its fresh segment, whose header is not written yet.
     pub(super) fn begin(beginning: Beginning) -> Result<Self, LogError> {
-        let Beginning { dir, options, lock, fresh, header, next_segment, index, sealed } =
-            beginning;
+        let Beginning { dir, options, lock, fresh, header, next_segment, .. } = beginning;
         let before = EntryIndex(header.first_index.0 - 1);
         let tail = Tail {
             next_index: header.first_index,
@@ -325,12 +353,13 @@ impl Log {
             proved: before,
             pending: Batch::default(),
             inflight: None,
-            index,
+            index: beginning.index,
             dirty: Vec::new(),
             spare: Spare::Wanted,
             spare_awaited: false,
             next_segment,
-            sealed,
+            old: beginning.old,
+            sealed: beginning.sealed,
             untabled: VecDeque::new(),
             header,
             last: Last::default(),
@@ -349,6 +378,7 @@ impl Log {
             background_signal: Condvar::new(),
             writer: Mutex::default(),
             syncing: Mutex::new(()),
+            compaction: Mutex::new(Compaction::new(beginning.manifest)),
             appended: AtomicU64::new(before.0),
             written: AtomicU64::new(before.0),
             synced: AtomicU64::new(before.0),
@@ -400,7 +430,12 @@ impl Log {
         }
         let (files, dir) = (&self.shared.options.files, &self.shared.dir);
         for path in paths {
-            files.remove(path).map_err(|error| LogError::io("removing", path, error))?;
+            match files.remove(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::io("removing", path, error));
+                }
+                _ => {}
+            }
         }
         files.sync_dir(dir).map_err(|error| LogError::io("syncing", dir, error))
     }

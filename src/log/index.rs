@@ -132,6 +132,24 @@ impl JobIndex {
         Ok(())
     }
 
+    /// For one queue, has the jobs in `table` stand for those in the segments `gone`.
+    pub(super) fn replace_spans(
+        &mut self,
+        queue: QueueId,
+        gone: &[u64],
+        table: Option<(&Arc<Table>, TableQueue)>,
+    ) {
+        let Some(spans) = self.spans.get_mut(&queue) else { return };
+        spans.retain(|span| !gone.contains(&span.table.segment.id));
+        if let Some((table, TableQueue { slot, base, end, .. })) = table {
+            let at = spans.partition_point(|span| span.base < base);
+            spans.insert(at, Span { base, end, table: Arc::clone(table), slot });
+        }
+        if spans.is_empty() {
+            self.spans.remove(&queue);
+        }
+    }
+
     /// Forgets the rows of a sealed segment, for which its table stands from now on.
     pub(super) fn forget_recent(&mut self, segment: u64) {
         self.recent.retain(|recent| recent.segment.id != segment);

@@ -21,12 +21,14 @@
 //! | `index.rs`, `table.rs` | where each job lies: in memory, and in a file beside each segment |
 //! | `location.rs` | reading a job from where it lies |
 //! | `reader.rs` | reading written entries back |
+//! | `compact.rs`, `manifest.rs` | dropping what is dead; where the log begins since |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
 //!
 //! **Invariant:** a file is never written behind a recovered tail, never truncated, and after a
 //! failed write or sync never written or synced again.
 
+mod compact;
 mod durability;
 mod entry;
 mod error;
@@ -36,6 +38,7 @@ mod frame;
 mod handle;
 mod index;
 mod location;
+mod manifest;
 mod map;
 mod reader;
 mod recovery;
@@ -46,6 +49,7 @@ mod spare;
 mod table;
 mod tail;
 
+pub use compact::{CompactBudget, CompactReport};
 pub use durability::{Durability, ParseDurabilityError};
 pub use entry::{EntryKind, EntryView, JobView, NewEntry};
 pub use error::LogError;

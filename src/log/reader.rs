@@ -39,6 +39,9 @@ impl Shared {
         if through > self.written() {
             return Err(LogError::NotWritten);
         }
+        if after >= through {
+            return Ok(());
+        }
         let mut next = EntryIndex(after.0 + 1);
         let stretches = self.stretches(after, through)?;
         let mut resume = *self.resume.lock();
@@ -85,6 +88,9 @@ impl Shared {
         };
         let mut stretches: Vec<_> = sealed.chain([active]).collect();
         drop(tail);
+        if let Some(first) = stretches.first().filter(|first| after < first.before) {
+            return Err(LogError::Purged { base: first.before, asked: after });
+        }
         let first = stretches.partition_point(|stretch| stretch.before <= after);
         stretches.drain(..first.saturating_sub(1));
         stretches.retain(|stretch| stretch.before < through);

@@ -19,9 +19,11 @@ use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
+use super::manifest::{self, Manifest};
 use super::map::Map;
 use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
-use super::segment::{HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, file_name, id_in};
+use super::segment::{FileKind, HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, id_in};
+use super::table;
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -33,8 +35,9 @@ pub struct Recovery {
     chain: Vec<Link>,
     /// Files behind the chain's end. They count only as evidence.
     beyond: Vec<Loose>,
-    /// Older files that a later segment has replaced.
-    replaced: Vec<PathBuf>,
+    manifest: Manifest,
+    /// Files that do not count any more.
+    leftovers: Vec<PathBuf>,
     spare: Option<(u64, PathBuf)>,
     next_segment: u64,
     log_id: Option<[u8; 16]>,
@@ -90,6 +93,55 @@ struct Replayed {
     unproved: VecDeque<(EntryIndex, Place)>,
 }
 
+/// The files of a directory, by what they are.
+struct Listed {
+    /// The ids of segments that may belong to the chain, in order.
+    segments: Vec<u64>,
+    /// What compaction has replaced, or has left unfinished.
+    leftovers: Vec<PathBuf>,
+    /// The lowest id that no file has had.
+    next_id: u64,
+}
+
+impl Listed {
+    fn sort(dir: &Path, names: &[String], manifest: &Manifest) -> Self {
+        let mut listed =
+            Self { segments: Vec::new(), leftovers: Vec::new(), next_id: manifest.next_id.max(1) };
+        let mut jobs = Vec::new();
+        let mut tables = Vec::new();
+        for name in names {
+            if let Some(id) = FileKind::Segment.id_in(name) {
+                listed.next_id = listed.next_id.max(id + 1);
+                match id > manifest.base.id {
+                    true => listed.segments.push(id),
+                    false if manifest.names(FileKind::Segment, id) => {}
+                    false => listed.leftovers.push(dir.join(name)),
+                }
+            } else if let Some(id) = FileKind::Jobs.id_in(name) {
+                listed.next_id = listed.next_id.max(id + 1);
+                match manifest.names(FileKind::Jobs, id) {
+                    true => jobs.push(id),
+                    false => listed.leftovers.push(dir.join(name)),
+                }
+            } else if let Some(id) = id_in(name, table::EXTENSION) {
+                tables.push(id);
+            } else if name == manifest::NEW_NAME {
+                listed.leftovers.push(dir.join(name));
+            }
+        }
+        listed.segments.sort_unstable();
+        for id in tables {
+            let used = listed.segments.binary_search(&id).is_ok()
+                || jobs.contains(&id)
+                || manifest.names(FileKind::Segment, id);
+            if !used {
+                listed.leftovers.push(dir.join(table::file_name(id)));
+            }
+        }
+        listed
+    }
+}
+
 impl Recovery {
     /// Opens the log in `dir`, creating the directory if need be, and takes its lock.
     ///
@@ -105,10 +157,13 @@ impl Recovery {
             _ => LogError::io("locking", &lock_path, error),
         })?;
         let names = files.list(dir).map_err(|error| LogError::io("listing", dir, error))?;
-        let mut ids: Vec<u64> = names.iter().filter_map(|name| id_in(name)).collect();
-        ids.sort_unstable();
-        let mut found = Vec::with_capacity(ids.len());
-        for id in ids {
+        let (manifest, log_id) = match Manifest::load(files, dir)? {
+            Some((manifest, log_id)) => (manifest, Some(log_id)),
+            None => (Manifest::default(), None),
+        };
+        let Listed { segments, leftovers, next_id } = Listed::sort(dir, &names, &manifest);
+        let mut found = Vec::with_capacity(segments.len());
+        for id in segments {
             found.push(Loose::open(&options, dir, id)?);
         }
         let mut recovery = Self {
@@ -116,17 +171,18 @@ impl Recovery {
             lock,
             chain: Vec::new(),
             beyond: Vec::new(),
-            replaced: Vec::new(),
+            last_term: manifest.base.last.term,
+            manifest,
+            leftovers,
             spare: None,
-            next_segment: found.last().map_or(0, |last| last.id) + 1,
-            log_id: None,
-            last_term: Term(0),
+            next_segment: next_id,
+            log_id,
             replayed: None,
             options,
         };
         recovery.check_identity(&found)?;
         recovery.take_spare(&mut found)?;
-        recovery.resolve_chain(found);
+        recovery.resolve_chain(found)?;
         Ok(recovery)
     }
 
@@ -139,15 +195,22 @@ impl Recovery {
     /// `after` a checkpoint stands, before which they were synced; 0 for none.
     ///
     /// # Errors
-    /// `Damaged` with file and position, also if the log ends below `after`; `Replay` with what
-    /// `each` returned, or `Io`.
+    /// `Damaged` with file and position, also if the log ends below `after`; `Purged` if it begins
+    /// above; `Replay` with what `each` returned, or `Io`.
     pub fn replay(
         &mut self,
         after: EntryIndex,
         each: &mut Replay<'_>,
     ) -> Result<Recovered, LogError> {
+        let base = self.manifest.base;
+        if after < base.index {
+            return Err(LogError::Purged { base: base.index, asked: after });
+        }
         let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
-        let mut walk = Walk::new(&self.chain, shelf, after, each);
+        let mut walk = Walk::new(&self.chain, shelf, &base, after, each);
+        for old in &self.manifest.old {
+            walk.indexed.add_old(shelf, self.log_id, old)?;
+        }
         let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
@@ -178,7 +241,7 @@ impl Recovery {
         let replayed = match self.replayed.take() {
             Some(replayed) => replayed,
             None => {
-                self.replay(EntryIndex(0), &mut |_| Ok(()))?;
+                self.replay(self.manifest.base.index, &mut |_| Ok(()))?;
                 return self.start(term);
             }
         };
@@ -192,6 +255,7 @@ impl Recovery {
             EntryIndex(replayed.recovered.last_index.0 + 1 - replayed.unproved.len() as u64);
         let (previous, previous_end, kept) = self.predecessor(replayed.end);
         let header = SegmentHeader {
+            kind: FileKind::Segment,
             id: fresh.segment.id,
             log_id,
             term,
@@ -204,7 +268,7 @@ impl Recovery {
         };
         let mut indexed = replayed.indexed;
         let sealed = self.seal(&mut indexed, kept, &header)?;
-        let Self { dir, options, lock, chain, beyond, replaced, .. } = self;
+        let Self { dir, options, lock, chain, beyond, manifest, leftovers, .. } = self;
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
             dir,
@@ -214,6 +278,8 @@ impl Recovery {
             header,
             next_segment,
             index: indexed.index,
+            manifest,
+            old: indexed.old,
             sealed,
         })?;
         for (_, Place { link, position }) in &replayed.unproved {
@@ -224,8 +290,11 @@ impl Recovery {
             log.append_again(framed.view, framed.bodies_crc)?;
         }
         log.finish_start(&fresh, &header)?;
-        let gone = chain.iter().skip(kept).map(|link| link.segment.path.clone());
-        let gone = gone.chain(beyond.into_iter().map(|loose| loose.path)).chain(replaced);
+        let gone = chain.iter().skip(kept).flat_map(|link| {
+            let table = table::file_name(link.segment.id);
+            [link.segment.path.clone(), link.segment.path.with_file_name(table)]
+        });
+        let gone = gone.chain(beyond.into_iter().map(|loose| loose.path)).chain(leftovers);
         log.remove(&gone.collect::<Vec<_>>())?;
         Ok(log)
     }
@@ -276,9 +345,11 @@ impl Recovery {
         Ok(())
     }
 
-    /// Follows the headers from the newest segment to the oldest. Where one is missing on the way,
-    /// everything from there on lies beyond the chain's end, and the search begins again before it.
-    fn resolve_chain(&mut self, mut found: Vec<Loose>) {
+    /// Follows the headers from the newest segment to the log's beginning. Where one is missing on
+    /// the way, everything from there on lies beyond the chain's end, and the search begins again
+    /// before it.
+    fn resolve_chain(&mut self, mut found: Vec<Loose>) -> Result<(), LogError> {
+        let base = self.manifest.base;
         let mut end = u64::MAX;
         let mut wanted = Vec::new();
         while let Some(tip) =
@@ -286,14 +357,14 @@ impl Recovery {
         {
             wanted.clear();
             let mut next = tip.id;
-            while next != 0 {
+            while next != base.id {
                 let at = found.binary_search_by_key(&next, |loose| loose.id).ok();
                 let header = at.and_then(|at| found.get(at)?.header.as_ref().ok());
                 let Some(header) = header else { break };
                 wanted.push(next);
                 next = header.previous;
             }
-            if next == 0 {
+            if next == base.id {
                 break;
             }
             wanted.clear();
@@ -309,8 +380,14 @@ impl Recovery {
                 (header, map) if loose.id > tip => {
                     self.beyond.push(Loose { header, map, ..loose });
                 }
-                _ => self.replaced.push(loose.path),
+                _ => self.leftovers.push(loose.path),
             }
+        }
+        match self.chain.first() {
+            Some(Link { header, segment }) if header.previous_end != base.end => {
+                Err(segment.damaged(0, "the segment does not go on where the manifest says"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -410,19 +487,20 @@ impl Recovery {
     /// segments of the chain are kept. A segment of which nothing is kept is passed over, so that
     /// starts without appends in between do not add up.
     fn predecessor(&self, end: Place) -> (u64, u32, usize) {
+        let base = self.manifest.base;
         match self.chain.get(end.link) {
             Some(link) if end.position as usize > SEGMENT_HEADER_BYTES => {
                 (link.segment.id, end.position, end.link + 1)
             }
             Some(link) => (link.header.previous, link.header.previous_end, end.link),
-            None => (0, 0, 0),
+            None => (base.id, base.end, 0),
         }
     }
 }
 
 impl Loose {
     fn open(options: &LogOptions, dir: &Path, id: u64) -> Result<Self, LogError> {
-        let path = dir.join(file_name(id));
+        let path = dir.join(FileKind::Segment.file_name(id));
         let io = |operation, error| LogError::io(operation, &path, error);
         let file = options.files.open(&path).map_err(|error| io("opening", error))?;
         let bytes = file.metadata().map_err(|error| io("reading", error))?.len();
@@ -433,7 +511,7 @@ impl Loose {
         let map = Map::whole(&file).map_err(|error| io("mapping", error))?;
         map.populate_range(0, SEGMENT_HEADER_BYTES).map_err(|error| io("reading", error))?;
         let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
-        let header = SegmentHeader::decode(page);
+        let header = SegmentHeader::decode(FileKind::Segment, page);
         Ok(Self { id, path, map: Some(map), header })
     }
 

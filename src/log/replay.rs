@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,11 +12,13 @@ use crate::types::{EntryIndex, Term};
 use super::entry::EntryView;
 use super::error::LogError;
 use super::files::Files;
-use super::format::SEGMENT_HEADER_BYTES;
+use super::format::{SEGMENT_FIELD_CRC, SEGMENT_HEADER_BYTES};
 use super::frame::FramedEntry;
 use super::index::JobIndex;
+use super::manifest::{Base, OldFile};
+use super::map::Map;
 use super::recovery::Recovered;
-use super::segment::{Segment, SegmentHeader};
+use super::segment::{FileKind, Segment, SegmentHeader};
 use super::table::{Extent, Last, Row, Rows, Table, scan};
 
 /// What replay calls for each entry. An error ends the replay.
@@ -43,10 +46,19 @@ pub(super) struct Shelf<'a> {
     pub(super) dir: &'a Path,
 }
 
+/// An older file, from which compaction may have taken the dead jobs.
+#[derive(Clone, Debug)]
+pub(super) struct Old {
+    pub(super) kind: FileKind,
+    pub(super) table: Arc<Table>,
+}
+
 /// What is known of where jobs lie.
 #[derive(Debug, Default)]
 pub(super) struct Indexed {
     pub(super) index: JobIndex,
+    /// The tables of the older files, in order.
+    pub(super) old: Vec<Old>,
     /// The tables of the first segments of the chain.
     pub(super) tables: Vec<Arc<Table>>,
     /// What the segment behind them has, and its last entry.
@@ -82,6 +94,43 @@ impl Link {
 }
 
 impl Indexed {
+    /// Adds an older file that the manifest names.
+    pub(super) fn add_old(
+        &mut self,
+        shelf: Shelf<'_>,
+        log_id: Option<[u8; 16]>,
+        old: &OldFile,
+    ) -> Result<(), LogError> {
+        let OldFile { kind, id, extent } = *old;
+        let path = shelf.dir.join(kind.file_name(id));
+        let file = shelf.files.open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                LogError::damaged(&path, 0, "a file that the manifest names is missing")
+            }
+            _ => LogError::io("opening", &path, error),
+        })?;
+        let bytes = file.metadata().map_err(|error| LogError::io("reading", &path, error))?.len();
+        if bytes < u64::from(extent.end) {
+            return Err(LogError::damaged(&path, bytes, "the file is shorter than it was"));
+        }
+        let map = Map::whole(&file).map_err(|error| LogError::io("mapping", &path, error))?;
+        map.populate_range(0, SEGMENT_HEADER_BYTES)
+            .map_err(|error| LogError::io("reading", &path, error))?;
+        let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
+        let header = SegmentHeader::decode(kind, page);
+        if !header.is_ok_and(|header| {
+            header.id == id
+                && Some(header.log_id) == log_id
+                && SEGMENT_FIELD_CRC.u32(page) == extent.header_crc
+        }) {
+            return Err(LogError::damaged(&path, 0, "the header is not the one it had"));
+        }
+        let segment = Segment::cold(log_id.unwrap_or_default(), id, path, map);
+        self.skip_segment(shelf, &Arc::new(segment), extent)?;
+        self.old.extend(self.tables.pop().map(|table| Old { kind, table }));
+        Ok(())
+    }
+
     /// Adds the table of the next segment of the chain, which is complete now.
     pub(super) fn finish_segment(
         &mut self,
@@ -120,10 +169,12 @@ impl Indexed {
 }
 
 impl<'a, 'f> Walk<'a, 'f> {
-    /// A walk that delivers the entries above `after`, up to which all was synced.
+    /// A walk that begins behind `base` and delivers the entries above `after`, up to which all was
+    /// synced.
     pub(super) fn new(
         chain: &'a [Link],
         shelf: Shelf<'a>,
+        base: &Base,
         after: EntryIndex,
         each: &'a mut Replay<'f>,
     ) -> Self {
@@ -134,9 +185,15 @@ impl<'a, 'f> Walk<'a, 'f> {
             waiting: VecDeque::new(),
             indexed: Indexed::default(),
             after,
-            expected: 1,
-            term: Term(0),
-            recovered: Recovered { proved: after, ..Recovered::default() },
+            expected: base.index.0 + 1,
+            term: base.last.term,
+            recovered: Recovered {
+                last_index: base.index,
+                last_term: base.last.term,
+                last_stamp: base.last.stamp,
+                proved: after,
+                torn: None,
+            },
         }
     }
 

@@ -1,6 +1,5 @@
 //! Segments: one preallocated file each, its header, and what reads and writes it.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,9 +16,52 @@ use super::handle::LogOptions;
 use super::map::Map;
 use super::table::{Extent, Last, Table};
 
+/// What a file with frames in it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// Entries as they were appended.
+    Segment,
+    /// What compaction has kept of segments.
+    Jobs,
+}
+
+impl FileKind {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Segment => SEGMENT_MAGIC,
+            Self::Jobs => JOBS_MAGIC,
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Jobs => "jobs",
+        }
+    }
+
+    /// The name of the file of this id.
+    pub(super) fn file_name(self, id: u64) -> String {
+        format!("{id:020}.{}", self.extension())
+    }
+
+    /// The id in a file name, if it is one of this kind.
+    pub(super) fn id_in(self, name: &str) -> Option<u64> {
+        id_in(name, self.extension())
+    }
+}
+
+/// The id in the name of a file that belongs to a segment, if it is one.
+pub(super) fn id_in(name: &str, extension: &str) -> Option<u64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
+    let id = digits.parse().ok()?;
+    (id > 0 && format!("{id:020}") == digits).then_some(id)
+}
+
 /// What the first page of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
+    pub(super) kind: FileKind,
     pub(super) id: u64,
     pub(super) log_id: [u8; 16],
     /// The term under which the segment was opened: no entry in it has a higher one.
@@ -45,7 +87,7 @@ pub(super) enum HeaderError {
 impl SegmentHeader {
     pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut page = [0; SEGMENT_HEADER_BYTES];
-        SEGMENT_FIELD_MAGIC.put(&mut page, SEGMENT_MAGIC);
+        SEGMENT_FIELD_MAGIC.put(&mut page, self.kind.magic());
         SEGMENT_FIELD_VERSION.put(&mut page, FORMAT_VERSION.to_le_bytes());
         SEGMENT_FIELD_ID.put(&mut page, self.id.to_le_bytes());
         SEGMENT_FIELD_LOG_ID.put(&mut page, self.log_id);
@@ -61,8 +103,8 @@ impl SegmentHeader {
         page
     }
 
-    pub(super) fn decode(page: &[u8]) -> Result<Self, HeaderError> {
-        if page.len() != SEGMENT_HEADER_BYTES || !page.starts_with(&SEGMENT_MAGIC) {
+    pub(super) fn decode(kind: FileKind, page: &[u8]) -> Result<Self, HeaderError> {
+        if page.len() != SEGMENT_HEADER_BYTES || !page.starts_with(&kind.magic()) {
             return Err(HeaderError::Invalid("the file does not begin with a segment header"));
         }
         if header_crc(page) != SEGMENT_FIELD_CRC.u32(page) {
@@ -73,6 +115,7 @@ impl SegmentHeader {
             return Err(HeaderError::Version(version));
         }
         let header = Self {
+            kind,
             id: SEGMENT_FIELD_ID.u64(page),
             log_id: SEGMENT_FIELD_LOG_ID.id(page),
             term: Term(SEGMENT_FIELD_TERM.u64(page)),
@@ -97,17 +140,6 @@ fn header_crc(page: &[u8]) -> u32 {
     hasher.update(page.get(..SEGMENT_FIELD_CRC.offset).unwrap_or_default());
     hasher.update(page.get(SEGMENT_FIELD_CRC.end()..).unwrap_or_default());
     hasher.finalize()
-}
-
-/// The file name of a segment.
-pub(super) fn file_name(id: u64) -> String {
-    format!("{id:020}.segment")
-}
-
-/// The segment id in a file name, if it is one.
-pub(super) fn id_in(name: &str) -> Option<u64> {
-    let id = name.strip_suffix(".segment")?.parse().ok()?;
-    (id > 0 && file_name(id) == name).then_some(id)
 }
 
 /// A segment as its readers know it.
@@ -250,15 +282,11 @@ impl OpenSegment {
         fill: &dyn Fn() -> bool,
     ) -> Result<Self, LogError> {
         let (files, bytes) = (&options.files, options.segment_bytes);
-        let path = dir.join(file_name(id));
+        let path = dir.join(FileKind::Segment.file_name(id));
         let file = files.create(&path, bytes, fill).map_err(|source| {
             // A half-made file is of no use; if it can't be removed either, the next start does.
             let _ = files.remove(&path);
-            let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-            match full.contains(&source.kind()) {
-                true => LogError::NoSpace { dir: dir.to_owned(), bytes, source },
-                false => LogError::io("creating", &path, source),
-            }
+            LogError::creating(dir, &path, bytes, source)
         })?;
         files.sync_dir(dir).map_err(|error| LogError::io("syncing", dir, error))?;
         Self::new(file, path, log_id, id)
@@ -295,6 +323,7 @@ mod tests {
 
     fn header() -> SegmentHeader {
         SegmentHeader {
+            kind: FileKind::Segment,
             id: 4,
             log_id: [5; 16],
             term: Term(6),
@@ -307,17 +336,22 @@ mod tests {
         }
     }
 
+    fn decode(page: &[u8]) -> Result<SegmentHeader, HeaderError> {
+        SegmentHeader::decode(FileKind::Segment, page)
+    }
+
     #[test]
     fn a_header_reads_back_and_no_flipped_bit_passes() {
         let page = header().encode();
-        assert_eq!(SegmentHeader::decode(&page), Ok(header()));
+        assert_eq!(decode(&page), Ok(header()));
+        assert!(SegmentHeader::decode(FileKind::Jobs, &page).is_err());
         for bit in 0..page.len() * 8 {
             let mut bad = page;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(SegmentHeader::decode(&bad), Err(HeaderError::Invalid(_))));
+            assert!(matches!(decode(&bad), Err(HeaderError::Invalid(_))));
         }
-        assert!(SegmentHeader::decode(&[0; SEGMENT_HEADER_BYTES]).is_err());
-        assert!(SegmentHeader::decode(&[]).is_err());
+        assert!(decode(&[0; SEGMENT_HEADER_BYTES]).is_err());
+        assert!(decode(&[]).is_err());
     }
 
     #[test]
@@ -326,14 +360,17 @@ mod tests {
         SEGMENT_FIELD_VERSION.put(&mut page, 2u32.to_le_bytes());
         let crc = header_crc(&page);
         SEGMENT_FIELD_CRC.put(&mut page, crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&page), Err(HeaderError::Version(2)));
+        assert_eq!(decode(&page), Err(HeaderError::Version(2)));
     }
 
     #[test]
     fn only_exact_names_are_segments() {
-        assert_eq!(id_in(&file_name(12)), Some(12));
-        for name in ["12.segment", "lock", "00000000000000000000.segment", "x.segment"] {
-            assert_eq!(id_in(name), None, "{name}");
+        for kind in [FileKind::Segment, FileKind::Jobs] {
+            assert_eq!(kind.id_in(&kind.file_name(12)), Some(12));
         }
+        for name in ["12.segment", "lock", "00000000000000000000.segment", "x.segment"] {
+            assert_eq!(FileKind::Segment.id_in(name), None, "{name}");
+        }
+        assert_eq!(FileKind::Jobs.id_in(&FileKind::Segment.file_name(12)), None);
     }
 }

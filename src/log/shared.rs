@@ -1,6 +1,6 @@
 //! What the handle of the log and its background thread share: appending, writing, syncing.
 //!
-//! Three locks, always taken in this order: `syncing` (over `fdatasync`), `writer` (over
+//! Locks, always taken in this order: `compaction`, `syncing` (over `fdatasync`), `writer` (over
 //! `pwrite`), `tail` (memory only, never over a system call). So a slow disk holds up those who
 //! wait for it and nobody else.
 
@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
 use super::LogOptions;
+use super::compact::Compaction;
 use super::entry::{EntryView, body_len};
 use super::error::LogError;
 use super::format::*;
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     /// the tail's pending one, so that nothing is allocated.
     pub(super) writer: Mutex<Arc<Batch>>,
     pub(super) syncing: Mutex<()>,
+    /// Held over a compaction, and taken before all others.
+    pub(super) compaction: Mutex<Compaction>,
     /// Index of the last entry appended. These three change under the tail's lock.
     pub(super) appended: AtomicU64,
     pub(super) written: AtomicU64,

@@ -83,9 +83,12 @@ pub(super) struct TableQueue {
     pub(super) end: u64,
 }
 
+/// The extension of the files of index tables.
+pub(super) const EXTENSION: &str = "index";
+
 /// The file name of the index table of a segment.
 pub(super) fn file_name(id: u64) -> String {
-    format!("{id:020}.index")
+    format!("{id:020}.{EXTENSION}")
 }
 
 impl Row {
@@ -303,6 +306,11 @@ impl Table {
     /// Whether neither the rows nor the segment can be read. It may read the disk.
     pub(super) fn is_lost(&self) -> bool {
         self.checked_rows().is_some_and(<[u8]>::is_empty)
+    }
+
+    /// All entries of the queue at `slot`, by rising offsets. It may read the disk.
+    pub(super) fn rows_in(&self, slot: u32) -> impl ExactSizeIterator<Item = Row> {
+        self.rows_of(slot).unwrap_or_default().chunks_exact(INDEX_ROW_BYTES).map(Row::decode)
     }
 
     /// The rows of the queue at `slot`, which are checked as a whole the first time.

@@ -10,7 +10,8 @@ use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::index::JobIndex;
-use super::segment::{OpenSegment, Sealed, Segment, SegmentHeader};
+use super::replay::Old;
+use super::segment::{FileKind, OpenSegment, Sealed, Segment, SegmentHeader};
 use super::table::{Extent, Last, Row, Rows};
 
 /// Bytes on their way to the files: what one `write` takes.
@@ -105,7 +106,9 @@ pub(super) struct Tail {
     pub(super) spare_awaited: bool,
     /// The id for the next file.
     pub(super) next_segment: u64,
-    /// The segments before the active one, oldest first.
+    /// The older files in front of the log's beginning, in the order of their entries.
+    pub(super) old: Vec<Old>,
+    /// The segments between the log's beginning and the active one, oldest first.
     pub(super) sealed: Vec<Sealed>,
     /// Sealed segments whose index tables are still to be made, oldest first, by their ids.
     pub(super) untabled: VecDeque<(u64, Arc<Rows>)>,
@@ -168,6 +171,7 @@ impl Tail {
         wall_ms: u64,
     ) {
         let header = SegmentHeader {
+            kind: FileKind::Segment,
             id: fresh.segment.id,
             log_id,
             term,

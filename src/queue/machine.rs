@@ -6,12 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
-use super::group::{DeadJob, Group};
+use super::dead;
+use super::delays::Delays;
+use super::group::{Group, Mark};
 use super::leases::Leases;
 use super::offset_set::OffsetSet;
+use super::producers::Producer;
 use super::sizes::Sizes;
-use super::{Contradiction, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run};
-use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
+use super::{
+    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run,
+};
+use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
 
 /// The queues and groups of one log.
 ///
@@ -29,6 +34,15 @@ pub struct Machine {
     pub(super) leases: Leases,
     /// All delayed jobs by due time in `log_ms`.
     pub(super) delayed: BTreeSet<(u64, GroupId, Offset)>,
+    /// The queues that have jobs enqueued with a due time, by the next one of either clock.
+    pub(super) due_log: BTreeSet<(u64, QueueId)>,
+    pub(super) due_wall: BTreeSet<(u64, QueueId)>,
+    /// The time up to which delayed jobs have been made ready.
+    pub(super) now: Stamp,
+    /// When to look at each producer whether to forget it, in `log_ms`.
+    pub(super) producer_checks: BTreeSet<(u64, QueueId, ProducerId)>,
+    /// When dead jobs go, in `log_ms`, where they are not kept for ever.
+    pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
     pub(super) woken: Vec<GroupId>,
     pub(super) next_queue: QueueId,
@@ -54,6 +68,33 @@ pub(super) struct Queue {
     pub(super) expired: u64,
     /// Kept only with `max_bytes`.
     pub(super) sizes: Sizes,
+    pub(super) delays: Delays,
+    pub(super) producers: FxHashMap<ProducerId, Producer>,
+}
+
+impl Queue {
+    /// A queue without jobs and groups, whose first job gets the offset `first`.
+    pub(super) fn new(
+        name: Box<str>,
+        settings: QueueSettings,
+        first: Offset,
+        now_log_ms: u64,
+    ) -> Self {
+        Self {
+            name,
+            settings,
+            gone: OffsetSet::new(first),
+            aging: OffsetSet::new(first),
+            turned_log_ms: now_log_ms,
+            next: first,
+            groups: BTreeMap::new(),
+            unconsumed: 0,
+            expired: 0,
+            sizes: Sizes::default(),
+            delays: Delays::default(),
+            producers: FxHashMap::default(),
+        }
+    }
 }
 
 impl Machine {
@@ -66,6 +107,11 @@ impl Machine {
             groups: FxHashMap::default(),
             leases: Leases::new(),
             delayed: BTreeSet::new(),
+            due_log: BTreeSet::new(),
+            due_wall: BTreeSet::new(),
+            now: Stamp::default(),
+            producer_checks: BTreeSet::new(),
+            dead_ends: BTreeSet::new(),
             woken: Vec::new(),
             next_queue: QueueId(1),
             next_group: GroupId(1),
@@ -85,7 +131,7 @@ impl Machine {
         bytes: u64,
         stamp: Stamp,
     ) -> Result<(), Contradiction> {
-        self.advance(stamp.log_ms);
+        self.advance(stamp);
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let first = state.settings.max_bytes.map(|_| self.first_unconsumed(state));
         let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
@@ -115,7 +161,7 @@ impl Machine {
         stamp: Stamp,
         lease_now_ms: u64,
     ) -> Result<(), Contradiction> {
-        self.advance(stamp.log_ms);
+        self.advance(stamp);
         match fact {
             Fact::QueueCreated { queue, name, settings, first_offset } => {
                 self.queue_created(*queue, name, settings, *first_offset, stamp)
@@ -142,12 +188,18 @@ impl Machine {
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
             }
+            Fact::Termed { queue, runs } => self.termed(*queue, runs),
+            Fact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
+            Fact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
         }
     }
 
-    /// Makes ready the delayed jobs that are due at `log_ms`. No fact, since due times are facts;
+    /// Makes ready the delayed jobs that are due. No fact, since due times are facts;
     /// applying an entry does it too, with the stamp of the entry.
-    pub fn advance(&mut self, log_ms: u64) {
+    pub fn advance(&mut self, now: Stamp) {
+        let log_ms = now.log_ms;
+        self.advance_delays(now);
+        self.forget_producers(log_ms);
         while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
             && due_log_ms <= log_ms
         {
@@ -158,11 +210,6 @@ impl Machine {
             }
             wake(&mut self.groups, &mut self.woken, group);
         }
-    }
-
-    /// When the next delayed job is due, on the clock of the log.
-    pub fn next_due_log_ms(&self) -> Option<u64> {
-        self.delayed.first().map(|(due_log_ms, ..)| *due_log_ms)
     }
 
     /// Lets all leases run in full from now on, when the server is ready after a replay, and marks
@@ -207,27 +254,19 @@ impl Machine {
         self.next_queue = QueueId(queue.0 + 1);
         self.queue_names.insert(name.into(), queue);
         let (name, settings) = (name.into(), settings.clone());
-        let state = Queue {
-            name,
-            settings,
-            gone: OffsetSet::new(first),
-            aging: OffsetSet::new(first),
-            turned_log_ms: stamp.log_ms,
-            next: first,
-            groups: BTreeMap::new(),
-            unconsumed: 0,
-            expired: 0,
-            sizes: Sizes::default(),
-        };
+        let state = Queue::new(name, settings, first, stamp.log_ms);
         self.queues.insert(queue, state);
         Ok(())
     }
 
     fn queue_deleted(&mut self, queue: QueueId) -> Result<(), Contradiction> {
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let groups: Vec<_> = state.groups.values().copied().collect();
+        groups.into_iter().for_each(|group| drop(self.remove_group(group)));
+        self.forget_producers_of(queue);
+        let dues = self.next_dues(queue);
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        for group in state.groups.values() {
-            self.remove_group(*group);
-        }
+        self.due_changed(queue, dues);
         self.queue_names.remove(&state.name);
         self.retired.insert(state.name, state.next);
         Ok(())
@@ -257,7 +296,8 @@ impl Machine {
         }
         self.next_group = GroupId(group.0 + 1);
         self.groups.insert(group, Group::new(queue, name.into(), kind, start, consumed));
-        self.recount(queue);
+        self.count_skipped(group);
+        self.count_unconsumed(queue);
         wake(&mut self.groups, &mut self.woken, group);
         Ok(())
     }
@@ -273,7 +313,7 @@ impl Machine {
             queue.gone = gone;
             queue.groups.remove(&removed.name);
         }
-        self.recount(queue);
+        self.count_unconsumed(queue);
         Ok(())
     }
 
@@ -281,6 +321,12 @@ impl Machine {
         let state = self.groups.remove(&group)?;
         if state.leased_count > 0 {
             self.leases.remove_group(group);
+        }
+        let queue = self.queues.get(&state.queue);
+        for (offset, job) in &state.dead {
+            if let Some(end_log_ms) = dead::end_log_ms(queue, job.died) {
+                self.dead_ends.remove(&(end_log_ms, group, *offset));
+            }
         }
         for (offset, mark) in &state.marks {
             if let Some(due_log_ms) = mark.due_log_ms {
@@ -298,19 +344,20 @@ impl Machine {
         runs: &[Run],
         lease_now_ms: u64,
     ) -> Result<(), Contradiction> {
+        self.undelay_granted(group, runs);
         let Self { queues, groups, leases, delayed, next_grant, .. } = self;
         let state = work_group(groups, group)?;
-        let end = queues.get(&state.queue).map_or(Offset(0), |queue| queue.next);
+        let queue = queues.get(&state.queue).ok_or(Contradiction::NoSuchQueue(state.queue))?;
         let mut grant = first_grant;
         if grant < *next_grant {
             return Err(Contradiction::GrantTwice { found: grant, least: *next_grant });
         }
         let (mut fresh_count, mut redelivered_count) = (0_u64, 0_u64);
         for run in runs {
-            inside(group, *run, end)?;
+            inside(group, *run, queue.next)?;
             for offset in run.offsets() {
                 if offset == state.next_fetch {
-                    state.pass_fresh();
+                    state.pass_fresh(queue);
                     fresh_count += 1;
                 } else if take_waiting(state, delayed, group, offset) {
                     redelivered_count += 1;
@@ -329,6 +376,23 @@ impl Machine {
             state.fresh_owed = redelivered_count > fresh_count;
         }
         Ok(())
+    }
+
+    /// Whether to wait for a due time is for the one who grants: the wall clock may have gone back
+    /// since.
+    fn undelay_granted(&mut self, group: GroupId, runs: &[Run]) {
+        let Some(queue) = self.groups.get(&group).map(|state| state.queue) else { return };
+        let delays = self.queues.get(&queue).map(|state| &state.delays);
+        if delays.is_none_or(|delays| delays.is_empty()) {
+            return;
+        }
+        for run in runs {
+            let end = Offset(run.first.0.saturating_add(u64::from(run.count)));
+            let delays = self.queues.get(&queue).map(|state| &state.delays);
+            let delayed: Vec<_> =
+                delays.into_iter().flat_map(|delays| delays.within(run.first, end)).collect();
+            delayed.into_iter().for_each(|offset| self.undelay_enqueued(queue, offset));
+        }
     }
 
     fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
@@ -350,7 +414,7 @@ impl Machine {
     }
 
     /// Counts the jobs of `runs`, `count` in all, that no group has still to consume.
-    fn note_consumed(&mut self, queue: QueueId, runs: &[Run], count: u64) {
+    pub(super) fn note_consumed(&mut self, queue: QueueId, runs: &[Run], count: u64) {
         let Some(state) = self.queues.get(&queue) else { return };
         let ended = match state.groups.len() {
             1 => count,
@@ -378,7 +442,7 @@ impl Machine {
         state.consumed.raise(through.next());
         state.fresh_from_floor();
         let queue = state.queue;
-        self.recount(queue);
+        self.count_unconsumed(queue);
         Ok(())
     }
 
@@ -408,18 +472,30 @@ impl Machine {
             }
             Outcome::Dead => {
                 state.remove_mark(offset);
-                let dead = DeadJob {
+                let job = DeadJob {
                     reason,
                     message: message.into(),
                     attempts: mark.attempts,
                     failures: mark.failures,
                     crashes: mark.crashes,
-                    died_wall_ms: stamp.wall_ms,
+                    died: stamp,
                 };
-                state.dead.insert(offset, dead);
+                self.died(group, offset, job);
             }
         }
         Ok(())
+    }
+}
+
+/// What the facts of other files need.
+impl Machine {
+    /// Makes a job ready again that was delivered so many times.
+    pub(super) fn made_ready(&mut self, group: GroupId, offset: Offset, attempts: u32) {
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.marks.insert(offset, Mark { attempts, ..Mark::default() });
+            state.ready.insert(offset);
+        }
+        wake(&mut self.groups, &mut self.woken, group);
     }
 }
 
@@ -465,7 +541,7 @@ fn undelay(state: &mut Group, offset: Offset) -> Option<u64> {
     due_log_ms
 }
 
-fn work_group(
+pub(super) fn work_group(
     groups: &mut FxHashMap<GroupId, Group>,
     group: GroupId,
 ) -> Result<&mut Group, Contradiction> {
@@ -477,7 +553,7 @@ fn work_group(
 }
 
 /// Checks that a run ends by `end`, so that walking it is bounded by what the queue holds.
-fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
+pub(super) fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
     match run.first.0.checked_add(u64::from(run.count)) {
         Some(run_end) if run_end <= end.0 => Ok(()),
         _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),

@@ -20,7 +20,13 @@
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retention`, `sizes` | what a queue keeps, and what goes |
 //! | `retry` | backoff and death |
+//! | `delays` | jobs enqueued with a due time |
+//! | `producers` | which batches were enqueued lately |
+//! | `dead` | dead jobs: listed, retried, dropped |
+//! | `removed` | jobs that leave a group without a commit |
 
+mod dead;
+mod delays;
 mod describe;
 mod errors;
 mod facts;
@@ -28,7 +34,9 @@ mod group;
 mod leases;
 mod machine;
 mod offset_set;
+mod producers;
 mod records;
+mod removed;
 mod requests;
 mod retention;
 mod retry;
@@ -38,16 +46,22 @@ mod sizes;
 mod tests;
 mod wheel;
 
+pub use dead::DeadJob;
+pub use delays::Due;
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
-    EndReason, Fact, GroupKind, Holder, Outcome, Retry, Run, Runs, SessionEnd, Start, push_offset,
+    EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, Retry, Run, Runs, SessionEnd, Start,
+    push_offset,
 };
-pub use group::DeadJob;
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
+pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
 pub use records::{BadRecord, MarkedPlace, Record, Restore};
+pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
 pub use retention::Seek;
-pub use settings::{AGE_MS_MAX, BACKOFF_MS_MAX, KEEP_MS_MAX, QueueSettings, SettingsError};
+pub use settings::{
+    AGE_MS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings, SettingsError,
+};

@@ -146,7 +146,8 @@ impl Machine {
         let Some(state) = self.groups.get(&group).filter(|g| g.kind == GroupKind::Work) else {
             return;
         };
-        let end = self.next_offset(state.queue).unwrap_or_default();
+        let Some(queue) = self.queues.get(&state.queue) else { return };
+        let end = queue.next;
         let mut redelivered = state.ready.iter().copied().peekable();
         let mut fresh = state.next_fetch;
         let mut fresh_turn = state.fresh_owed;
@@ -163,8 +164,8 @@ impl Machine {
                 picked.redelivered.push(offset);
             } else {
                 push_offset(&mut picked.fresh, fresh);
+                fresh = state.next_fresh(queue, fresh.next());
                 picked.fresh_count += 1;
-                fresh = state.fresh_behind(fresh);
             }
             fresh_turn = waiting.is_some();
         }

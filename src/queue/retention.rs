@@ -101,7 +101,7 @@ impl Machine {
     }
 
     /// Counts anew what some group has still to consume.
-    pub(super) fn recount(&mut self, queue: QueueId) {
+    pub(super) fn count_unconsumed(&mut self, queue: QueueId) {
         let Some(state) = self.queues.get(&queue) else { return };
         let consumed = self.consumed_by_all(state);
         let unconsumed = state.next.0 - consumed.floor().0 - consumed.above_count();
@@ -209,13 +209,15 @@ impl Machine {
         inside_queue(queue, below, state.next)?;
         let unseen = self.first_seen(state).map_or(below, |seen| seen.min(below));
         let (before, groups) = (state.unconsumed, state.groups.values().copied());
-        for group in groups.collect::<Vec<_>>() {
-            self.expire_in(group, below);
-        }
+        let groups: Vec<_> = groups.collect();
+        // A job that waits for its time is as any other from here on.
+        let delayed: Vec<_> = state.delays.within(Offset(0), below).collect();
+        delayed.into_iter().for_each(|offset| self.undelay_enqueued(queue, offset));
+        groups.into_iter().for_each(|group| self.expire_in(group, below));
         if let Some(state) = self.queues.get_mut(&queue) {
             state.gone.raise(unseen);
         }
-        self.recount(queue);
+        self.count_unconsumed(queue);
         if let Some(state) = self.queues.get_mut(&queue) {
             state.expired += before - state.unconsumed;
         }
@@ -223,8 +225,7 @@ impl Machine {
     }
 
     fn expire_in(&mut self, id: GroupId, below: Offset) {
-        let Self { groups, leases, delayed, .. } = self;
-        let Some(group) = groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id) else { return };
         if group.kind == GroupKind::Stream {
             group.consumed.raise(below);
             group.fresh_from_floor();
@@ -232,16 +233,25 @@ impl Machine {
         }
         let mut at = group.consumed.floor();
         while at < below {
-            if group.leased_count == 0 || leases.get(id, at).is_none() {
-                take_waiting(group, delayed, id, at);
-                group.remove_mark(at);
-                group.dead.remove(&at);
-                group.consumed.insert(at);
-                if at == group.next_fetch {
-                    group.pass_fresh();
-                }
+            if self.leases.get(id, at).is_none() {
+                self.undie(id, at);
+                self.consume_waiting(id, at);
             }
+            let Some(group) = self.groups.get(&id) else { return };
             at = group.consumed.next_absent(at.next());
+        }
+    }
+
+    /// Consumes a job that waits, fresh or again.
+    fn consume_waiting(&mut self, id: GroupId, offset: Offset) {
+        let Self { queues, groups, delayed, .. } = self;
+        let Some(group) = groups.get_mut(&id) else { return };
+        let Some(queue) = queues.get(&group.queue) else { return };
+        take_waiting(group, delayed, id, offset);
+        group.remove_mark(offset);
+        group.consumed.insert(offset);
+        if offset == group.next_fetch {
+            group.pass_fresh(queue);
         }
     }
 
@@ -307,6 +317,8 @@ impl Machine {
         if group.leased_count > 0 {
             self.leases.remove_group(id);
         }
+        let dead: Vec<_> = group.dead.keys().copied().collect();
+        dead.into_iter().for_each(|offset| drop(self.undie(id, offset)));
         if let Some(group) = self.groups.get_mut(&id) {
             for (offset, mark) in &group.marks {
                 if let Some(due_log_ms) = mark.due_log_ms {
@@ -314,11 +326,12 @@ impl Machine {
                 }
             }
             let (name, start) = (std::mem::take(&mut group.name), group.start.min(to));
-            let woken = group.woken;
+            let (woken, removed) = (group.woken, group.removed);
             *group = Group::new(queue, name, group.kind, start, consumed);
-            group.woken = woken;
+            (group.woken, group.removed) = (woken, removed);
         }
-        self.recount(queue);
+        self.count_skipped(id);
+        self.count_unconsumed(queue);
         wake(&mut self.groups, &mut self.woken, id);
         Ok(())
     }

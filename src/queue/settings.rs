@@ -14,6 +14,9 @@ pub const AGE_MS_MAX: u64 = 3_650 * 24 * 3_600 * 1_000;
 /// The shortest of both, in milliseconds.
 const RETENTION_MS_MIN: u64 = 1_000;
 
+/// How long dead jobs are kept where nothing else is set: 90 days, in milliseconds.
+pub const DEAD_KEPT_MS: u64 = 90 * 24 * 3_600 * 1_000;
+
 /// How a queue treats the jobs that come back, and what it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
@@ -30,6 +33,8 @@ pub struct QueueSettings {
     pub crash_backoff_first_ms: u64,
     /// Where the doubling ends, in milliseconds, before jitter.
     pub crash_backoff_longest_ms: u64,
+    /// How long a dead job is kept, in milliseconds of the log's clock; 0 for ever.
+    pub dead_kept_ms: u64,
     /// How long consumed jobs are kept at least, in milliseconds, so that a group can be set back
     /// to them; 0 for not at all.
     pub keep_consumed_for_ms: u64,
@@ -88,6 +93,7 @@ impl Default for QueueSettings {
             crashes_max: 5,
             crash_backoff_first_ms: 5_000,
             crash_backoff_longest_ms: 300_000,
+            dead_kept_ms: DEAD_KEPT_MS,
             keep_consumed_for_ms: 0,
             max_age_ms: None,
             max_jobs: None,

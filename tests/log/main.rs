@@ -2,6 +2,8 @@
 //! refused with file and position when the disk has changed it.
 
 #[cfg(test)]
+mod compaction;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;

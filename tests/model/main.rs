@@ -13,6 +13,9 @@
 )]
 
 mod checks;
+mod dead;
+mod delays;
+mod producers;
 mod replay;
 mod requests;
 mod retention;
@@ -26,6 +29,8 @@ use world::World;
 
 const STEP_COUNT: u64 = 10_000;
 const SEED_COUNT: u64 = 8;
+/// Short, so that dead jobs go.
+const DEAD_KEPT_MS: u64 = 3_000_000;
 const SESSION_COUNT: u64 = 4;
 const QUEUE_NAMES: [&str; 3] = ["mail", "images", "bills"];
 const GROUP_NAMES: [&str; 3] = ["default", "audit", "tail"];
@@ -38,7 +43,13 @@ const KEEP_MS: u64 = 60_000;
 fn settings(queue: &str) -> QueueSettings {
     let keep_consumed_for_ms = if queue == KEPT_QUEUE { KEEP_MS } else { 0 };
     let default = QueueSettings::default();
-    QueueSettings { failures_max: 2, crashes_max: 2, keep_consumed_for_ms, ..default }
+    QueueSettings {
+        failures_max: 2,
+        crashes_max: 2,
+        dead_kept_ms: DEAD_KEPT_MS,
+        keep_consumed_for_ms,
+        ..default
+    }
 }
 
 #[test]
@@ -54,10 +65,16 @@ fn agrees_with_the_model() {
         for what in ["commit", "fail", "release", "extend", "expired", "silent", "goodbye"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
+        for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["sent again", "number taken", "too old", "forgotten"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
         for what in ["resumed", "dead", "restart", "checkpoint", "again"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
-        for what in ["consumed twice", "lease lost", "sought", "too old", "turned"] {
+        for what in ["consumed twice", "lease lost", "sought", "aged out", "turned"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
     }

@@ -1,12 +1,12 @@
 //! What queues keep: groups that are set back or ahead, jobs that are too old, and a model of what
 //! is gone that looks at every job.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use joblog::queue::{Fact, Refusal, Seek};
 use joblog::types::{GroupId, Offset, QueueId};
 
-use crate::world::{FRESH, Place, World};
+use crate::world::{FRESH, Job, Place, World};
 use crate::{KEEP_MS, KEPT_QUEUE};
 
 /// What the model knows of a queue.
@@ -85,7 +85,7 @@ impl World {
         if let Some(fact) = fact {
             self.record(fact);
             self.check_all();
-            self.seen.insert("too old");
+            self.seen.insert("aged out");
         }
     }
 
@@ -151,16 +151,16 @@ impl World {
         self.settle(queue);
         let end = self.machine.next_offset(queue).unwrap().0;
         let gone = &self.kept[&queue].gone;
+        let group = &self.groups[&id];
+        let start = group.start.min(to);
+        let place = |offset| match offset < to || gone.contains(&offset) {
+            true => Place::Consumed,
+            false => self.first_place(queue, group.kind, offset),
+        };
+        let new = |offset| (offset, Job { place: place(offset), ..FRESH });
+        let jobs: BTreeMap<_, _> = (start..end).map(new).collect();
         let group = self.groups.get_mut(&id).unwrap();
-        group.start = group.start.min(to);
-        group.committed = group.start;
-        for offset in group.start..end {
-            let mut job = FRESH;
-            if offset < to || gone.contains(&offset) {
-                job.place = Place::Consumed;
-            }
-            group.jobs.insert(offset, job);
-        }
+        (group.start, group.committed, group.jobs) = (start, start, jobs);
         self.settle(queue);
     }
 
@@ -172,6 +172,7 @@ impl World {
                 self.kept.get_mut(&queue).unwrap().gone.insert(offset);
             }
         }
+        self.delayed.retain(|(of, offset), _| *of != queue || *offset >= below);
         for group in self.groups.values_mut().filter(|group| group.queue == queue) {
             for (_, job) in group.jobs.range_mut(..below) {
                 if !matches!(job.place, Place::Leased(_)) {

@@ -45,34 +45,6 @@ pub(crate) fn format_time(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// Reads a point in time as RFC 3339 in UTC, as milliseconds since the Unix epoch.
-pub(crate) fn parse_time(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let (time, milli) = time.split_once('.').unwrap_or((time, "0"));
-    let field = |text: &str, digits: usize| {
-        let fits = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-        fits.then(|| text.parse::<u64>().ok()).flatten()
-    };
-    let mut date = date.splitn(3, '-');
-    let (year, month) = (field(date.next()?, 4)?, field(date.next()?, 2)?);
-    let day = field(date.next()?, 2)?;
-    let mut time = time.splitn(3, ':');
-    let (hour, minute) = (field(time.next()?, 2)?, field(time.next()?, 2)?);
-    let second = field(time.next()?, 2)?;
-    let milli = field(&format!("{milli:0<3}"), 3)?;
-    if year < 1970 || !(1..=12).contains(&month) {
-        return None;
-    }
-    // The days of the months before this one differ by at most a month from 30 each: the right
-    // day lies close to there, and no other has this date.
-    let near = (year - 1970) * 365 + (year - 1969) / 4 + (month - 1) * 30 + day;
-    let mut days = near.saturating_sub(40)..near + 40;
-    let days = days.find(|days| civil_date(*days) == (year, month, day))?;
-    let in_day = (hour * 60 + minute) * 60 + second;
-    let fits = hour < 24 && minute < 60 && second < 60;
-    fits.then_some(days * 86_400_000 + in_day * 1000 + milli)
-}
-
 /// The date of a day counted from 1970-01-01. Years begin in March here, so that the leap day is
 /// the last of its year, and the months' lengths follow one formula.
 fn civil_date(days: u64) -> (u64, u64, u64) {
@@ -89,6 +61,64 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
         _ => (year + 1, month - 9),
     };
     (era * 400 + year, month, day_of_month)
+}
+
+/// Reads a time as RFC 3339 has it, with its offset from UTC: milliseconds since the Unix epoch.
+pub(crate) fn parse_time(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no time: allowed is a date and a time with its offset from UTC, as in \
+             2026-12-24T18:00:00+01:00 or 2026-12-24T17:00:00Z, from 1970 on"
+        )
+    };
+    read_time(text).ok_or_else(wrong)
+}
+
+fn read_time(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = rest.split_at_checked(zone_at)?;
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [hour, minute, second] = numbers(whole, ':', [2, 2, 2])?;
+    let thousandths = format!("{fraction:0<3}").get(..3)?.parse::<u64>().ok()?;
+    let digits = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    if year < 1970 || hour > 23 || minute > 59 || second > 59 || !digits {
+        return None;
+    }
+    let days = days_of(year, month, day)?;
+    let local_ms = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + thousandths;
+    let (sign, zone) = zone.split_at_checked(1)?;
+    if ["Z", "z"].contains(&sign) {
+        return zone.is_empty().then_some(local_ms);
+    }
+    let [hours, minutes] = numbers(zone, ':', [2, 2])?;
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let offset_ms = (hours * 60 + minutes) * 60_000;
+    if sign == "+" { local_ms.checked_sub(offset_ms) } else { Some(local_ms + offset_ms) }
+}
+
+/// Numbers of so many digits, with a separator between them.
+fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    let mut parts = text.split(between);
+    for (number, digits) in numbers.iter_mut().zip(digits) {
+        let part = parts.next().filter(|part| part.len() == digits)?;
+        let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
+        *number = is_number.then(|| part.parse().ok())??;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// The days from 1970-01-01 to a date, if there is such a date.
+fn days_of(year: u64, month: u64, day: u64) -> Option<u64> {
+    // A day is at most 366 of a year away from the first guess.
+    let guess = (year - 1970) * 365 + (year - 1969) / 4;
+    let first = guess.saturating_sub(366);
+    (first..guess + 2 * 366).find(|days| civil_date(*days) == (year, month, day))
 }
 
 /// The time of day now, in milliseconds since the Unix epoch.
@@ -150,23 +180,29 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_they_are_written() {
-        for unix_ms in [0, 951_782_399_000, 951_782_400_120, 4_107_542_400_000, 1_795_410_943_120] {
-            assert_eq!(parse_time(&format_time(unix_ms)), Some(unix_ms));
-        }
-        assert_eq!(parse_time("1970-01-02T00:00:01Z"), Some(86_401_000));
-        assert_eq!(parse_time("1970-01-01T00:00:00.5Z"), Some(500));
-        let wrong = [
+    fn a_time_is_read_with_its_offset_from_utc() {
+        let at = |text: &str| parse_time(text).map(format_time);
+        assert_eq!(at("2026-12-24T18:00:00+01:00").unwrap(), "2026-12-24T17:00:00.000Z");
+        assert_eq!(at("2026-12-31T23:30:00.5-01:00").unwrap(), "2027-01-01T00:30:00.500Z");
+        assert_eq!(at("1970-01-01T00:00:00Z").unwrap(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at("2000-02-29T12:00:00.123456Z").unwrap(), "2000-02-29T12:00:00.123Z");
+        assert_eq!(at("9999-12-31 23:59:59z").unwrap(), "9999-12-31T23:59:59.000Z");
+        for wrong in [
+            "",
+            "tomorrow",
+            "2026-12-24",
+            "2026-12-24T18:00:00",
+            "2026-12-24T18:00+01:00",
             "2026-02-29T00:00:00Z",
             "2026-13-01T00:00:00Z",
-            "2026-01-01T24:00:00Z",
-            "2026-01-01T00:00:00",
-            "2026-1-01T00:00:00Z",
-            "1969-12-31T00:00:00Z",
-            "2026-01-01T00:00:00.1234Z",
-            "2026-01-01",
-        ];
-        wrong.iter().for_each(|text| assert_eq!(parse_time(text), None, "{text}"));
+            "2026-12-24T24:00:00Z",
+            "2026-12-24T18:00:00+0100",
+            "2026-12-24T18:00:00.xZ",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+01:00",
+        ] {
+            assert!(parse_time(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
