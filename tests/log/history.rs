@@ -15,7 +15,7 @@ use std::thread;
 
 use joblog::log::{CompactBudget, Log, LogError, LogOptions, Recovered, Recovery};
 use joblog::types::{EntryIndex, Offset, QueueId, Term};
-use tempfile::{TempDir, tempdir};
+use tempfile::{TempDir, tempdir, tempdir_in};
 
 use crate::support::{Disk, Entry, Random, used_segments};
 
@@ -47,6 +47,11 @@ struct History {
     next_offset: [u64; QUEUES as usize],
 }
 
+/// A directory in memory, if there is such a place: what a disk keeps is the fake one's to say.
+fn scratch() -> TempDir {
+    tempdir_in("/dev/shm").or_else(|_| tempdir()).unwrap()
+}
+
 /// What an entry's facts say: these jobs are consumed.
 fn facts_of(dead: &[(u32, u64)]) -> Vec<u8> {
     let bytes = |(queue, offset): &(u32, u64)| {
@@ -70,7 +75,7 @@ impl History {
         let same_size = (random.below(3) == 0).then(|| 40 + random.below(900));
         Self {
             random,
-            dir: tempdir().unwrap(),
+            dir: scratch(),
             disk: Disk::default(),
             same_size,
             entries: Vec::new(),
@@ -131,7 +136,7 @@ impl History {
         self.disk.heal();
         if self.disk.is_cut() || self.below(3) == 0 {
             self.note("power cut");
-            let left = tempdir().unwrap();
+            let left = scratch();
             self.disk.leave(left.path(), &mut self.random);
             self.disk = Disk::over(left.path());
             self.dir = left;

@@ -32,7 +32,10 @@ impl Random {
     }
 
     pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
+        let words = (0..len.div_ceil(8)).map(|_| self.next().to_le_bytes());
+        let mut bytes = words.collect::<Vec<_>>().concat();
+        bytes.truncate(len as usize);
+        bytes
     }
 }
 
