@@ -19,7 +19,7 @@ use joblog::client::{
     Failure, FetchRequest, Job, JobHandle, Options, QueueSettings, ReleaseStatus,
 };
 use joblog_protocol::Opcode;
-use joblog_protocol::messages::enqueue::EnqueueReply;
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::lease::{FailOutcome, encode_fail_reply, encode_statuses};
 
 const LEASE_LOST: Option<ErrorCode> = Some(ErrorCode::LeaseLost);
@@ -224,6 +224,8 @@ fn after_a_cut_only_what_can_be_repeated_is_sent_again() {
             drop(peer);
 
             let mut peer = fake.greet();
+            let enqueue = peer.next().expect(Enqueue);
+            peer.reply(&enqueue, |out| enqueued(3).encode(out));
             let commit = peer.next().expect(Commit);
             assert_eq!(commit.offsets(), [1, 2]);
             peer.statuses(&commit, &[CONSUMED, LEASE_LOST]);
@@ -251,10 +253,10 @@ fn after_a_cut_only_what_can_be_repeated_is_sent_again() {
                 client.fail(slice::from_ref(&jobs[0]), &failure),
                 client.fetch(&fetch),
             );
-            for error in [enqueue.unwrap_err(), create.unwrap_err()] {
-                assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
-                assert!(error.outcome_unknown() && !error.retryable());
-            }
+            let error = create.unwrap_err();
+            assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
+            assert!(error.outcome_unknown() && !error.retryable());
+            assert_eq!(enqueue.unwrap().first_offset, 3);
             let lost = CommitStatus::Refused(ErrorCode::LeaseLost);
             assert_eq!(commit.unwrap(), [CommitStatus::AlreadyConsumed, lost]);
             assert_eq!(release.unwrap(), [ReleaseStatus::Unknown]);
@@ -296,6 +298,54 @@ fn what_was_never_written_is_sent_on_the_next_connection() {
             until_disconnected(&client).await;
             let reply = client.enqueue("q", &Job::new("x")).await.unwrap();
             assert_eq!(reply.first_offset, 4);
+        },
+    );
+}
+
+#[test]
+fn a_cut_tells_apart_what_was_written_and_what_was_not() {
+    const BATCHES: u64 = 32;
+    let (full, is_full) = mpsc::sync_channel(1);
+    let (end, resent) = mpsc::sync_channel(1);
+    run(
+        Options::default(),
+        move |fake| {
+            let mut peer = fake.greet();
+            // One is read, some more fit into the sockets' buffers, and the rest stays behind.
+            peer.next().expect(Opcode::Enqueue);
+            is_full.recv().unwrap();
+            drop(peer);
+            let mut peer = fake.greet();
+            let mut count = 0;
+            loop {
+                let request = peer.next();
+                match request.opcode {
+                    Opcode::Enqueue => peer.reply(&request, |out| enqueued(count).encode(out)),
+                    _ => break,
+                }
+                count += 1;
+            }
+            end.send(count).unwrap();
+        },
+        async |client| {
+            let mut batch = BatchBuilder::default();
+            batch.push(&Job::new(vec![0; 1 << 20])).unwrap();
+            let mut pending = Vec::new();
+            for _ in 0..BATCHES {
+                pending.push(client.enqueue_later("q", &batch).await.unwrap());
+            }
+            full.send(()).unwrap();
+            let (mut done, mut unknown) = (0, 0);
+            for pending in pending {
+                match pending.enqueued().await {
+                    Ok(_) => done += 1,
+                    Err(ClientError::OutcomeUnknown { .. }) => unknown += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            client.close().await.unwrap();
+            assert_eq!(resent.recv().unwrap(), done, "nothing is sent twice");
+            assert!(unknown > 0 && done > 0, "{unknown} unknown, {done} done");
         },
     );
 }
@@ -456,6 +506,50 @@ fn without_a_connection_the_reason_is_told_at_the_timeout() {
 }
 
 #[test]
+fn an_enqueue_that_is_sent_again_has_its_number_and_no_two_have_one() {
+    run(
+        Options::default(),
+        |fake| {
+            let number =
+                |request: &fake::Request| Enqueue::decode(&request.body).unwrap().producer.unwrap();
+            let mut peer = fake.greet();
+            let first = number(&peer.next().expect(Opcode::Enqueue));
+            let second = number(&peer.next().expect(Opcode::Enqueue));
+            assert_eq!((first.id, first.sequence, second.sequence), (second.id, 1, 2));
+            drop(peer);
+            let mut peer = fake.greet();
+            for expected in [first, second] {
+                let enqueue = peer.next().expect(Opcode::Enqueue);
+                assert_eq!(number(&enqueue), expected);
+                peer.reply(&enqueue, |out| enqueued(expected.sequence).encode(out));
+            }
+            peer.next().expect(Opcode::Goodbye);
+        },
+        async |client| {
+            let job = Job::new("x");
+            let (one, two) = tokio::join!(client.enqueue("q", &job), client.enqueue("q", &job));
+            assert_eq!((one.unwrap().first_offset, two.unwrap().first_offset), (1, 2));
+        },
+    );
+}
+
+#[test]
+fn an_enqueue_that_was_sent_and_never_answered_has_an_unknown_outcome() {
+    run(
+        quick(),
+        |fake| {
+            let mut peer = fake.greet();
+            peer.next().expect(Opcode::Enqueue);
+        },
+        async |client| {
+            let error = client.enqueue("q", &Job::new("x")).await.unwrap_err();
+            assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
+            client.close().await.unwrap();
+        },
+    );
+}
+
+#[test]
 fn calls_wait_for_a_place_among_the_bytes_in_flight() {
     let (full, is_full) = mpsc::sync_channel(8);
     run(
@@ -490,12 +584,14 @@ fn calls_wait_for_a_place_among_the_bytes_in_flight() {
 #[test]
 fn closing_waits_for_answers_and_ends_every_clone() {
     run(
-        Options::default(),
+        Options::default().silence(Duration::from_millis(500)),
         |fake| {
             let mut peer = fake.greet();
             peer.next().expect(Opcode::Fetch);
             let commit = peer.next().expect(Opcode::Commit);
             // A goodbye on the heels of the commit could end its lease under it.
+            let beat = peer.read().unwrap();
+            assert!(beat.is_heartbeat(), "{beat:?}");
             peer.statuses(&commit, &[None]);
             let goodbye = peer.next().expect(Opcode::Goodbye);
             peer.reply(&goodbye, |_| {});

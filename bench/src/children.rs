@@ -12,12 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How long a server may take to come up. RabbitMQ takes about ten seconds.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long it may take to end before it is killed.
-const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Process groups and directories that must not outlive this process.
 static LIVING: Mutex<(Vec<u32>, Vec<PathBuf>)> = Mutex::new((Vec::new(), Vec::new()));
@@ -141,19 +139,6 @@ impl Running {
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
-    }
-
-    /// Ends it with SIGTERM and waits; with SIGKILL if that does not help.
-    pub(crate) fn stop(&mut self) -> Result<()> {
-        if let Some(pid) = Pid::from_raw(self.pid().cast_signed()) {
-            let _ended = kill_process(pid, Signal::TERM);
-        }
-        let until = Instant::now() + STOP_TIME_MAX;
-        while !self.has_ended() && Instant::now() < until {
-            thread::sleep(Duration::from_millis(2));
-        }
-        self.kill();
-        Ok(())
     }
 
     /// Ends it with SIGKILL.

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::{Options, default_dir};
+use crate::loss::{self, Fault};
 use crate::systems::{self, Class, Places, System};
 use crate::workload::{self, Workload};
 
@@ -54,12 +55,35 @@ pub(crate) enum Command {
         #[command(flatten)]
         run: RunArgs,
     },
+    /// Cut connections, kill workers and kill the server, and count the jobs that are lost.
+    Loss(LossArgs),
+    /// A worker of `loss`, in a process of its own so that it can be killed.
+    #[command(hide = true)]
+    LossWorker {
+        #[arg(long)]
+        system: String,
+        #[arg(long)]
+        address: String,
+        #[arg(long)]
+        id: usize,
+        #[arg(long)]
+        queue: String,
+    },
     /// Compare two result files of the same workloads run in both orders.
     Orders {
         /// The result of `qbench compare`.
         first: PathBuf,
         /// The result of `qbench compare --reverse`.
         second: PathBuf,
+    },
+    /// Turn result files into a page of Markdown with plots.
+    Report {
+        /// Result files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Write results.md and the plots into this directory.
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        out: PathBuf,
     },
     /// List workloads and systems.
     List {
@@ -95,6 +119,50 @@ pub(crate) struct RunArgs {
     json: Option<PathBuf>,
     #[command(flatten)]
     places: PlaceArgs,
+}
+
+/// How to lose jobs.
+#[derive(Debug, Args)]
+pub(crate) struct LossArgs {
+    /// The systems.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "joblog,redis,redis-reliable,redis-streams",
+        value_name = "NAMES"
+    )]
+    systems: Vec<String>,
+    /// What goes wrong.
+    #[arg(long, value_delimiter = ',', default_value = "cut,worker,server", value_enum)]
+    faults: Vec<Fault>,
+    /// Jobs that are enqueued.
+    #[arg(long, default_value_t = 1_000)]
+    jobs: u64,
+    /// Workers.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// Also rq from PyPI, workers on two queues, in a virtual environment made for it.
+    #[arg(long)]
+    rq: bool,
+    /// Write the result to this file, after each experiment.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    places: PlaceArgs,
+}
+
+impl LossArgs {
+    pub(crate) fn resolve(self) -> Result<loss::Options> {
+        Ok(loss::Options {
+            systems: systems(&self.systems)?,
+            faults: self.faults,
+            jobs: self.jobs,
+            workers: self.workers,
+            rq: self.rq,
+            json: self.json,
+            places: self.places.resolve(false),
+        })
+    }
 }
 
 /// Where things are.

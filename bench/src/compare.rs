@@ -123,7 +123,10 @@ fn one(
         } else if let Some(why) = workload.refuses(*system) {
             miss(report, *system, &format!("workload {}: {why}", workload.name));
         } else {
-            servers.push((Server::start(*system, class, &options.places)?, Rounds::default()));
+            match Server::start(*system, class, &options.places) {
+                Ok(server) => servers.push((server, Rounds::default())),
+                Err(error) => miss(report, *system, &format!("{error:#}")),
+            }
         }
     }
     if servers.is_empty() {

@@ -6,6 +6,7 @@ mod children;
 mod cli;
 mod compare;
 mod engine;
+mod loss;
 mod machine;
 mod measure;
 mod payload;
@@ -49,7 +50,12 @@ fn run(command: Command) -> Result<()> {
         Command::Run { workload, system, run } => {
             compare_all(&[systems::find(&system)?], &[workload::find(&workload)?], false, run)
         }
+        Command::Loss(loss) => loss::run(loss.resolve()?),
+        Command::LossWorker { system, address, id, queue } => {
+            loss::worker::run(systems::find(&system)?, &address, id, &queue)
+        }
         Command::Orders { first, second } => orders(&first, &second),
+        Command::Report { files, out } => report::markdown::write(&files, &out),
         Command::List { json } => report::list::print(json),
     }
 }

@@ -12,7 +12,7 @@ use crate::payload::Ledger;
 use crate::proc::disk_bytes;
 use crate::result::{Footprint, Latency, Round, SystemMeasure};
 use crate::systems::Server;
-use crate::workload::{Kind, Workload};
+use crate::workload::{FILL_BATCH, Kind, Workload};
 
 /// Between phases everything dirty is written, and the machine gets this long to come to rest.
 const SETTLE_TIME: Duration = Duration::from_millis(30);
@@ -151,7 +151,7 @@ fn backlog(
     rounds: &mut Rounds,
 ) -> Result<Footprint> {
     let empty = server.memory().anonymous;
-    engine::run(server, &workload.fill(queues, jobs, server.system), ledger, epoch)?;
+    engine::run(server, &workload.fill(queues, jobs), ledger, epoch)?;
     settle();
     let memory = server.memory();
     let disk = disk_bytes(server.data());
@@ -171,9 +171,13 @@ fn backlog(
     if !lost {
         engine::run(server, &one, ledger, epoch)?;
         restart_ms = Some(begun.elapsed().as_secs_f64() * 1_000.0);
-        let batch = if server.system.batches() { 500 } else { 1 };
         let rest = workload.consume(queues, jobs - ledger.back(), server.system);
-        engine::run(server, &engine::Plan { batch, slow: None, ..rest }, ledger, epoch)?;
+        engine::run(
+            server,
+            &engine::Plan { batch: FILL_BATCH, slow: None, ..rest },
+            ledger,
+            epoch,
+        )?;
     }
     Ok(Footprint {
         system: server.system.name().into(),

@@ -14,6 +14,7 @@ use anyhow::{Result, bail, ensure};
 /// What every payload begins with; the cutting proxy looks for it.
 pub(crate) const MARK: &[u8; 5] = b"QBJOB";
 /// The smallest payload.
+#[cfg(test)]
 pub(crate) const BYTES_MIN: usize = 29;
 
 /// What a payload says.

@@ -42,6 +42,9 @@ pub(crate) struct Workload {
     pub(crate) large: bool,
 }
 
+/// Jobs in a request where filling or draining is not timed.
+pub(crate) const FILL_BATCH: usize = 500;
+
 const BASE: Workload = Workload {
     name: "",
     stands_for: "",
@@ -208,10 +211,8 @@ pub(crate) fn find(name: &str) -> anyhow::Result<Workload> {
 impl Workload {
     /// Why a system can't do it, if it can't.
     pub(crate) fn refuses(&self, system: &dyn System) -> Option<&'static str> {
-        if self.queues > 1 && system.pushes() {
-            return Some("it would need a subscription of each worker to each queue");
-        }
-        (self.batch > 1 && !system.batches()).then_some("it has no request for many jobs")
+        let is_split = self.queues > 1 && system.pushes();
+        is_split.then_some("it would need a subscription of each worker to each queue")
     }
 
     /// The plan that enqueues jobs.
@@ -262,22 +263,22 @@ impl Workload {
     }
 
     /// Fills a queue quickly, whatever the workload: not timed.
-    pub(crate) fn fill(&self, queues: &[String], jobs: u64, system: &dyn System) -> Plan {
-        let batch = if system.batches() { 500 } else { 1 };
-        Plan { producer_slots: 4, batch, ..self.enqueue(queues, 0..jobs) }
+    pub(crate) fn fill(&self, queues: &[String], jobs: u64) -> Plan {
+        Plan { producer_slots: 4, batch: FILL_BATCH, ..self.enqueue(queues, 0..jobs) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payload::BYTES_MIN;
 
     #[test]
     fn names_are_unique_and_each_says_what_it_stands_for() {
         for (place, workload) in ALL.iter().enumerate() {
             assert!(!workload.stands_for.is_empty(), "{}", workload.name);
             assert!(ALL[..place].iter().all(|other| other.name != workload.name));
-            assert!(workload.payload_bytes >= crate::payload::BYTES_MIN);
+            assert!(workload.payload_bytes >= BYTES_MIN);
         }
     }
 }

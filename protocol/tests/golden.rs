@@ -19,6 +19,7 @@ use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, GroupDescription, GroupName, ListQueues, QueueDescription,
     QueueList, QueueName, QueueSettings,
 };
+use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet, HandleSets};
@@ -78,6 +79,7 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::Fail => Fail::decode(body).unwrap().encode(out),
         Opcode::Extend => Extend::decode(body).unwrap().encode(out),
         Opcode::Read => Read::decode(body).unwrap().encode(out),
+        Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => json::<DeadQuery>(body, out),
     }
 }
 
@@ -111,6 +113,8 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         }
         Opcode::Fail => encode_fail_reply(out, &decode_fail_reply(body).unwrap()),
         Opcode::Read => put_read_reply(&ReadReply::decode(body).unwrap(), out),
+        Opcode::DeadList => json::<DeadList>(body, out),
+        Opcode::DeadRetry | Opcode::DeadDrop => json::<BulkDone>(body, out),
     }
 }
 
@@ -194,6 +198,7 @@ fn jobs() -> [Job; 2] {
         payload: b"world".to_vec(),
         key: Some(b"user-7".to_vec()),
         headers: vec![("lang".into(), b"en".to_vec())],
+        ..Job::default()
     };
     [Job::new("hello"), world]
 }
@@ -232,7 +237,7 @@ fn enqueue(frames: &mut impl Iterator<Item = Frame>) {
     let batch = builder.batch();
     let bodies = batch.rows().map(|row| Job::from_body(row.body).unwrap());
     assert_eq!(bodies.collect::<Vec<_>>(), jobs());
-    let enqueue = Enqueue { queue: "mail", create: true, batch };
+    let enqueue = Enqueue { queue: "mail", create: true, producer: None, batch };
     next_is!(frames, header(Opcode::Enqueue, 0, 3), enqueue, Enqueue::encode, Enqueue::decode);
     let reply = EnqueueReply { first_offset: 0, count: 2, created: false };
     let (put, decode) = (EnqueueReply::encode, EnqueueReply::decode);

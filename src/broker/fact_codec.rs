@@ -20,6 +20,9 @@ const EXTENDED: u8 = 6;
 const COMMITTED: u8 = 7;
 const COMMITTED_THROUGH: u8 = 8;
 const LEASE_ENDED: u8 = 9;
+const DEAD_RETRIED: u8 = 32;
+const REMOVED: u8 = 33;
+const TERMED: u8 = 34;
 
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
@@ -103,6 +106,27 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             }
             put_text(out, message);
         }
+        Fact::DeadRetried { group, runs } => {
+            out.put_u8(DEAD_RETRIED);
+            out.put_u32_le(group.0);
+            put_runs(out, runs);
+        }
+        Fact::Removed { group, cause, runs } => {
+            out.put_u8(REMOVED);
+            out.put_u32_le(group.0);
+            out.put_u8(cause_code(*cause));
+            put_runs(out, runs);
+        }
+        Fact::Termed { queue, runs } => {
+            out.put_u8(TERMED);
+            out.put_u32_le(queue.0);
+            out.put_u32_le(runs.len() as u32);
+            for (run, terms) in runs {
+                out.put_u64_le(run.first.0);
+                out.put_u32_le(run.count);
+                put_terms(out, terms);
+            }
+        }
         _ => unreachable!("the other facts are encoded by encode"),
     }
 }
@@ -174,13 +198,26 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             outcome: outcome(bytes)?,
             message: text(bytes)?,
         },
+        DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
+        TERMED => {
+            let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
+            let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
+            Fact::Termed { queue, runs }
+        }
+        REMOVED => {
+            Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
+        }
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
 }
 
 fn runs(bytes: &mut &[u8]) -> Read<Runs> {
     let count = u32(bytes)?;
-    (0..count).map(|_| Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })).collect()
+    (0..count).map(|_| run(bytes)).collect()
+}
+
+fn run(bytes: &mut &[u8]) -> Read<Run> {
+    Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })
 }
 
 fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
@@ -195,7 +232,7 @@ fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{GroupKind, Holder, QueueSettings};
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
     use crate::types::SessionId;
 
     fn one_of_each() -> Vec<Fact> {
@@ -223,7 +260,8 @@ mod tests {
                 runs: runs.clone(),
             },
             Fact::Extended { group, offset, lease_ms: 100 },
-            Fact::Committed { group, runs },
+            Fact::Committed { group, runs: runs.clone() },
+            Fact::DeadRetried { group, runs: runs.clone() },
             Fact::CommittedThrough { group, through: offset },
         ];
         let outcomes = [Outcome::Ready, Outcome::Delayed { due_log_ms: 5 }, Outcome::Dead];
@@ -231,6 +269,14 @@ mod tests {
             let outcome = outcomes[ordinal % outcomes.len()];
             let message = "no room".into();
             facts.push(Fact::LeaseEnded { group, offset, reason: *reason, outcome, message });
+        }
+        let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
+        let run = Run { first: offset, count: 3 };
+        let runs_of_terms = dues.map(|due| (run, JobTerms { due })).collect();
+        facts.push(Fact::Termed { queue, runs: runs_of_terms });
+        assert_eq!(CAUSES.len(), Removal::ALL.len());
+        for cause in Removal::ALL {
+            facts.push(Fact::Removed { group, cause, runs: runs.clone() });
         }
         facts
     }

@@ -5,7 +5,9 @@
 use bytes::{Buf, BufMut};
 use serde::{Deserialize, Serialize};
 
-use crate::queue::{EndReason, GroupKind, Holder, QueueSettings};
+use crate::queue::{
+    DEAD_KEPT_MS, Due, EndReason, GroupKind, Holder, JobTerms, QueueSettings, Removal,
+};
 use crate::types::SessionId;
 
 const KIND_WORK: u8 = 1;
@@ -24,6 +26,13 @@ struct StoredSettings {
     crashes_max: u32,
     crash_backoff_first_ms: u64,
     crash_backoff_longest_ms: u64,
+    /// Logs of before have none.
+    #[serde(default = "dead_kept_ms")]
+    dead_kept_ms: u64,
+}
+
+fn dead_kept_ms() -> u64 {
+    DEAD_KEPT_MS
 }
 
 /// Every end of a lease with its number.
@@ -41,6 +50,31 @@ pub(super) const REASONS: &[(u8, EndReason)] = &[
 pub(super) fn reason_code(reason: EndReason) -> u8 {
     let row = REASONS.iter().find(|(_, known)| *known == reason);
     row.expect("the table has every reason; a test goes through them").0
+}
+
+/// Every cause of a removal with its number.
+pub(super) const CAUSES: &[(u8, Removal)] = &[(1, Removal::Dropped), (2, Removal::Aged)];
+
+pub(super) fn cause_code(cause: Removal) -> u8 {
+    let row = CAUSES.iter().find(|(_, known)| *known == cause);
+    row.expect("the table has every cause; a test goes through them").0
+}
+
+/// What a job's terms have: a bit for each, in the order of the fields.
+const TERMS_DUE_LOG: u8 = 0x01;
+const TERMS_DUE_WALL: u8 = 0x02;
+const TERMS_ALL: u8 = 0x03;
+
+pub(super) fn put_terms(out: &mut Vec<u8>, terms: &JobTerms) {
+    let (due_bit, due_ms) = match terms.due {
+        None => (0, None),
+        Some(Due::Log(ms)) => (TERMS_DUE_LOG, Some(ms)),
+        Some(Due::Wall(ms)) => (TERMS_DUE_WALL, Some(ms)),
+    };
+    out.put_u8(due_bit);
+    if let Some(ms) = due_ms {
+        out.put_u64_le(ms);
+    }
 }
 
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -73,6 +107,7 @@ pub(super) fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
         crashes_max: settings.crashes_max,
         crash_backoff_first_ms: settings.crash_backoff_first_ms,
         crash_backoff_longest_ms: settings.crash_backoff_longest_ms,
+        dead_kept_ms: settings.dead_kept_ms,
     };
     let json = serde_json::to_string(&stored).expect("a struct of numbers has a JSON form");
     put_text(out, &json);
@@ -112,6 +147,7 @@ pub(super) fn settings(bytes: &mut &[u8]) -> Read<QueueSettings> {
         crashes_max: stored.crashes_max,
         crash_backoff_first_ms: stored.crash_backoff_first_ms,
         crash_backoff_longest_ms: stored.crash_backoff_longest_ms,
+        dead_kept_ms: stored.dead_kept_ms,
     })
 }
 
@@ -139,4 +175,23 @@ pub(super) fn reason(bytes: &mut &[u8]) -> Read<EndReason> {
     let code = u8(bytes)?;
     let row = REASONS.iter().find(|(known, _)| *known == code);
     row.map(|(_, reason)| *reason).ok_or("its reason is unknown")
+}
+
+pub(super) fn cause(bytes: &mut &[u8]) -> Read<Removal> {
+    let code = u8(bytes)?;
+    let row = CAUSES.iter().find(|(known, _)| *known == code);
+    row.map(|(_, cause)| *cause).ok_or("its cause is unknown")
+}
+
+pub(super) fn terms(bytes: &mut &[u8]) -> Read<JobTerms> {
+    let bits = u8(bytes)?;
+    if bits & !TERMS_ALL != 0 || bits & TERMS_ALL == TERMS_ALL {
+        return Err("its terms are unknown; a newer version may have written them");
+    }
+    let due = match bits {
+        TERMS_DUE_LOG => Some(Due::Log(u64(bytes)?)),
+        TERMS_DUE_WALL => Some(Due::Wall(u64(bytes)?)),
+        _ => None,
+    };
+    Ok(JobTerms { due })
 }

@@ -14,7 +14,7 @@
 //! | `core` | what lies under the lock |
 //! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
-//! | `leases`, `admin` | the other requests |
+//! | `leases`, `admin`, `dead` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -27,6 +27,7 @@ mod admin;
 mod checkpoint;
 pub mod checkpoint_format;
 mod core;
+mod dead;
 mod error;
 mod fact_codec;
 mod fetch;
@@ -51,6 +52,7 @@ use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use checkpoint::CheckpointError;
+pub use dead::{DeadAction, DeadQuery, Found};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gate, Gated, Gates, Release};
@@ -61,11 +63,12 @@ pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
-pub use turn::JobBatch;
+pub use turn::{JobBatch, Wish, WishedDue};
 
 pub use crate::log::{Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Retry, Start,
+    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
+    RemovedCounts, Retry, Start,
 };
 
 use self::checkpoint::Checkpoints;
@@ -75,7 +78,7 @@ use self::turn::{TURN_BYTES, Turn};
 use self::waiters::Waiter;
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
-use crate::queue::SessionEnd;
+use crate::queue::{EnqueuedBatch, Known, SessionEnd};
 use crate::types::{EntryIndex, Grant, GroupId, LogId, Offset, SessionId};
 
 /// How a broker behaves.
@@ -251,6 +254,19 @@ impl Broker {
                 }
                 Err(error) => return Err(error),
             };
+            let sequence = batch.sequence;
+            let batch_number = open::numbered(batch.producer, sequence, batch.table);
+            match batch_number.map_or(Known::New, |number| turn.core.machine.known(id, number)) {
+                Known::New => {}
+                // It is in the log already, so this turn's gate covers it.
+                Known::Enqueued(EnqueuedBatch { first, .. }) => {
+                    return Ok(Enqueued { first, created: false });
+                }
+                Known::Another => return Err(BrokerError::SequenceTaken { sequence }),
+                Known::TooOld { least } => {
+                    return Err(BrokerError::SequenceTooOld { sequence, least });
+                }
+            }
             let first = turn.core.machine.next_offset(id).unwrap_or_default();
             turn.append_jobs(id, first, batch)?;
             Ok(Enqueued { first, created })
@@ -525,6 +541,8 @@ impl Broker {
             return Gated::refused(error);
         }
         let (stamp, lease_now_ms) = (self.clock.stamp(), self.lease_clock.now_ms());
+        // What is due must not become so between the validation of a fact and its application.
+        core.machine.advance(stamp);
         let mut turn = Turn::begin(&mut core, &self.log, stamp, lease_now_ms);
         let result = act(&mut turn);
         turn.serve_waiters();

@@ -4,10 +4,13 @@
 //! record that can't be read can't be passed over.
 
 use bytes::{Buf, BufMut};
+use smallvec::SmallVec;
 
 use super::fields::*;
-use crate::queue::{CHUNK_WORDS, ChunkMembers, DeadJob, MarkedPlace, Record};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use crate::queue::{
+    CHUNK_WORDS, ChunkMembers, DeadJob, EnqueuedBatch, MarkedPlace, Record, RemovedCounts,
+};
+use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
 
 const COUNTERS: u8 = 1;
 const RETIRED: u8 = 2;
@@ -17,6 +20,8 @@ const CONSUMED: u8 = 5;
 const MARKED: u8 = 6;
 const LEASE: u8 = 7;
 const DEAD: u8 = 8;
+const TERMED: u8 = 9;
+const PRODUCER: u8 = 10;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -48,7 +53,26 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(first.0);
             out.put_u64_le(next.0);
         }
-        Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed } => {
+        Record::Termed { queue, offset, terms } => {
+            out.put_u8(TERMED);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(offset.0);
+            put_terms(out, terms);
+        }
+        Record::Producer { queue, producer, last_log_ms, batches } => {
+            out.put_u8(PRODUCER);
+            out.put_u32_le(queue.0);
+            out.put_slice(&producer.0);
+            out.put_u64_le(*last_log_ms);
+            out.put_u8(batches.len() as u8);
+            for batch in batches {
+                out.put_u64_le(batch.sequence);
+                out.put_u64_le(batch.first.0);
+                out.put_u32_le(batch.count);
+                out.put_u32_le(batch.fingerprint);
+            }
+        }
+        Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed, removed } => {
             out.put_u8(GROUP);
             out.put_u32_le(group.0);
             out.put_u32_le(queue.0);
@@ -57,6 +81,7 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(committed.0);
             out.put_u64_le(next_fetch.0);
             out.put_u8(u8::from(*fresh_owed));
+            put_removed(out, removed);
         }
         Record::Consumed { chunk, members } => {
             out.put_u8(CONSUMED);
@@ -99,7 +124,8 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             out.put_u32_le(job.attempts);
             out.put_u32_le(job.failures);
             out.put_u32_le(job.crashes);
-            out.put_u64_le(job.died_wall_ms);
+            out.put_u64_le(job.died.wall_ms);
+            out.put_u64_le(job.died.log_ms);
         }
         _ => unreachable!("the other records are encoded by encode"),
     }
@@ -147,6 +173,18 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             committed: Offset(u64(bytes)?),
             next_fetch: Offset(u64(bytes)?),
             fresh_owed: flag(bytes)?,
+            removed: removed(bytes)?,
+        },
+        TERMED => Record::Termed {
+            queue: QueueId(u32(bytes)?),
+            offset: Offset(u64(bytes)?),
+            terms: terms(bytes)?,
+        },
+        PRODUCER => Record::Producer {
+            queue: QueueId(u32(bytes)?),
+            producer: producer(bytes)?,
+            last_log_ms: u64(bytes)?,
+            batches: batches(bytes)?,
         },
         CONSUMED => Record::Consumed { chunk: u64(bytes)?, members: members(bytes)? },
         MARKED => Record::Marked {
@@ -165,6 +203,44 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
         DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
+}
+
+fn producer(bytes: &mut &[u8]) -> Read<ProducerId> {
+    let (id, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
+    *bytes = rest;
+    Ok(ProducerId(*id))
+}
+
+fn batches(bytes: &mut &[u8]) -> Read<SmallVec<[EnqueuedBatch; 1]>> {
+    let count = u8(bytes)?;
+    let batch = |_| {
+        Ok(EnqueuedBatch {
+            sequence: u64(bytes)?,
+            first: Offset(u64(bytes)?),
+            count: u32(bytes)?,
+            fingerprint: u32(bytes)?,
+        })
+    };
+    (0..count).map(batch).collect()
+}
+
+/// A count for each cause that has one.
+fn put_removed(out: &mut Vec<u8>, removed: &RemovedCounts) {
+    let counted = CAUSES.iter().filter(|(_, cause)| removed.of(*cause) > 0);
+    out.put_u8(counted.clone().count() as u8);
+    for (code, cause) in counted {
+        out.put_u8(*code);
+        out.put_u64_le(removed.of(*cause));
+    }
+}
+
+fn removed(bytes: &mut &[u8]) -> Read<RemovedCounts> {
+    let mut removed = RemovedCounts::default();
+    for _ in 0..u8(bytes)? {
+        let cause = cause(bytes)?;
+        removed.add(cause, u64(bytes)?);
+    }
+    Ok(removed)
 }
 
 fn flag(bytes: &mut &[u8]) -> Read<bool> {
@@ -210,14 +286,14 @@ fn dead_job(bytes: &mut &[u8]) -> Read<DeadJob> {
         attempts: u32(bytes)?,
         failures: u32(bytes)?,
         crashes: u32(bytes)?,
-        died_wall_ms: u64(bytes)?,
+        died: Stamp { wall_ms: u64(bytes)?, log_ms: u64(bytes)? },
     })
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::queue::{GroupKind, Holder, QueueSettings};
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
     use crate::types::SessionId;
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
@@ -238,8 +314,16 @@ pub(super) mod tests {
                 attempts,
                 failures,
                 crashes,
-                died_wall_ms: 1 << 50,
+                died: Stamp { wall_ms: 1 << 50, log_ms: 1 << 40 },
             },
+        };
+        let mut removed = RemovedCounts::default();
+        Removal::ALL.into_iter().zip(1..).for_each(|(cause, count)| removed.add(cause, count));
+        let batch =
+            |sequence| EnqueuedBatch { sequence, first: offset, count: 3, fingerprint: 1 << 31 };
+        let termed = |due| {
+            let terms = JobTerms { due: Some(due) };
+            Record::Termed { queue: QueueId(3), offset, terms }
         };
         let mut records = vec![
             Record::Counters {
@@ -255,6 +339,14 @@ pub(super) mod tests {
                 first: Offset(2),
                 next: offset,
             },
+            termed(Due::Log(5)),
+            termed(Due::Wall(6)),
+            Record::Producer {
+                queue: QueueId(3),
+                producer: ProducerId([4; 16]),
+                last_log_ms: 1 << 41,
+                batches: [batch(7), batch(8)].into_iter().collect(),
+            },
             Record::Group {
                 group: GroupId(2),
                 queue: QueueId(3),
@@ -263,6 +355,7 @@ pub(super) mod tests {
                 committed: Offset(5),
                 next_fetch: offset,
                 fresh_owed: true,
+                removed,
             },
             consumed(ChunkMembers::Sparse(vec![1, 500, 65_535])),
             consumed(ChunkMembers::Dense(words)),

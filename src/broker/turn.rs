@@ -11,11 +11,11 @@ use super::fact_codec;
 use super::gate::Gate;
 use super::grants::Grants;
 use super::mailbox::Event;
-use super::open::log_bytes;
+use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
-use crate::queue::{Fact, Run, Runs, push_offset};
-use crate::types::{GroupId, Offset, QueueId, Stamp};
+use crate::queue::{Due, Fact, JobTerms, Run, Runs, push_offset};
+use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
 
 /// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,34 @@ pub struct JobBatch<'a> {
     pub table: &'a [u8],
     /// The bodies.
     pub bodies: &'a [u8],
+    /// Who sends it, and under which number; a zero producer for nobody.
+    pub producer: ProducerId,
+    /// The producer's number for it.
+    pub sequence: u64,
+    /// What jobs of it want, by their place in it, where it is not what all want.
+    pub wishes: &'a [(u32, Wish)],
+}
+
+/// What a producer wants of one job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// When it is to be delivered first.
+    pub due: Option<WishedDue>,
+}
+
+/// When a job is to be delivered first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WishedDue {
+    /// After so many milliseconds.
+    In {
+        /// The milliseconds.
+        delay_ms: u64,
+    },
+    /// At a time.
+    At {
+        /// Milliseconds since the Unix epoch.
+        wall_ms: u64,
+    },
 }
 
 /// Facts of one turn beyond this become an entry of their own at once, so that no request, however
@@ -113,11 +141,33 @@ impl<'a> Turn<'a> {
         batch: JobBatch<'_>,
     ) -> Result<(), BrokerError> {
         self.append_facts()?;
-        let JobBatch { count, table, bodies } = batch;
-        let entry = NewEntry { queue, base_offset: base, count, table, bodies, ..self.entry(&[]) };
-        self.append(&entry)?;
+        let JobBatch { count, table, bodies, producer, sequence, wishes } = batch;
+        let terms = terms(queue, base, wishes, self.stamp);
+        let mut facts = std::mem::take(&mut self.facts);
+        terms.iter().for_each(|fact| fact_codec::encode(&mut facts, fact));
+        let entry = NewEntry {
+            queue,
+            base_offset: base,
+            count,
+            table,
+            facts: &facts,
+            bodies,
+            producer: producer.0,
+            sequence,
+            ..self.entry(&[])
+        };
+        let appended = self.append(&entry);
+        facts.clear();
+        self.facts = facts;
+        appended?;
         let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
+        if let Some(batch) = numbered(producer, sequence, table) {
+            let log_ms = self.stamp.log_ms;
+            let applied = self.core.machine.apply_numbered(queue, batch, base, count, log_ms);
+            applied.expect("the batch was looked for in this state, under the same lock");
+        }
+        terms.iter().for_each(|fact| self.apply(fact));
         Ok(())
     }
 
@@ -174,5 +224,35 @@ impl<'a> Turn<'a> {
             producer: [0; 16],
             sequence: 0,
         }
+    }
+}
+
+/// What becomes of the wishes for a batch: nothing if it has none that changes anything.
+fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Option<Fact> {
+    let mut runs: Vec<(Run, JobTerms)> = Vec::new();
+    for (ordinal, wish) in wishes {
+        let terms = JobTerms { due: wish.due.and_then(|due| due_time(due, now)) };
+        if terms == JobTerms::default() {
+            continue;
+        }
+        let offset = base.plus(u64::from(*ordinal));
+        match runs.last_mut() {
+            Some((run, last))
+                if *last == terms && run.first.plus(u64::from(run.count)) == offset =>
+            {
+                run.count += 1;
+            }
+            _ => runs.push((Run { first: offset, count: 1 }, terms)),
+        }
+    }
+    (!runs.is_empty()).then_some(Fact::Termed { queue, runs })
+}
+
+/// A time that has passed is no due time.
+fn due_time(due: WishedDue, now: Stamp) -> Option<Due> {
+    match due {
+        WishedDue::In { delay_ms: 0 } => None,
+        WishedDue::In { delay_ms } => Some(Due::Log(now.log_ms.saturating_add(delay_ms))),
+        WishedDue::At { wall_ms } => (wall_ms > now.wall_ms).then_some(Due::Wall(wall_ms)),
     }
 }

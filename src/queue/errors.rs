@@ -150,6 +150,30 @@ pub enum Contradiction {
         /// The job.
         offset: Offset,
     },
+    /// Terms for a job that is not new.
+    #[error("the log gives terms to offset {offset} of queue {queue}, which is not a new job")]
+    NotNew {
+        /// The queue.
+        queue: QueueId,
+        /// The job.
+        offset: Offset,
+    },
+    /// A batch of a producer that was enqueued before, or that is older than what is known.
+    #[error("the log enqueues batch {sequence} of a producer to queue {queue} a second time")]
+    SequenceTwice {
+        /// The queue.
+        queue: QueueId,
+        /// The number of the batch.
+        sequence: u64,
+    },
+    /// The job was not dead.
+    #[error("the log retries or drops offset {offset} of group {group}, which was not dead")]
+    NotDead {
+        /// The group.
+        group: GroupId,
+        /// The job.
+        offset: Offset,
+    },
     /// A grant that was given before.
     #[error("the log gives grant {found}, but {least} is the next")]
     GrantTwice {

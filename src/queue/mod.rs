@@ -19,7 +19,13 @@
 //! | `offset_set` | what a group has consumed |
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retry` | backoff and death |
+//! | `delays` | jobs enqueued with a due time |
+//! | `producers` | which batches were enqueued lately |
+//! | `dead` | dead jobs: listed, retried, dropped |
+//! | `removed` | jobs that leave a group without a commit |
 
+mod dead;
+mod delays;
 mod describe;
 mod errors;
 mod facts;
@@ -27,7 +33,9 @@ mod group;
 mod leases;
 mod machine;
 mod offset_set;
+mod producers;
 mod records;
+mod removed;
 mod requests;
 mod retry;
 mod settings;
@@ -35,15 +43,19 @@ mod settings;
 mod tests;
 mod wheel;
 
+pub use dead::DeadJob;
+pub use delays::Due;
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
-    EndReason, Fact, GroupKind, Holder, Outcome, Retry, Run, Runs, SessionEnd, Start, push_offset,
+    EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, Retry, Run, Runs, SessionEnd, Start,
+    push_offset,
 };
-pub use group::DeadJob;
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
+pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
 pub use records::{BadRecord, MarkedPlace, Record, Restore};
+pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
-pub use settings::{BACKOFF_MS_MAX, QueueSettings, SettingsError};
+pub use settings::{BACKOFF_MS_MAX, DEAD_KEPT_MS, QueueSettings, SettingsError};

@@ -4,13 +4,17 @@
 //! equal checkpoints. Taking them back checks each against those before it; a machine that comes
 //! out is one that facts could have made.
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
-use super::group::{DeadJob, Group, Mark};
+use super::dead::end_log_ms;
+use super::group::{Group, Mark};
 use super::machine::Queue;
 use super::offset_set::ChunkMembers;
-use super::{GroupKind, Holder, Machine, QueueSettings};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use super::{
+    DeadJob, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
+};
+use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId};
 
 /// One piece of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +48,26 @@ pub enum Record {
         /// The offset that its next job gets.
         next: Offset,
     },
+    /// A job that is not like all others of its queue.
+    Termed {
+        /// The queue.
+        queue: QueueId,
+        /// The job.
+        offset: Offset,
+        /// What sets it apart.
+        terms: JobTerms,
+    },
+    /// A producer that has enqueued to a queue lately.
+    Producer {
+        /// The queue.
+        queue: QueueId,
+        /// The producer.
+        producer: ProducerId,
+        /// When it enqueued last, on the clock of the log.
+        last_log_ms: u64,
+        /// Its batches that are remembered, ascending.
+        batches: SmallVec<[EnqueuedBatch; 1]>,
+    },
     /// A group; what follows up to the next group is about its jobs.
     Group {
         /// Its id.
@@ -60,6 +84,8 @@ pub enum Record {
         next_fetch: Offset,
         /// Whether fresh jobs are first next time.
         fresh_owed: bool,
+        /// How many jobs left without a commit.
+        removed: RemovedCounts,
     },
     /// Jobs that the group has consumed above its committed offset, of one chunk.
     Consumed {
@@ -68,7 +94,8 @@ pub enum Record {
         /// Which of them.
         members: ChunkMembers,
     },
-    /// A job that was handed back and is neither consumed nor dead.
+    /// A job that the pointer has passed and that is neither consumed nor dead: it was handed back,
+    /// or, with counts of 0, enqueued with a due time that came too late.
     Marked {
         /// The job.
         offset: Offset,
@@ -139,6 +166,16 @@ impl Machine {
             retired.map(|(name, next)| Record::Retired { name: name.clone(), next: *next });
         let mut queues: Vec<_> = self.queues.keys().copied().collect();
         queues.sort_unstable();
+        let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
+        let producers = queues.clone().into_iter().flat_map(|queue| {
+            let producers = self.producers_of(queue).into_iter();
+            producers.map(move |(producer, last_log_ms, batches)| Record::Producer {
+                queue,
+                producer,
+                last_log_ms,
+                batches,
+            })
+        });
         let mut groups: Vec<_> = self.groups.keys().copied().collect();
         groups.sort_unstable();
         let leases = self.leases.jobs();
@@ -150,6 +187,8 @@ impl Machine {
         std::iter::once(counters)
             .chain(retired)
             .chain(queues.into_iter().filter_map(|queue| self.queue_record(queue)))
+            .chain(termed)
+            .chain(producers)
             .chain(groups.into_iter().flat_map(group_records))
     }
 
@@ -157,6 +196,14 @@ impl Machine {
         let Queue { name, settings, first, next, .. } = self.queues.get(&queue)?;
         let (name, settings) = (name.clone(), settings.clone());
         Some(Record::Queue { queue, name, settings, first: *first, next: *next })
+    }
+
+    fn termed_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
+        let delays = self.queues.get(&queue).into_iter().flat_map(|state| state.delays.iter());
+        delays.map(move |(offset, due)| {
+            let terms = JobTerms { due: Some(due) };
+            Record::Termed { queue, offset, terms }
+        })
     }
 
     fn group_records(&self, group: GroupId, leased: Vec<Offset>) -> impl Iterator<Item = Record> {
@@ -170,11 +217,13 @@ impl Machine {
                 committed: state.consumed.floor(),
                 next_fetch: state.next_fetch,
                 fresh_owed: state.fresh_owed,
+                removed: state.removed,
             };
             let consumed = state.consumed.chunks();
             let consumed = consumed.map(|(chunk, members)| Record::Consumed { chunk, members });
-            let mut marks: Vec<_> = state.marks.keys().copied().collect();
+            let mut marks: Vec<_> = state.marks.keys().chain(&state.ready).copied().collect();
             marks.sort_unstable();
+            marks.dedup();
             let marks = marks.into_iter().filter_map(|offset| mark_record(state, offset));
             let leases = leased.into_iter().filter_map(move |offset| {
                 let lease = self.leases.get(group, offset)?;
@@ -190,7 +239,8 @@ impl Machine {
 }
 
 fn mark_record(state: &Group, offset: Offset) -> Option<Record> {
-    let Mark { due_log_ms, attempts, failures, crashes } = *state.marks.get(&offset)?;
+    let Mark { due_log_ms, attempts, failures, crashes } =
+        state.marks.get(&offset).copied().unwrap_or_default();
     let place = match due_log_ms {
         Some(due_log_ms) => MarkedPlace::Delayed { due_log_ms },
         None if state.ready.contains(&offset) => MarkedPlace::Ready,
@@ -270,16 +320,34 @@ impl Restore {
                 let known = machine.queue_names.insert(name.clone(), queue).is_some();
                 check(!known && !machine.retired.contains_key(&name), "a name comes twice")?;
                 check(first <= next, "the queue ends before it begins")?;
-                let groups = Default::default();
-                machine.queues.insert(queue, Queue { name, settings, first, next, groups });
+                machine.queues.insert(queue, Queue::new(name, settings, first, next));
                 Ok(())
             }
-            Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed } => {
+            Record::Termed { queue, offset, terms } => {
+                check(machine.groups.is_empty(), "terms come before groups")?;
+                check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
+            }
+            Record::Producer { queue, producer, last_log_ms, batches } => {
+                check(machine.groups.is_empty(), "producers come before groups")?;
+                let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
+                check(fits, "the producer can't be so")
+            }
+            Record::Group {
+                group,
+                queue,
+                name,
+                kind,
+                committed,
+                next_fetch,
+                fresh_owed,
+                removed,
+            } => {
                 self.finish_group()?;
                 self.group = group;
                 let mut state = Group::new(queue, name, kind, committed);
                 state.next_fetch = next_fetch;
                 state.fresh_owed = fresh_owed;
+                state.removed = removed;
                 self.add_group(state)
             }
             about_job => self.add_job(about_job),
@@ -298,12 +366,17 @@ impl Restore {
         check(fits && floor <= state.next_fetch, "it lies outside of its queue")?;
         let known = queue.groups.insert(state.name.clone(), group).is_some();
         check(!known, "a name comes twice")?;
+        let next_fetch = state.next_fetch;
         machine.groups.insert(group, state);
-        Ok(())
+        machine.recount(group);
+        let settled =
+            machine.groups.get(&group).is_some_and(|state| state.next_fetch == next_fetch);
+        check(settled, "its pointer stands at a job that is not fresh")
     }
 
     fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
-        let Machine { groups, leases, delayed, next_grant, .. } = &mut self.machine;
+        let Machine { queues, groups, leases, delayed, next_grant, dead_ends, .. } =
+            &mut self.machine;
         let group = self.group;
         let state = groups.get_mut(&group).ok_or("there is no group before it")?;
         check(state.kind == GroupKind::Work, "a stream group has no jobs of its own")?;
@@ -319,6 +392,8 @@ impl Restore {
             _ => return Err("it is not about a job"),
         };
         let open = offset < state.next_fetch && !state.consumed.contains(offset);
+        let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
+        check(queue.delays.get(offset).is_none(), "the job is not due")?;
         check(open && !state.dead.contains_key(&offset), "the job is not open")?;
         match record {
             Record::Marked { place, attempts, failures, crashes, .. } => {
@@ -328,7 +403,13 @@ impl Restore {
                     MarkedPlace::Ready | MarkedPlace::Leased => None,
                 };
                 let mark = Mark { due_log_ms, attempts, failures, crashes };
-                check(state.marks.insert(offset, mark).is_none(), "the job comes twice")?;
+                let known = state.marks.contains_key(&offset) || state.ready.contains(&offset);
+                check(!known, "the job comes twice")?;
+                let never_out = attempts == 0 && place == MarkedPlace::Ready;
+                check(!never_out || failures + crashes == 0, "it failed without an attempt")?;
+                if !never_out {
+                    state.marks.insert(offset, mark);
+                }
                 match due_log_ms {
                     Some(due_log_ms) => drop(delayed.insert((due_log_ms, group, offset))),
                     None if place == MarkedPlace::Ready => drop(state.ready.insert(offset)),
@@ -342,14 +423,18 @@ impl Restore {
                 let waits =
                     |mark: &Mark| mark.due_log_ms.is_some() || state.ready.contains(&offset);
                 let mark = state.marks.get(&offset);
+                check(!state.ready.contains(&offset), "the job waits to be fetched")?;
                 check(!mark.is_some_and(waits), "the job waits to be fetched")?;
                 self.leases_owed -= u64::from(mark.is_some());
                 leases.insert((group, offset), (holder, grant), lease_ms, 0);
                 state.leased_count += 1;
             }
             Record::Dead { job, .. } => {
-                let free = !state.marks.contains_key(&offset);
+                let free = !state.marks.contains_key(&offset) && !state.ready.contains(&offset);
                 check(free && leases.get(group, offset).is_none(), "the job is alive as well")?;
+                if let Some(end_log_ms) = end_log_ms(Some(queue), job.died) {
+                    dead_ends.insert((end_log_ms, group, offset));
+                }
                 state.dead.insert(offset, job);
             }
             _ => {}
@@ -368,8 +453,9 @@ impl Restore {
         let waiting = state.ready.len() as u64 + state.delayed_count;
         let accounted =
             waiting + state.leased_count + state.dead.len() as u64 + state.consumed.above_count();
-        let delivered = state.next_fetch.0 - state.consumed.floor().0;
-        check(accounted == delivered, "a job of the group is missing")
+        let passed = state.next_fetch.0 - state.consumed.floor().0;
+        let not_due = state.enqueued_delayed - state.skipped_ahead;
+        check(accounted + not_due == passed, "a job of the group is missing")
     }
 }
 

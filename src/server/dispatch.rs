@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use joblog_protocol::frame::Header;
+use joblog_protocol::job::Batch;
 use joblog_protocol::limits::{
-    FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN, WAITING_FETCHES_MAX,
+    BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
+    WAITING_FETCHES_MAX,
 };
-use joblog_protocol::messages::admin;
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read};
 use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
 use joblog_protocol::messages::session::{Hello, HelloReply, VERSION};
+use joblog_protocol::messages::{admin, bulk};
 use joblog_protocol::{DecodeError, ErrorCode, Opcode};
 use smallvec::{SmallVec, smallvec};
 
@@ -18,10 +20,10 @@ use super::connection::{Connection, Waiting};
 use super::convert;
 use super::reply::{Body, Reply};
 use crate::broker::{
-    Caller, FetchRequest, FetchTerms, FetchedJobs, Gated, Gates, Grants, HeldSet, Holder, JobBatch,
-    Ticket, Verdicts, Wait,
+    Caller, DeadAction, FetchRequest, FetchTerms, FetchedJobs, Gated, Gates, Grants, HeldSet,
+    Holder, JobBatch, Ticket, Verdicts, Wait,
 };
-use crate::types::{Offset, SessionId};
+use crate::types::{Offset, ProducerId, SessionId};
 
 /// What this server calls itself.
 const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
@@ -206,6 +208,7 @@ impl Connection {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
                 answer(logs.of(&queue).delete_group(&queue, &group), |()| Body::Empty)
             }
+            Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => self.dead(opcode, body)?,
             _ => {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
                 answer(logs.of(&queue).describe_group(&queue, &group), |description| {
@@ -215,6 +218,24 @@ impl Connection {
         })
     }
 
+    fn dead(&self, opcode: Opcode, body: &[u8]) -> Answer {
+        let query: bulk::DeadQuery = admin::decode(body)?;
+        let named = query.jobs.as_ref().map_or(0, Vec::len) as u64;
+        check_range("jobs", named, 0, BULK_JOBS_MAX as u64, "at most 4096 offsets")?;
+        let query = convert::dead_query(&query);
+        let broker = self.logs.of(query.queue);
+        let action = match opcode {
+            Opcode::DeadRetry => DeadAction::Retry,
+            Opcode::DeadDrop => DeadAction::Drop,
+            _ => {
+                let list = |found| Body::json(&convert::dead_list(found));
+                return Ok(answer(broker.dead_list(&query), list));
+            }
+        };
+        let done = |found| Body::json(&convert::bulk_done(found));
+        Ok(answer(broker.dead_act(&query, action), done))
+    }
+
     fn goodbye(&mut self, session: &Caller) -> Answer {
         let answer = answer(self.logs.goodbye(session), |()| Body::Empty);
         self.closing = true;
@@ -222,12 +243,17 @@ impl Connection {
     }
 
     fn enqueue(&mut self, body: &[u8]) -> Answer {
-        let Enqueue { queue, create, batch } = Enqueue::decode(body)?;
-        if let Err(error) = batch.check(self.options.job_bytes_max) {
+        let Enqueue { queue, create, producer, batch } = Enqueue::decode(body)?;
+        let mut wishes = Vec::new();
+        let wish = |ordinal, terms| wishes.push((ordinal, convert::wish(&terms)));
+        if let Err(error) = batch.check_terms(self.options.job_bytes_max, wish) {
             return Ok((Gates::new(), Body::Error(error.code(), error.to_string())));
         }
         let count = batch.count;
-        let jobs = JobBatch { count, table: batch.table, bodies: batch.bodies };
+        let Batch { table, bodies, .. } = batch;
+        let (producer, sequence) = producer
+            .map_or_else(Default::default, |producer| (ProducerId(producer.id), producer.sequence));
+        let jobs = JobBatch { count, table, bodies, producer, sequence, wishes: &wishes };
         Ok(answer(self.logs.of(queue).enqueue(queue, create, jobs), |enqueued| {
             Body::Enqueued(EnqueueReply {
                 first_offset: enqueued.first.0,

@@ -8,11 +8,11 @@ use std::thread;
 
 use joblog::broker::{
     Broker, BrokerOptions, Durability, FetchRequest, FetchTerms, FetchedJobs, GroupKind, Held,
-    HeldSet, Holder, JobBatch, LogError, Mailbox, OpenError, QueueSettings, Retry, SessionHandle,
+    HeldSet, Holder, JobBatch, LogError, Logs, OpenError, QueueSettings, Retry, SessionHandle,
     Start,
 };
 use joblog::log::LogOptions;
-use joblog::types::{EntryIndex, Grant, Offset, SessionId};
+use joblog::types::{EntryIndex, Grant, LogId, Offset, ProducerId, SessionId};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir};
 
@@ -28,6 +28,7 @@ pub(crate) fn options() -> BrokerOptions {
         auto_create: true,
         shards: 1,
         checkpoint_bytes: u64::MAX,
+        log: LogId(0),
     }
 }
 
@@ -90,14 +91,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(broker: Arc<Broker>, seed: u64) -> Self {
-        let mailbox = Mailbox::new(Arc::clone(&broker.shards()[0]));
+        let mailbox = Logs::new(vec![Arc::clone(&broker)]).mailbox(0);
         let session = broker.hello(SESSION, None, &[], &mailbox).result.unwrap().handle;
         Self { broker, session, random: Random(seed), held: Vec::new() }
     }
 
     /// The last entry so far.
     pub(crate) fn last_index(&self) -> EntryIndex {
-        self.broker.list_queues("", 1).gate
+        self.broker.list_queues("", 1).gates[0].index
     }
 
     pub(crate) fn work(&mut self, steps: u64) {
@@ -131,7 +132,14 @@ impl World {
             table.extend(crc32fast::hash(&body).to_le_bytes());
         }
         let bodies = body.repeat(count as usize);
-        let batch = JobBatch { count: count as u32, table: &table, bodies: &bodies };
+        let batch = JobBatch {
+            count: count as u32,
+            table: &table,
+            bodies: &bodies,
+            producer: ProducerId::default(),
+            sequence: 0,
+            wishes: &[],
+        };
         self.broker.enqueue(queue, true, batch).result.unwrap().first
     }
 
@@ -141,6 +149,7 @@ impl World {
             bytes_max: 1 << 20,
             holder: Holder::Session(SESSION),
             lease_ms: 3_600_000,
+            first_ordinal: 0,
         };
         let request =
             FetchRequest { queues: &[queue], group: "default", terms, wait: None, commits: &[] };

@@ -13,6 +13,9 @@
 )]
 
 mod checks;
+mod dead;
+mod delays;
+mod producers;
 mod replay;
 mod requests;
 mod time;
@@ -25,13 +28,20 @@ use world::World;
 
 const STEP_COUNT: u64 = 10_000;
 const SEED_COUNT: u64 = 8;
+/// Short, so that dead jobs go.
+const DEAD_KEPT_MS: u64 = 3_000_000;
 const SESSION_COUNT: u64 = 4;
 const QUEUE_NAMES: [&str; 3] = ["mail", "images", "bills"];
 const GROUP_NAMES: [&str; 3] = ["default", "audit", "tail"];
 
 /// Small limits, so that jobs die often.
 fn settings() -> QueueSettings {
-    QueueSettings { failures_max: 2, crashes_max: 2, ..QueueSettings::default() }
+    QueueSettings {
+        failures_max: 2,
+        crashes_max: 2,
+        dead_kept_ms: DEAD_KEPT_MS,
+        ..QueueSettings::default()
+    }
 }
 
 #[test]
@@ -45,6 +55,12 @@ fn agrees_with_the_model() {
         world.restart();
         let seen = &world.seen;
         for what in ["commit", "fail", "release", "extend", "expired", "silent", "goodbye"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["sent again", "number taken", "too old", "forgotten"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["resumed", "dead", "restart", "checkpoint", "again"] {

@@ -4,14 +4,16 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::Server;
+use crate::common::{PATIENCE, Server};
 
 /// A server with its data in a directory that goes with it.
 pub(crate) struct Place {
@@ -156,14 +158,23 @@ impl Background {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for its end. One that does not end is killed.
     pub(crate) fn end(mut self) -> Run {
-        let mut run = Run { code: -1, stdout: String::new(), stderr: String::new() };
-        self.stderr.read_to_string(&mut run.stderr).unwrap();
-        self.child.stdout.take().unwrap().read_to_string(&mut run.stdout).unwrap();
-        let status: ExitStatus = self.child.wait().unwrap();
-        run.code = status.code().unwrap();
-        run
+        let (ended, has_ended) = sync_channel::<()>(1);
+        let pid = Pid::from_child(&self.child);
+        let watchdog = thread::spawn(move || {
+            if has_ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                kill_process(pid, Signal::KILL).unwrap();
+            }
+        });
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.stderr.read_to_string(&mut stderr).unwrap();
+        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        drop(ended);
+        watchdog.join().unwrap();
+        let code = self.child.wait().unwrap().code();
+        let code = code.unwrap_or_else(|| panic!("it did not end: {stdout:?} {stderr:?}"));
+        Run { code, stdout, stderr }
     }
 }
 

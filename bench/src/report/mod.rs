@@ -1,4 +1,6 @@
 //! Results for people: on the terminal, as Markdown and as plots.
 
 pub(crate) mod list;
+pub(crate) mod markdown;
+mod svg;
 pub(crate) mod text;

@@ -19,6 +19,8 @@ use smallvec::{SmallVec, smallvec};
 use super::{Class, Event, Payloads, Setup, Sink, System, Talk};
 use crate::children::first_line;
 
+/// How long a killed worker is waited for.
+const SILENCE_MS: u32 = 1_000;
 /// Bytes of an empty attribute section in front of a payload.
 const NO_ATTRIBUTES: [u8; 4] = [0; 4];
 
@@ -68,7 +70,10 @@ impl System for Joblog {
 
     fn talk(&self, setup: Setup) -> Box<dyn Talk> {
         let held = vec![Held::default(); setup.in_flight];
-        Box::new(JoblogTalk { held, finishing: 0, table: Vec::new(), bodies: Vec::new() })
+        let mut session = [0; 16];
+        getrandom::fill(&mut session).expect("the kernel gives random bytes");
+        let (table, bodies) = (Vec::new(), Vec::new());
+        Box::new(JoblogTalk { session, held, finishing: 0, table, bodies })
     }
 }
 
@@ -77,9 +82,12 @@ impl System for Joblog {
 struct Held {
     queue: String,
     handles: SmallVec<[Handle; 1]>,
+    /// What the request on its way commits.
+    committing: SmallVec<[Handle; 1]>,
 }
 
 struct JoblogTalk {
+    session: [u8; 16],
     held: Vec<Held>,
     /// COMMITs of `put_finish` that have no answer yet.
     finishing: usize,
@@ -93,6 +101,7 @@ impl JoblogTalk {
         let Some(held) = self.held.get_mut(slot) else {
             bail!("joblog answered a request that was not sent");
         };
+        held.committing.clear();
         for job in &reply.jobs {
             ensure!(crc32fast::hash(job.body) == job.crc32, "a job body is damaged");
             let token = job.token.ok_or_else(|| anyhow::anyhow!("a job came without a token"))?;
@@ -131,21 +140,22 @@ impl JoblogTalk {
 }
 
 fn check_commits(body: &[u8]) -> Result<()> {
-    let refused = decode_statuses(body)?.iter().flatten().next().copied();
+    let statuses = decode_statuses(body)?;
+    let done = |code: &&ErrorCode| **code != ErrorCode::AlreadyConsumed;
+    let refused = statuses.iter().flatten().find(done).copied();
     refused.map_or(Ok(()), |code| bail!("joblog refused a commit: {code}"))
 }
 
 impl Talk for JoblogTalk {
     fn put_greeting(&mut self, out: &mut BytesMut) {
-        let mut session = [0; 16];
-        getrandom::fill(&mut session).expect("the kernel gives random bytes");
+        let held = self.held.iter().flat_map(|held| &held.handles);
         let hello = Hello {
             version_min: VERSION,
             version_max: VERSION,
-            session,
-            silence_ms: 0,
+            session: self.session,
+            silence_ms: SILENCE_MS,
             agent: "qbench",
-            held: SmallVec::new(),
+            held: held.map(|handle| handle.token).collect(),
         };
         put_request(out, Opcode::Hello, 0, |out| hello.encode(out));
     }
@@ -164,15 +174,17 @@ impl Talk for JoblogTalk {
         }
         let count = jobs.iter().len() as u32;
         let batch = Batch { count, table: &self.table, bodies: &self.bodies };
-        let request = Enqueue { queue, create: true, batch };
+        let request = Enqueue { queue, create: true, producer: None, batch };
         put_request(out, Opcode::Enqueue, slot as u64, |out| request.encode(out));
     }
 
     fn put_take(&mut self, slot: usize, queue: &str, max: usize, wait: bool, out: &mut BytesMut) {
-        let held = self.held.get_mut(slot).map(std::mem::take).unwrap_or_default();
+        let Some(held) = self.held.get_mut(slot) else { return };
+        held.committing = std::mem::take(&mut held.handles);
         let mut commits = HandleSets::new();
-        if !held.handles.is_empty() {
-            commits.push(HandleSet { queue: &held.queue, group: "", handles: held.handles });
+        if !held.committing.is_empty() {
+            let handles = held.committing.clone();
+            commits.push(HandleSet { queue: &held.queue, group: "", handles });
         }
         let fetch = Fetch {
             queues: smallvec![queue],
@@ -184,7 +196,8 @@ impl Talk for JoblogTalk {
             commits,
         };
         put_request(out, Opcode::Fetch, slot as u64, |out| fetch.encode(out));
-        if let Some(held) = self.held.get_mut(slot) {
+        drop(fetch);
+        if held.queue != queue {
             queue.clone_into(&mut held.queue);
         }
     }
@@ -201,6 +214,12 @@ impl Talk for JoblogTalk {
             self.finishing += 1;
         }
         self.finishing > 0
+    }
+
+    fn lose_connection(&mut self) {
+        for held in &mut self.held {
+            held.handles.append(&mut held.committing);
+        }
     }
 
     fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()> {

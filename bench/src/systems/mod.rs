@@ -1,6 +1,9 @@
 //! The systems that are compared: how each is started, and what it promises.
 
+mod beanstalkd;
 mod joblog;
+mod nats;
+mod rabbitmq;
 mod redis;
 mod resp;
 
@@ -118,6 +121,16 @@ pub(crate) trait Talk {
 
     /// Reads all replies that are there in full.
     fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()>;
+
+    /// The connection is lost and the next greeting goes over a new one. What was marked as
+    /// consumed without an answer is marked again with the next take.
+    fn lose_connection(&mut self) {}
+
+    /// Asks for jobs that workers took and never finished, as an expert would with this system:
+    /// answered as a take. Gives false if the system has no such thing, or needs none.
+    fn put_recover(&mut self, _slot: usize, _queue: &str, _out: &mut BytesMut) -> bool {
+        false
+    }
 }
 
 /// A queue server, used in one way.
@@ -144,26 +157,21 @@ pub(crate) trait System: Sync {
         false
     }
 
-    /// Whether one request can carry many jobs.
-    fn batches(&self) -> bool {
-        true
+    /// A program that must run beside it, and is started first.
+    fn companion(&self, _dir: &Path) -> Result<Option<Command>> {
+        Ok(None)
     }
-
-    /// Whether the server, once it takes connections, needs this to be called before the first.
-    fn await_ready(&self, _program: &Path, _dir: &Path) -> Result<()> {
-        Ok(())
-    }
-
-    /// What to do when it has ended.
-    fn clean_up(&self, _dir: &Path) {}
 }
 
 /// All systems that this tool knows.
-pub(crate) const ALL: [&dyn System; 4] = [
+pub(crate) const ALL: [&dyn System; 7] = [
     &joblog::Joblog,
     &redis::Redis(Pattern::List),
     &redis::Redis(Pattern::Reliable),
     &redis::Redis(Pattern::Streams),
+    &beanstalkd::Beanstalkd,
+    &rabbitmq::RabbitMq,
+    &nats::Nats,
 ];
 
 /// Known by name, but without an adapter; a run that names it is told why.
@@ -219,6 +227,8 @@ pub(crate) struct Server {
     pub(crate) address: String,
     program: PathBuf,
     running: Running,
+    /// Ends with the server.
+    companion: Option<Running>,
     port: u16,
     pinned: bool,
     dir: FreshDir,
@@ -237,10 +247,14 @@ impl Server {
         let program = places.program(system)?;
         let dir = FreshDir::new(&places.dir)?;
         let port = free_port()?;
+        let companion = match system.companion(dir.path())? {
+            Some(command) => Some(Running::start(command, &dir.path().join("companion.log"))?),
+            None => None,
+        };
         let running = launch(system, &program, class, &dir, port, places.pinned)?;
         let address = format!("127.0.0.1:{port}");
         let pinned = places.pinned;
-        Ok(Self { system, class, address, program, running, port, pinned, dir })
+        Ok(Self { system, class, address, program, running, companion, port, pinned, dir })
     }
 
     /// The processes of the server: some are started by a script.
@@ -263,8 +277,7 @@ impl Server {
         self.dir.path()
     }
 
-    /// Starts it again on the same data and port, after [`kill`](Self::kill) or
-    /// [`stop`](Self::stop).
+    /// Starts it again on the same data and port, after [`kill`](Self::kill).
     pub(crate) fn start_again(&mut self) -> Result<()> {
         let (program, dir) = (&self.program, &self.dir);
         self.running = launch(self.system, program, self.class, dir, self.port, self.pinned)?;
@@ -275,17 +288,11 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         self.running.kill();
     }
-
-    /// Ends it in its own way.
-    pub(crate) fn stop(&mut self) -> Result<()> {
-        self.running.stop()
-    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.running.kill();
-        self.system.clean_up(self.dir.path());
     }
 }
 
@@ -311,6 +318,5 @@ fn launch(
     }
     let mut running = Running::start(command, &log)?;
     running.await_port(&format!("127.0.0.1:{port}"), &log)?;
-    system.await_ready(program, dir.path())?;
     Ok(running)
 }

@@ -11,6 +11,8 @@ use super::resp::{self, Value, put, put_parts};
 use super::{Class, Event, Payloads, Setup, Sink, System, Talk};
 use crate::children::first_line;
 
+/// How long a killed worker of a stream is waited for.
+const IDLE_MS: &[u8] = b"1000";
 /// The consumer group of streams.
 const GROUP: &[u8] = b"workers";
 
@@ -121,6 +123,8 @@ enum Shape {
     KeyedList,
     /// XREADGROUP: for each stream its entries, each an id and its fields.
     Entries,
+    /// XAUTOCLAIM: where to go on, and entries.
+    Claimed,
 }
 
 /// What a slot took last: jobs of the reliable list, ids of a stream.
@@ -128,6 +132,8 @@ enum Shape {
 struct Held {
     queue: Vec<u8>,
     items: Vec<Vec<u8>>,
+    /// What the request on its way marks as consumed.
+    finishing: Vec<Vec<u8>>,
     moved: usize,
 }
 
@@ -144,14 +150,15 @@ impl RedisTalk {
     /// Marks as consumed what a slot holds. Gives whether there was anything.
     fn put_done(&mut self, slot: usize, out: &mut BytesMut) -> bool {
         let Some(held) = self.held.get_mut(slot) else { return false };
-        let items = std::mem::take(&mut held.items);
+        held.finishing = std::mem::take(&mut held.items);
+        let items = &held.finishing;
         if items.is_empty() {
             return false;
         }
         match self.pattern {
             Pattern::List => {}
             Pattern::Reliable => {
-                for item in &items {
+                for item in items {
                     put(out, &[b"LREM", &self.own_list, b"1", item]);
                     self.expected.push_back(Expect::Ignored);
                 }
@@ -184,7 +191,14 @@ impl RedisTalk {
             Expect::Enqueued { slot } => sink(Event::Enqueued { slot }),
             Expect::Finished => sink(Event::Finished),
             Expect::Moved { slot, last } => self.on_moved(slot, last, value, sink),
-            Expect::Jobs { slot, shape: Shape::Entries } => self.on_entries(slot, value, sink),
+            Expect::Jobs { slot, shape: Shape::Entries } => {
+                let entries = value.elements().flat_map(|stream| stream.elements().skip(1));
+                self.on_entries(slot, entries.flat_map(Value::elements), sink)
+            }
+            Expect::Jobs { slot, shape: Shape::Claimed } => {
+                let entries = value.elements().skip(1).take(1).flat_map(Value::elements);
+                self.on_entries(slot, entries, sink)
+            }
             Expect::Jobs { slot, shape } => on_jobs(slot, shape, value, sink),
         }
     }
@@ -197,6 +211,7 @@ impl RedisTalk {
         sink: &mut Sink<'_>,
     ) -> Result<()> {
         let Some(held) = self.held.get_mut(slot) else { return Ok(()) };
+        held.finishing.clear();
         if let Some(payload) = value.text() {
             held.items.push(payload.to_vec());
             held.moved += 1;
@@ -209,11 +224,16 @@ impl RedisTalk {
         }
     }
 
-    fn on_entries(&mut self, slot: usize, value: &Value<'_>, sink: &mut Sink<'_>) -> Result<()> {
+    fn on_entries<'a, 'b: 'a>(
+        &mut self,
+        slot: usize,
+        entries: impl Iterator<Item = &'a Value<'b>>,
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
         let Some(held) = self.held.get_mut(slot) else { return Ok(()) };
+        held.finishing.clear();
         let mut jobs = 0;
-        let entries = value.elements().flat_map(|stream| stream.elements().skip(1));
-        for entry in entries.flat_map(Value::elements) {
+        for entry in entries {
             let id = entry.elements().next().and_then(Value::text);
             let field = entry.elements().nth(1).and_then(|fields| fields.elements().next_back());
             let Some((id, payload)) = id.zip(field.and_then(Value::text)) else {
@@ -339,6 +359,40 @@ impl Talk for RedisTalk {
             self.expected.push_back(Expect::Finished);
         }
         any
+    }
+
+    fn lose_connection(&mut self) {
+        self.expected.clear();
+        for held in &mut self.held {
+            held.items.append(&mut held.finishing);
+            held.moved = 0;
+        }
+    }
+
+    fn put_recover(&mut self, slot: usize, queue: &str, out: &mut BytesMut) -> bool {
+        match self.pattern {
+            Pattern::List => return false,
+            // Jobs in the worker's own list are from before it was killed or cut off. What it
+            // holds is done, and leaves the list first.
+            Pattern::Reliable => {
+                self.put_done(slot, out);
+                put(out, &[b"LMOVE", &self.own_list, &self.own_list, b"LEFT", b"LEFT"]);
+                self.expected.push_back(Expect::Moved { slot, last: true });
+            }
+            Pattern::Streams => {
+                self.put_done(slot, out);
+                let head = [b"XAUTOCLAIM".as_slice(), queue.as_bytes(), GROUP, &self.consumer];
+                resp::put_head(out, 8);
+                put_parts(out, &head);
+                put_parts(out, &[IDLE_MS, b"0", b"COUNT", b"1"]);
+                let shape = Shape::Claimed;
+                self.expected.push_back(Expect::Jobs { slot, shape });
+                if let Some(held) = self.held.get_mut(slot) {
+                    held.queue = queue.as_bytes().to_vec();
+                }
+            }
+        }
+        true
     }
 
     fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()> {

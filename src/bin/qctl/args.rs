@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::builder::StyledStr;
 use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use joblog_protocol::limits::DELAY_MS_MAX;
 
 use crate::job_name::JobName;
-use crate::values::parse_duration;
+use crate::values::{parse_duration, parse_time};
 
 const GLOBAL: &str = "Global options";
 
@@ -101,6 +102,9 @@ pub(crate) enum Command {
     Fail(FailArgs),
     /// Renew the leases of jobs.
     Extend(ExtendArgs),
+    /// List, show, retry and drop dead jobs.
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Run a command for each job, and commit the job if it succeeds.
     ///
     /// The job's payload stands where {} stands in an argument of COMMAND, or comes on standard
@@ -157,6 +161,9 @@ pub(crate) struct QueueCreateArgs {
     /// Wait for at most DURATION before a redelivery after a lost lease. [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) crash_backoff_longest: Option<Duration>,
+    /// Keep dead jobs for DURATION; 0 for ever [default: 90d].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) dead_kept: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,6 +204,61 @@ pub(crate) enum GroupCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List the dead jobs of a group.
+    List {
+        #[command(flatten)]
+        filter: DeadFilter,
+        /// List at most N jobs.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u64,
+    },
+    /// Show one dead job whole: why it is dead, and what it is.
+    Show {
+        /// The job, as QUEUE:OFFSET.
+        job: JobName,
+        /// The group for which it is dead.
+        #[arg(long, default_value = "default")]
+        group: String,
+    },
+    /// Make dead jobs ready again, as if they had never failed.
+    Retry(DeadActArgs),
+    /// Give dead jobs up: their group never gets them again.
+    Drop(DeadActArgs),
+}
+
+/// Which dead jobs are meant.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadFilter {
+    /// The queue, or one job of it as QUEUE:OFFSET.
+    pub(crate) target: String,
+    /// The group for which they are dead.
+    #[arg(long, default_value = "default")]
+    pub(crate) group: String,
+    /// Only jobs with TEXT in their last error.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+    /// Only jobs that have been dead for longer than DURATION.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) older: Option<Duration>,
+    /// Only jobs that have been dead for less than DURATION.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) younger: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadActArgs {
+    #[command(flatten)]
+    pub(crate) filter: DeadFilter,
+    /// All dead jobs of the group, if nothing says which.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Do not ask. Needed when standard input is no terminal.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -242,9 +304,23 @@ pub(crate) struct EnqueueArgs {
     /// Give the jobs this header. Can be used several times.
     #[arg(long = "header", value_name = "NAME=VALUE")]
     pub(crate) headers: Vec<OsString>,
+    /// Deliver the jobs when DURATION has passed, and not before.
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "at")]
+    pub(crate) delay: Option<Duration>,
+    /// Deliver the jobs at TIME, as in 2026-12-24T18:00:00+01:00, and not before.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) at: Option<u64>,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let delay = parse_duration(text)?;
+    if delay.as_millis() > DELAY_MS_MAX as u128 {
+        return Err("a delay is at most 366d; --at reaches further".to_owned());
+    }
+    Ok(delay)
 }
 
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use joblog::client::{BatchBuilder, Client, ClientError, ConnectionState, Job, PendingEnqueue};
+use joblog::client::{
+    BatchBuilder, Client, ClientError, ConnectionState, Due, Job, PendingEnqueue, Terms,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -49,6 +51,7 @@ pub(crate) async fn run(
         headers: headers
             .map(|header| parse_header(header).map_err(CliError::Usage))
             .collect::<Result<_, _>>()?,
+        terms: terms(&args),
     };
     let create = !args.no_create;
     if let Some(path) = &args.lines {
@@ -63,16 +66,21 @@ pub(crate) async fn run(
     };
     let client = server.connect_with(|options| options.create_queues(create)).await?;
     let enqueued = client.enqueue(&args.queue, &Job { payload, ..model }).await?;
-    announce(&args.queue, enqueued.created);
+    if enqueued.created {
+        tell_created(&args.queue);
+    }
     let job = format!("{}:{}", args.queue, enqueued.first_offset);
     out.print(&JobPlace { job }, |place| place.job.clone().into_bytes())?;
     Ok(Exit::Done)
 }
 
-fn announce(queue: &str, created: bool) {
-    if created {
-        tell!("Queue {queue} is created.");
-    }
+fn terms(args: &EnqueueArgs) -> Terms {
+    let delay = args.delay.map(|delay| Due::In(delay.as_millis() as u64));
+    Terms { due: delay.or_else(|| args.at.map(Due::At)) }
+}
+
+fn tell_created(queue: &str) {
+    tell!("Queue {queue} is created.");
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> CliError {
@@ -264,8 +272,9 @@ impl<'a> Lines<'a> {
         };
         match sent.pending.enqueued().await {
             Ok(enqueued) => {
-                let (queue, created) = (self.queue, enqueued.created);
-                self.progress.suspend(|| announce(queue, created));
+                if enqueued.created {
+                    self.progress.suspend(|| tell_created(self.queue));
+                }
                 self.enqueued += sent.jobs;
                 self.progress.inc(sent.source_bytes);
                 self.progress.set_message(format!("{} jobs", self.enqueued));
