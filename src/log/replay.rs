@@ -240,7 +240,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.hold(header.durable)
     }
 
-    /// Whether a checkpoint stands for the segment `number`, and all of it is held: the entry behind
+    /// Whether a checkpoint stands for the segment `number` and all of it is held: the entry behind
     /// it was synced, and a later header says that something in it was.
     fn may_skip(&self, number: usize, next: &SegmentHeader) -> bool {
         let first = EntryIndex(self.expected);

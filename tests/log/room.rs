@@ -121,14 +121,14 @@ fn a_full_disk_is_drained_by_compaction() {
     log.sync().unwrap();
     log.settle();
     // Of six jobs in a segment one is left, so rewriting needs room before it brings any.
-    let live = &mut |_: QueueId, offset: Offset| offset.0 % 6 == 0;
+    let live = &mut |_: QueueId, offset: Offset| offset.0.is_multiple_of(6);
     let used: u64 = log.segments().iter().map(|segment| segment.file_bytes).sum();
     disk.hold(Some(used + 2 * SEGMENT + 5_000));
     let budget = CompactBudget { bytes: u64::MAX, jobs: u64::MAX };
     let report = log.compact(EntryIndex(jobs), live, budget).unwrap();
     assert!(report.segments_rewritten >= 4, "{report:?}");
     assert!(log.accepts_jobs().is_ok());
-    for offset in (0..jobs).filter(|offset| offset % 6 == 0) {
+    for offset in (0..jobs).filter(|offset| offset.is_multiple_of(6)) {
         let location = log.locate(QueueId(1), Offset(offset)).unwrap();
         assert_eq!(location.read().unwrap().body, [7; 10_000]);
     }

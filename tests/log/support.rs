@@ -259,7 +259,7 @@ struct Kept {
     name_is_durable: bool,
     removed: bool,
     /// What the name stood for before, if a rename took it over and that is not durable yet.
-    before: Option<Box<Kept>>,
+    before: Option<Box<Self>>,
 }
 
 impl Kept {
@@ -306,6 +306,14 @@ impl State {
                 None
             }
             None => None,
+        }
+    }
+
+    /// As `fails`, for calls that are done or not: an error ends it before it has done anything.
+    fn fails_before(&mut self, kind: Fail) -> io::Result<Option<io::Error>> {
+        match self.fails(kind) {
+            Some(failure) if self.chance().is_multiple_of(2) => Err(failure),
+            other => Ok(other),
         }
     }
 
@@ -457,10 +465,7 @@ impl Files for Disk {
         fill: &dyn Fn() -> bool,
     ) -> io::Result<Box<dyn DataFile>> {
         self.step("create", path, |state| {
-            let failure = state.fails(Fail::Create);
-            if failure.is_some() && state.chance() % 2 == 0 {
-                return Err(failure.unwrap());
-            }
+            let failure = state.fails_before(Fail::Create)?;
             if state.capacity.is_some_and(|capacity| state.used() + u64::from(bytes) > capacity) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -489,10 +494,7 @@ impl Files for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step("rename", to, |state| {
-            let failure = state.fails(Fail::Rename);
-            if failure.is_some() && state.chance() % 2 == 0 {
-                return Err(failure.unwrap());
-            }
+            let failure = state.fails_before(Fail::Rename)?;
             SystemFiles.rename(from, to)?;
             let before = state.files.remove(to).filter(|kept| !kept.removed).map(|kept| {
                 match kept.name_is_durable {
@@ -523,10 +525,7 @@ impl Files for Disk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.step("remove", path, |state| {
-            let failure = state.fails(Fail::Remove);
-            if failure.is_some() && state.chance() % 2 == 0 {
-                return Err(failure.unwrap());
-            }
+            let failure = state.fails_before(Fail::Remove)?;
             SystemFiles.remove(path)?;
             if let Some(kept) = state.files.get_mut(path) {
                 kept.removed = true;
