@@ -68,7 +68,7 @@ pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
 
-pub use crate::log::{Durability, JobLocation, JobView, LogError, LogOptions};
+pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
     RemovedCounts, Retry, Seek, Start,
