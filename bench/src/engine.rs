@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     /// Consumers wait for jobs; else each asks only for jobs that are there.
     pub(crate) wait: bool,
     pub(crate) pace: Pace,
+    /// Ends at the first answer without a job: all may be lost.
+    pub(crate) may_be_empty: bool,
     /// How long a worker holds one job in ten.
     pub(crate) slow: Option<Duration>,
 }
@@ -150,6 +152,7 @@ pub(crate) fn check_empty(server: &Server, queues: &[String], payload_bytes: usi
         enqueue: 0..0,
         consume: 0,
         wait: false,
+        may_be_empty: false,
         pace: Pace::Closed,
         slow: None,
     };
@@ -205,6 +208,9 @@ impl<'a> Shared<'a> {
     }
 
     fn is_done(&self) -> bool {
+        if self.plan.may_be_empty && self.outcome.empty > 0 {
+            return true;
+        }
         let to_enqueue = self.plan.enqueue.end - self.plan.enqueue.start;
         self.answered >= to_enqueue && self.consumed >= self.plan.consume
     }
@@ -250,7 +256,11 @@ impl<'a> Shared<'a> {
     }
 
     fn on_job(&mut self, payload: &[u8], now: Instant) -> Result<Stamp> {
-        let stamp = self.ledger.note(payload, self.plan.payload_bytes)?;
+        let (stamp, is_new) = self.ledger.note(payload, self.plan.payload_bytes)?;
+        if !is_new {
+            self.claims += 1;
+            return Ok(stamp);
+        }
         self.consumed += 1;
         let now_ns = now.duration_since(self.epoch).as_nanos() as u64;
         self.outcome.hand_off_ns.saturating_record(now_ns.saturating_sub(stamp.sent_ns));

@@ -162,14 +162,14 @@ fn backlog(
     rounds.add("consume", sample, &outcome, &outcome.take_ns);
 
     server.kill();
+    ledger.after_kill();
     let begun = Instant::now();
     server.start_again()?;
     let one = workload.consume(queues, 1, server.system);
-    let one = engine::Plan { consumers: 1, consumer_slots: 1, batch: 1, ..one };
-    let lost = engine::check_empty(server, queues, workload.payload_bytes).is_ok();
+    let one = engine::Plan { consumers: 1, consumer_slots: 1, may_be_empty: true, ..one };
+    let lost = engine::run(server, &one, ledger, epoch)?.empty > 0;
     let mut restart_ms = None;
     if !lost {
-        engine::run(server, &one, ledger, epoch)?;
         restart_ms = Some(begun.elapsed().as_secs_f64() * 1_000.0);
         let rest = workload.consume(queues, jobs - ledger.back(), server.system);
         engine::run(
@@ -187,5 +187,6 @@ fn backlog(
         mapped_bytes: memory.mapped,
         disk_bytes: disk,
         restart_ms,
+        consumed_again: ledger.again(),
     })
 }

@@ -155,6 +155,8 @@ pub(crate) struct Footprint {
     /// Milliseconds from starting the server again after SIGKILL to the first job in hand; none if
     /// the backlog was lost with the server.
     pub(crate) restart_ms: Option<f64>,
+    /// Jobs that were consumed before the kill and came again after it.
+    pub(crate) consumed_again: u64,
 }
 
 /// redis-benchmark's figure beside ours for the same load.

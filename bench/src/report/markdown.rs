@@ -233,9 +233,9 @@ fn put_footprints(page: &mut String, results: &[&&WorkloadResult], out: &Path) -
     writeln!(
         page,
         "| workload | class | system | memory MiB (empty) | mapped MiB | disk MiB | killed to first \
-         job ms |"
+         job ms | consumed again |"
     )?;
-    writeln!(page, "|---|---|---|--:|--:|--:|--:|")?;
+    writeln!(page, "|---|---|---|--:|--:|--:|--:|--:|")?;
     for result in results {
         for footprint in &result.footprints {
             let restart = footprint
@@ -243,7 +243,7 @@ fn put_footprints(page: &mut String, results: &[&&WorkloadResult], out: &Path) -
                 .map_or_else(|| "lost with the server".into(), |time| format!("{time:.0}"));
             writeln!(
                 page,
-                "| {} | {} | {} | {:.1} ({:.1}) | {:.1} | {:.1} | {restart} |",
+                "| {} | {} | {} | {:.1} ({:.1}) | {:.1} | {:.1} | {restart} | {} |",
                 result.workload,
                 result.class.name(),
                 footprint.system,
@@ -251,6 +251,7 @@ fn put_footprints(page: &mut String, results: &[&&WorkloadResult], out: &Path) -
                 mib(footprint.memory_empty_bytes),
                 mib(footprint.mapped_bytes),
                 mib(footprint.disk_bytes),
+                footprint.consumed_again,
             )?;
         }
     }

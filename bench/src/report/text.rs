@@ -56,12 +56,14 @@ pub(crate) fn print(result: &WorkloadResult) {
             .restart_ms
             .map_or_else(|| "the restart lost it".into(), |time| format!("restart {time:.0} ms"));
         println!(
-            "  {:15} memory {:.1} MiB (empty {:.1}; mapped {:.1}), disk {:.1} MiB, {restart}",
+            "  {:15} memory {:.1} MiB (empty {:.1}; mapped {:.1}), disk {:.1} MiB, {restart}, \
+             {} consumed again",
             footprint.system,
             mib(footprint.memory_bytes),
             mib(footprint.memory_empty_bytes),
             mib(footprint.mapped_bytes),
             mib(footprint.disk_bytes),
+            footprint.consumed_again,
         );
     }
 }

@@ -157,6 +157,11 @@ pub(crate) trait System: Sync {
         false
     }
 
+    /// Waits until a server that takes connections also takes requests.
+    fn await_ready(&self, _address: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// A program that must run beside it, and is started first.
     fn companion(&self, _dir: &Path) -> Result<Option<Command>> {
         Ok(None)
@@ -228,7 +233,7 @@ pub(crate) struct Server {
     program: PathBuf,
     running: Running,
     /// Ends with the server.
-    companion: Option<Running>,
+    _companion: Option<Running>,
     port: u16,
     pinned: bool,
     dir: FreshDir,
@@ -254,7 +259,17 @@ impl Server {
         let running = launch(system, &program, class, &dir, port, places.pinned)?;
         let address = format!("127.0.0.1:{port}");
         let pinned = places.pinned;
-        Ok(Self { system, class, address, program, running, companion, port, pinned, dir })
+        Ok(Self {
+            system,
+            class,
+            address,
+            program,
+            running,
+            _companion: companion,
+            port,
+            pinned,
+            dir,
+        })
     }
 
     /// The processes of the server: some are started by a script.
@@ -317,6 +332,8 @@ fn launch(
         command = pinning;
     }
     let mut running = Running::start(command, &log)?;
-    running.await_port(&format!("127.0.0.1:{port}"), &log)?;
+    let address = format!("127.0.0.1:{port}");
+    running.await_port(&address, &log)?;
+    system.await_ready(&address)?;
     Ok(running)
 }
