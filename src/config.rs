@@ -18,6 +18,8 @@ pub struct Config {
     pub data: PathBuf,
     /// When an answer may leave.
     pub durability: Durability,
+    /// How many logs a new data directory gets; nothing for as many as it has, or 1.
+    pub logs: Option<u16>,
     /// Whether ENQUEUE creates missing queues.
     pub auto_create: bool,
     /// Whether it may listen where others can reach it, without authentication.
@@ -30,6 +32,8 @@ pub struct Config {
     pub job_bytes_max: usize,
     /// Bytes of a segment of the log.
     pub segment_bytes: u32,
+    /// Bytes of log after which a checkpoint of the state is made.
+    pub checkpoint_bytes: u64,
     /// Connections at most.
     pub connections_max: usize,
     /// I/O threads.
@@ -43,12 +47,14 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
             data: PathBuf::from("joblog-data"),
             durability: Durability::Fsync,
+            logs: None,
             auto_create: true,
             insecure: false,
             session_silence_ms: 10_000,
             session_run_ms_max: 3_600_000,
             job_bytes_max: limits::JOB_BYTES_MAX,
             segment_bytes: 64 * 1024 * 1024,
+            checkpoint_bytes: 64 * 1024 * 1024,
             connections_max: 10_000,
             io_threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get() / 2)
@@ -67,6 +73,8 @@ pub struct Overrides {
     pub data: Option<PathBuf>,
     /// See [`Config::durability`].
     pub durability: Option<String>,
+    /// See [`Config::logs`].
+    pub logs: Option<u64>,
     /// See [`Config::auto_create`].
     pub auto_create: Option<bool>,
     /// See [`Config::insecure`].
@@ -79,6 +87,8 @@ pub struct Overrides {
     pub job_bytes_max: Option<u64>,
     /// See [`Config::segment_bytes`].
     pub segment_bytes: Option<u64>,
+    /// See [`Config::checkpoint_bytes`].
+    pub checkpoint_bytes: Option<u64>,
     /// See [`Config::connections_max`].
     pub connections_max: Option<u64>,
     /// See [`Config::io_threads`].
@@ -148,10 +158,14 @@ impl Overrides {
         config.data = self.data.unwrap_or_else(|| config.data.clone());
         config.auto_create = self.auto_create.unwrap_or(config.auto_create);
         config.insecure = self.insecure.unwrap_or(config.insecure);
+        if self.logs.is_some() {
+            set("logs", self.logs, config.logs.insert(1))?;
+        }
         set("session_silence_ms", self.session_silence_ms, &mut config.session_silence_ms)?;
         set("session_run_ms_max", self.session_run_ms_max, &mut config.session_run_ms_max)?;
         set("job_bytes_max", self.job_bytes_max, &mut config.job_bytes_max)?;
         set("segment_bytes", self.segment_bytes, &mut config.segment_bytes)?;
+        set("checkpoint_bytes", self.checkpoint_bytes, &mut config.checkpoint_bytes)?;
         set("connections_max", self.connections_max, &mut config.connections_max)?;
         set("io_threads", self.io_threads, &mut config.io_threads)
     }
@@ -163,6 +177,8 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("session_run_ms_max", limits::LEASE_MS_MIN as u64, limits::LEASE_MS_MAX as u64),
     ("job_bytes_max", 1, limits::BATCH_BYTES_MAX as u64),
     ("segment_bytes", 16 * 1024 * 1024, 1024 * 1024 * 1024),
+    ("logs", 1, 64),
+    ("checkpoint_bytes", 1024 * 1024, 1024 * 1024 * 1024 * 1024),
     ("connections_max", 1, 1_000_000),
     ("io_threads", 1, 256),
 ];

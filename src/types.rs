@@ -17,6 +17,11 @@ macro_rules! number {
 }
 
 number! {
+    /// A log of the server, counted from 0. A queue lives in one of them.
+    LogId(u16)
+}
+
+number! {
     /// A queue within its log. Ids start at 1 and are never given twice; 0 means no queue.
     QueueId(u32)
 }

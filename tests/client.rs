@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, Server};
+use common::{Cut, CuttingProxy, PATIENCE, Server};
 use joblog::client::{
     BatchBuilder, Client, ClientError, CommitStatus, ConnectionState, ErrorCode, FailStatus,
     Failure, FetchRequest, GroupKind, GroupStart, Job, Lease, LeasedJob, Options, QueueSettings,
@@ -157,6 +157,7 @@ fn a_job_arrives_as_it_was_sent_and_is_settled_in_each_way() {
             payload: vec![0, 255, 10],
             key: Some(b"k\xff".to_vec()),
             headers: vec![("h".to_owned(), vec![0xfe]), ("h".to_owned(), Vec::new())],
+            ..Job::default()
         };
         let mut batch = BatchBuilder::default();
         (0..5).for_each(|_| batch.push(&sent).unwrap());
@@ -274,6 +275,52 @@ fn a_token_and_a_waiting_fetch_outlive_a_kill_of_the_server() {
         other.enqueue("later", &Job::new("y")).await.unwrap();
         assert_eq!(waiting.await.unwrap().job, Job::new("y"));
     });
+}
+
+#[test]
+fn each_job_is_done_once_over_a_connection_that_is_cut_again_and_again() {
+    const JOBS: u64 = 600;
+    let place = Place::new();
+    for cut in [Cut::Before, Cut::Half] {
+        let proxy = CuttingProxy::start(place.server.address(), 5, cut, 11);
+        let queue = format!("{cut:?}");
+        let done = block_on(async {
+            let producer = place.client(Options::default()).await;
+            let mut batch = BatchBuilder::default();
+            (0..JOBS).for_each(|number| batch.push(&Job::new(number.to_string())).unwrap());
+            producer.enqueue_batch(&queue, &batch).await.unwrap();
+            let mut workers = tokio::task::JoinSet::new();
+            for _ in 0..2 {
+                let address = proxy.address().to_string();
+                let client = Client::connect(address, Options::default()).await.unwrap();
+                // They share what they hold: a cut under one task's FETCH must not lose another's.
+                for _ in 0..4 {
+                    workers.spawn(work_one_by_one(client.clone(), queue.clone(), JOBS));
+                }
+            }
+            workers.join_all().await.concat()
+        });
+        assert_eq!(done.len() as u64, JOBS, "each job was handed to a worker once");
+        assert_eq!(done.into_iter().collect::<BTreeSet<u64>>().len() as u64, JOBS);
+        assert!(proxy.cuts() >= 10, "{} cuts", proxy.cuts());
+    }
+}
+
+/// Fetches and commits until all jobs of the queue are consumed. Returns what it has done.
+async fn work_one_by_one(client: Client, queue: String, jobs: u64) -> Vec<u64> {
+    let wait = Duration::from_millis(200);
+    let request = FetchRequest { wait, ..FetchRequest::new([queue.as_str()]) };
+    let mut done = Vec::new();
+    while client.describe_group(&queue, "default").await.map_or(0, |group| group.committed_offset)
+        < jobs
+    {
+        for leased in client.fetch(&request).await.unwrap().jobs {
+            done.push(leased.handle.offset);
+            let status = client.commit(&[leased.handle]).await.unwrap()[0];
+            assert!(status.is_consumed(), "{status:?}");
+        }
+    }
+    done
 }
 
 #[test]

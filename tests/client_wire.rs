@@ -301,6 +301,54 @@ fn what_was_never_written_is_sent_on_the_next_connection() {
 }
 
 #[test]
+fn a_cut_tells_apart_what_was_written_and_what_was_not() {
+    const BATCHES: u64 = 32;
+    let (full, is_full) = mpsc::sync_channel(1);
+    let (end, resent) = mpsc::sync_channel(1);
+    run(
+        Options::default(),
+        move |fake| {
+            let mut peer = fake.greet();
+            // One is read, some more fit into the sockets' buffers, and the rest stays behind.
+            peer.next().expect(Opcode::Enqueue);
+            is_full.recv().unwrap();
+            drop(peer);
+            let mut peer = fake.greet();
+            let mut count = 0;
+            loop {
+                let request = peer.next();
+                match request.opcode {
+                    Opcode::Enqueue => peer.reply(&request, |out| enqueued(count).encode(out)),
+                    _ => break,
+                }
+                count += 1;
+            }
+            end.send(count).unwrap();
+        },
+        async |client| {
+            let mut batch = BatchBuilder::default();
+            batch.push(&Job::new(vec![0; 1 << 20])).unwrap();
+            let mut pending = Vec::new();
+            for _ in 0..BATCHES {
+                pending.push(client.enqueue_later("q", &batch).await.unwrap());
+            }
+            full.send(()).unwrap();
+            let (mut done, mut unknown) = (0, 0);
+            for pending in pending {
+                match pending.enqueued().await {
+                    Ok(_) => done += 1,
+                    Err(ClientError::OutcomeUnknown { .. }) => unknown += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            client.close().await.unwrap();
+            assert_eq!(resent.recv().unwrap(), done, "nothing is sent twice");
+            assert!(unknown > 0 && done > 0, "{unknown} unknown, {done} done");
+        },
+    );
+}
+
+#[test]
 fn a_server_that_shuts_down_is_asked_again_after_the_reconnect() {
     run(
         Options::default(),
@@ -329,7 +377,8 @@ fn heartbeats_go_on_while_the_callers_thread_does_not() {
         move |fake| {
             let mut peer = fake.greet();
             for _ in 0..3 {
-                let ping = peer.read().unwrap().expect(Opcode::Ping);
+                let ping = peer.read().unwrap();
+                assert!(ping.is_heartbeat(), "{ping:?}");
                 peer.reply(&ping, |_| {});
                 beat.send(()).unwrap();
             }
@@ -376,6 +425,7 @@ fn a_damaged_job_is_named_and_handed_back() {
             peer.grant(&fetch, &[job(1), damaged, job(3)]);
             let release = peer.next().expect(Opcode::Release);
             assert_eq!(release.offsets(), [2]);
+            assert_eq!(release.delay_ms(), 10_000);
             peer.statuses(&release, &[None]);
             peer.next().expect(Opcode::Goodbye);
         },
@@ -488,12 +538,14 @@ fn calls_wait_for_a_place_among_the_bytes_in_flight() {
 #[test]
 fn closing_waits_for_answers_and_ends_every_clone() {
     run(
-        Options::default(),
+        Options::default().silence(Duration::from_millis(500)),
         |fake| {
             let mut peer = fake.greet();
             peer.next().expect(Opcode::Fetch);
             let commit = peer.next().expect(Opcode::Commit);
             // A goodbye on the heels of the commit could end its lease under it.
+            let beat = peer.read().unwrap();
+            assert!(beat.is_heartbeat(), "{beat:?}");
             peer.statuses(&commit, &[None]);
             let goodbye = peer.next().expect(Opcode::Goodbye);
             peer.reply(&goodbye, |_| {});

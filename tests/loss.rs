@@ -113,7 +113,8 @@ impl<'a> Worker<'a> {
         after_break: AfterBreak,
         ledger: &'a Mutex<Ledger>,
     ) -> Self {
-        let silence_ms = 1000;
+        // A worker that resumes needs no short silence; one that begins anew is waited for.
+        let silence_ms = if after_break == AfterBreak::Renew { 2000 } else { 0 };
         let session = new_session();
         Self { address, queues, silence_ms, after_break, ledger, session, held: None }
     }
@@ -393,10 +394,13 @@ struct Patient {
 }
 
 impl Patient {
+    /// Between two kills others may need their time.
+    const SILENCE_MS: u32 = 600_000;
+
     fn begin(address: SocketAddr) -> Self {
         let session = new_session();
         let mut raw = Raw::connect(address).unwrap();
-        raw.hello(session, 0, &[]).unwrap();
+        raw.hello(session, Self::SILENCE_MS, &[]).unwrap();
         raw.enqueue("patient", &["one"]).unwrap();
         let job = raw.fetch(&["patient"], 1, 0).unwrap().remove(0);
         Self { session, job }
@@ -405,7 +409,7 @@ impl Patient {
     /// Comes back after a restart.
     fn come_back(&self, address: SocketAddr) -> Raw {
         let mut raw = Raw::connect(address).unwrap();
-        let kept = raw.hello(self.session, 0, &[self.job.token]).unwrap();
+        let kept = raw.hello(self.session, Self::SILENCE_MS, &[self.job.token]).unwrap();
         assert_eq!(kept, (1, 0), "the lease has lived through the restart");
         raw
     }
@@ -428,8 +432,8 @@ fn kill_the_server_under_load(durability: &str, kills: usize) {
         }
         for _ in 0..4 {
             scope.spawn(|| {
-                let mut worker = Worker::new(address, &["q"], AfterBreak::Resume, &ledger);
-                worker.silence_ms = 0;
+                let resume = AfterBreak::Resume;
+                let mut worker = Worker::new(address, &["q"], resume, &ledger);
                 while worker.work(&|| over.load(Ordering::Relaxed)).is_err() {
                     carried_over.fetch_add(usize::from(worker.held.is_some()), Ordering::Relaxed);
                     outage.wait_until_up();
@@ -537,12 +541,12 @@ fn a_server_stopped_for_thirty_seconds_gives_no_job_out_twice() {
     let address = server.address();
     let (ledger, over) = (Mutex::new(Ledger::default()), AtomicBool::new(false));
     // Far shorter than the stop: a server that took it for silence would end everything.
-    let silence_ms = 2000;
+    let silence_ms = 4000;
     let mut holder = Raw::connect(address).unwrap();
     holder.hello(new_session(), silence_ms, &[]).unwrap();
     holder.enqueue("held", &["session", "timed"]).unwrap();
     let long = holder.fetch(&["held"], 1, 0).unwrap().remove(0);
-    let timed = holder.fetch_timed("held", 1, 5000).unwrap().remove(0);
+    let timed = holder.fetch_timed("held", 1, 20_000).unwrap().remove(0);
     thread::scope(|scope| {
         let _end = SetOnDrop(&over);
         let (beats_on, over) = (holder.second_handle(), &over);
@@ -656,7 +660,7 @@ fn leases_of_a_silent_session_hold_nothing() {
     let (server, _dir) = server(&[]);
     let mut first = Raw::connect(server.address()).unwrap();
     let session = new_session();
-    first.hello(session, 500, &[]).unwrap();
+    first.hello(session, 1500, &[]).unwrap();
     first.enqueue("q", &["a"]).unwrap();
     let job = first.fetch(&["q"], 1, 0).unwrap().remove(0);
     first.assert_closed();
@@ -671,11 +675,11 @@ fn an_extended_lease_goes_on() {
     let (server, _dir) = server(&[]);
     let (mut first, mut second) = (Raw::greeted(server.address()), Raw::greeted(server.address()));
     first.enqueue("q", &["held", "marker"]).unwrap();
-    let held = first.fetch_timed("q", 1, 300).unwrap().remove(0);
+    let held = first.fetch_timed("q", 1, 3000).unwrap().remove(0);
     let extended = first.extend(of_default("q", [held.handle()]), 600_000).unwrap();
     assert_eq!(extended, only(None));
     // A lease taken later and just as long ends, and by then the first would have ended too.
-    let marker = first.fetch_timed("q", 1, 300).unwrap().remove(0);
+    let marker = first.fetch_timed("q", 1, 3000).unwrap().remove(0);
     let again = second.fetch(&["q"], 2, WAIT_MS).unwrap();
     assert_eq!(again.iter().map(|job| job.offset).collect::<Vec<_>>(), [marker.offset]);
     assert_eq!(first.commit(of_default("q", [held.handle()])).unwrap(), only(None));

@@ -878,7 +878,7 @@ fn no_bytes_bring_the_server_down() {
     let good = good_bodies();
     let seed = 0x5eed;
     let mut dice = Dice::new(seed);
-    let rounds = if common::long() { 20_000 } else { 1_000 };
+    let rounds = if common::long() { 10_000 } else { 2_000 };
     for round in 0..rounds {
         let mut raw = Raw::greeted(server.address());
         for _ in 0..dice.below(20) {

@@ -51,7 +51,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("broker", &["log", "queue", "types", "clock"]),
     ("server", &["broker", "joblog_protocol", "config", "types", "clock"]),
     ("client", &["joblog_protocol"]),
-    ("bin/joblogd", &["server", "broker", "config"]),
+    ("bin/joblogd", &["server", "broker", "config", "types"]),
     ("bin/qctl", &["client", "joblog_protocol"]),
     ("bench", &["client", "joblog_protocol"]),
 ];

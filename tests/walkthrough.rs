@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::Server;
+use rustix::pipe::fcntl_setpipe_size;
 
 /// Files worked on: enough that a kill comes in the middle.
 const FILES_MAX: usize = 400;
@@ -55,8 +56,10 @@ fn worker(server: &Server) -> (Child, impl Iterator<Item = String> + use<>) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let stdout = BufReader::new(child.stdout.take().unwrap());
-    (child, stdout.lines().map_while(Result::ok))
+    let stdout = child.stdout.take().unwrap();
+    // So small that the worker waits for the test: what is killed is in the middle of its work.
+    fcntl_setpipe_size(&stdout, 4096).unwrap();
+    (child, BufReader::new(stdout).lines().map_while(Result::ok))
 }
 
 fn run(command: &mut Command) -> String {
@@ -84,6 +87,7 @@ fn every_file_is_summed_though_worker_and_server_are_killed() {
     first.kill().unwrap();
     first.wait().unwrap();
     results.extend(lines);
+    assert!(results.len() < files.len() / 2, "the worker was killed in the middle");
     server.kill9();
     server.restart();
 

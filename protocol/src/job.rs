@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::error_code::ErrorCode;
-use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_JOBS_MAX};
-use crate::wire::{DecodeError, Reader};
+use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_JOBS_MAX, DELAY_MS_MAX};
+use crate::wire::{DecodeError, Reader, in_range};
 
 /// Bytes of one row of the job table.
 pub const TABLE_ROW_BYTES: usize = 12;
@@ -13,6 +13,10 @@ pub const TABLE_ROW_BYTES: usize = 12;
 const ATTRIBUTE_KEY: u8 = 1;
 /// Attribute: a header, a name with its length in a u8 before it and the value behind it.
 const ATTRIBUTE_HEADER: u8 = 2;
+/// Attribute: a u64, milliseconds from the enqueue until the job is delivered first.
+const ATTRIBUTE_DELAY: u8 = 3;
+/// Attribute: a u64, the time at which the job is delivered first.
+const ATTRIBUTE_AT: u8 = 4;
 
 /// Why a job or a batch is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +88,25 @@ pub struct Job {
     pub key: Option<Vec<u8>>,
     /// Names and values, in this order.
     pub headers: Vec<(String, Vec<u8>)>,
+    /// What sets it apart from the other jobs of its queue.
+    pub terms: Terms,
+}
+
+/// What sets a job apart from the other jobs of its queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// When it is delivered first, if not at once.
+    pub due: Option<Due>,
+}
+
+/// When a job is delivered first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// So many milliseconds after it is enqueued, whatever the wall clock does meanwhile; at most
+    /// [`DELAY_MS_MAX`].
+    In(u64),
+    /// When the server's wall clock says so: milliseconds since the Unix epoch.
+    At(u64),
 }
 
 impl Job {
@@ -100,7 +123,7 @@ impl Job {
     fn attributes_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| 3 + key.len());
         let headers = self.headers.iter().map(|(name, value)| 4 + name.len() + value.len());
-        key + headers.sum::<usize>()
+        key + headers.sum::<usize>() + self.terms.attributes_bytes()
     }
 
     /// Appends the body.
@@ -109,8 +132,7 @@ impl Job {
     /// [`DecodeError::Range`] if the attributes or a header's name are over their limits.
     pub fn put_body(&self, out: &mut impl BufMut) -> Result<(), DecodeError> {
         let attributes = self.attributes_bytes();
-        let allowed = "at most 65535 bytes of key and headers together";
-        check_max("attributes", attributes, ATTRIBUTES_BYTES_MAX, allowed)?;
+        check_max("attributes", attributes, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_ALLOWED)?;
         for (name, _) in &self.headers {
             check_max("header name", name.len(), 255, "at most 255 bytes")?;
         }
@@ -127,6 +149,7 @@ impl Job {
             out.put_slice(name.as_bytes());
             out.put_slice(value);
         }
+        self.terms.put(out);
         out.put_slice(&self.payload);
         Ok(())
     }
@@ -147,7 +170,7 @@ impl Job {
             match tag {
                 ATTRIBUTE_KEY => job.key = Some(value.bytes(value.remaining())?.to_vec()),
                 ATTRIBUTE_HEADER => job.headers.push(read_header(&mut value)?),
-                tag => return Err(reserved_tag(tag)),
+                tag => job.terms.read(tag, &mut value)?,
             }
         }
         job.payload = reader.bytes(reader.remaining())?.to_vec();
@@ -166,12 +189,51 @@ fn reserved_tag(tag: u8) -> DecodeError {
     DecodeError::Reserved { field: "attribute tag", value: u64::from(tag) }
 }
 
-/// Reads a body's attributes without keeping them, as a server does before it takes the job.
-fn check_body(body: &[u8]) -> Result<(), DecodeError> {
+const ATTRIBUTES_ALLOWED: &str = "at most 65535 bytes of attributes";
+
+impl Terms {
+    fn attributes_bytes(&self) -> usize {
+        self.due.map_or(0, |_| 11)
+    }
+
+    fn put(&self, out: &mut impl BufMut) {
+        let (tag, value) = match self.due {
+            None => return,
+            Some(Due::In(delay_ms)) => (ATTRIBUTE_DELAY, delay_ms),
+            Some(Due::At(at_ms)) => (ATTRIBUTE_AT, at_ms),
+        };
+        out.put_u8(tag);
+        out.put_u16_le(8);
+        out.put_u64_le(value);
+    }
+
+    /// Reads one attribute, to the end of its value.
+    fn read(&mut self, tag: u8, value: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let due = match tag {
+            ATTRIBUTE_DELAY => {
+                let delay_ms = value.u64()?;
+                in_range("delay_ms", delay_ms, 0..=DELAY_MS_MAX as u64, "0 to 366 days")?;
+                Due::In(delay_ms)
+            }
+            ATTRIBUTE_AT => Due::At(value.u64()?),
+            tag => return Err(reserved_tag(tag)),
+        };
+        let times = 1 + u64::from(self.due.is_some());
+        in_range("number of due times", times, 1..=1, "one: delay_ms or at_ms")?;
+        self.due = Some(due);
+        match value.remaining() {
+            0 => Ok(()),
+            count => Err(DecodeError::Surplus { count }),
+        }
+    }
+}
+
+/// Reads a body's attributes and keeps the terms, as a server does before it takes the job.
+fn check_body(body: &[u8]) -> Result<Terms, DecodeError> {
     let mut reader = Reader::new(body);
     let length = reader.u32()? as usize;
-    let allowed = "at most 65535 bytes of key and headers together";
-    check_max("attributes", length, ATTRIBUTES_BYTES_MAX, allowed)?;
+    check_max("attributes", length, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_ALLOWED)?;
+    let mut terms = Terms::default();
     let mut attributes = Reader::new(reader.bytes(length)?);
     while attributes.remaining() > 0 {
         let tag = attributes.u8()?;
@@ -180,10 +242,10 @@ fn check_body(body: &[u8]) -> Result<(), DecodeError> {
         match tag {
             ATTRIBUTE_KEY => {}
             ATTRIBUTE_HEADER => drop(read_header(&mut value)?),
-            tag => return Err(reserved_tag(tag)),
+            tag => terms.read(tag, &mut value)?,
         }
     }
-    Ok(())
+    Ok(terms)
 }
 
 fn check_max(
@@ -317,13 +379,28 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`JobError`] naming the first job that is wrong.
     pub fn check(&self, job_bytes_max: usize) -> Result<(), JobError> {
+        self.check_terms(job_bytes_max, |_, _| {})
+    }
+
+    /// As [`Batch::check`]; also tells the terms of each job that has any, with its place.
+    ///
+    /// # Errors
+    /// [`JobError`] naming the first job that is wrong.
+    pub fn check_terms(
+        &self,
+        job_bytes_max: usize,
+        mut found: impl FnMut(u32, Terms),
+    ) -> Result<(), JobError> {
         let mut start = 0;
         let wrong_end =
             |ordinal, end, start| JobError::End { ordinal, end, start, bodies: self.bodies.len() };
         for (ordinal, row) in self.table.chunks_exact(TABLE_ROW_BYTES).enumerate() {
             let (end, flags, crc32) = read_row(row).unwrap_or_default();
             let body = self.bodies.get(start..end).ok_or_else(|| wrong_end(ordinal, end, start))?;
-            check_job(ordinal, body, flags, crc32, job_bytes_max)?;
+            let terms = check_job(ordinal, body, flags, crc32, job_bytes_max)?;
+            if terms != Terms::default() {
+                found(ordinal as u32, terms);
+            }
             start = end;
         }
         if start != self.bodies.len() {
@@ -344,7 +421,7 @@ fn check_job(
     flags: u32,
     stated: u32,
     bytes_max: usize,
-) -> Result<(), JobError> {
+) -> Result<Terms, JobError> {
     if body.len() > bytes_max {
         return Err(JobError::TooLarge { ordinal, bytes: body.len(), bytes_max });
     }
@@ -367,6 +444,7 @@ mod tests {
             payload: b"pay".to_vec(),
             key: Some(b"k".to_vec()),
             headers: vec![("h".into(), b"v".to_vec()), (String::new(), Vec::new())],
+            terms: Terms { due: Some(Due::In(7)) },
         }
     }
 
@@ -380,6 +458,27 @@ mod tests {
             assert!(Job::from_body(&body[..end]).is_err(), "{end} bytes");
             assert!(check_body(&body[..end]).is_err(), "{end} bytes");
         }
+    }
+
+    fn with_attributes(attributes: &[u8]) -> Result<Terms, DecodeError> {
+        let mut body = (attributes.len() as u32).to_le_bytes().to_vec();
+        body.extend_from_slice(attributes);
+        assert_eq!(check_body(&body).is_ok(), Job::from_body(&body).is_ok(), "{attributes:?}");
+        check_body(&body)
+    }
+
+    #[test]
+    fn a_job_has_one_due_time_within_its_range() {
+        let delay = |ms: u64| [&[ATTRIBUTE_DELAY, 8, 0][..], &ms.to_le_bytes()].concat();
+        let at = |ms: u64| [&[ATTRIBUTE_AT, 8, 0][..], &ms.to_le_bytes()].concat();
+        let due = |attributes: &[u8]| with_attributes(attributes).map(|terms| terms.due);
+        assert_eq!(due(&[]), Ok(None));
+        assert_eq!(due(&delay(DELAY_MS_MAX as u64)), Ok(Some(Due::In(DELAY_MS_MAX as u64))));
+        assert_eq!(due(&at(u64::MAX)), Ok(Some(Due::At(u64::MAX))));
+        assert!(due(&delay(DELAY_MS_MAX as u64 + 1)).is_err());
+        assert!(due(&[delay(1), at(1)].concat()).is_err());
+        assert!(due(&[ATTRIBUTE_DELAY, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(due(&[ATTRIBUTE_AT, 7, 0, 1, 0, 0, 0, 0, 0, 0]).is_err());
     }
 
     #[test]

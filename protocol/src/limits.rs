@@ -53,6 +53,8 @@ limits! {
     HELD_TOKENS_MAX = 65_536;
     /// Bytes of the text that a FAIL gives as its reason; a longer one is cut.
     REASON_BYTES_MAX = 4096;
+    /// Jobs that one command about many jobs names or acts on.
+    BULK_JOBS_MAX = 4096;
     /// FETCHes that may wait at once on one connection.
     WAITING_FETCHES_MAX = 1024;
     /// Shortest lease in milliseconds.

@@ -61,4 +61,10 @@ opcodes! {
     Extend = 0x34, "EXTEND";
     /// Reads jobs from an offset on, without a lease.
     Read = 0x35, "READ";
+    /// Lists dead jobs.
+    DeadList = 0x40, "DEAD_LIST";
+    /// Makes dead jobs ready again, as if they had never failed.
+    DeadRetry = 0x41, "DEAD_RETRY";
+    /// Gives dead jobs up: they are consumed.
+    DeadDrop = 0x42, "DEAD_DROP";
 }

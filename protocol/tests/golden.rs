@@ -10,14 +10,16 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+mod hex;
+
 use bytes::{BufMut, BytesMut};
-use joblog_protocol::frame::{self, FLAG_MORE, FLAG_REPLY, Header, Peek};
+use joblog_protocol::frame::{self, FLAG_MORE, FLAG_REPLY, Header};
 use joblog_protocol::job::{BatchBuilder, Job};
-use joblog_protocol::limits::FRAME_HEADER_BYTES;
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, GroupDescription, GroupName, ListQueues, QueueDescription,
     QueueList, QueueName, QueueSettings,
 };
+use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet, HandleSets};
@@ -30,69 +32,7 @@ use joblog_protocol::wire::{Reader, put_text};
 use joblog_protocol::{ErrorCode, Opcode, Token};
 use smallvec::smallvec;
 
-const SPEC: &str = include_str!("../SPEC.md");
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Server,
-}
-
-#[derive(Clone, Debug)]
-struct Frame {
-    side: Side,
-    header: Header,
-    bytes: Vec<u8>,
-}
-
-impl Frame {
-    fn body(&self) -> &[u8] {
-        &self.bytes[FRAME_HEADER_BYTES..]
-    }
-
-    fn opcode(&self) -> Opcode {
-        Opcode::from_code(self.header.opcode).expect("a known opcode")
-    }
-}
-
-/// The frames of all hex blocks in `text`, in order. A block must end with a whole frame.
-fn frames(text: &str) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    for block in text.split("```hex\n").skip(1) {
-        let block = block.split("```").next().unwrap();
-        let mut rest = [Vec::new(), Vec::new()];
-        for line in block.lines() {
-            let line = line.split('#').next().unwrap().trim();
-            let Some((side, bytes)) = line.split_once(':') else {
-                assert!(line.is_empty(), "{line:?} is neither hex nor a remark");
-                continue;
-            };
-            let side = match side {
-                "C" => Side::Client,
-                "S" => Side::Server,
-                other => panic!("{other:?} is neither C nor S"),
-            };
-            let buffer = &mut rest[side as usize];
-            let bytes = bytes.split_whitespace();
-            buffer.extend(bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()));
-            if let Peek::Whole(header) = Header::peek(buffer) {
-                let bytes: Vec<_> = buffer.drain(..4 + header.length as usize).collect();
-                frames.push(Frame { side, header, bytes });
-            }
-        }
-        assert!(rest.iter().all(Vec::is_empty), "a frame is cut off in:\n{block}");
-    }
-    frames
-}
-
-fn section(title: &str) -> &'static str {
-    let rest = &SPEC[SPEC.find(&format!("\n## {title}\n")).unwrap() + 4..];
-    &rest[..rest.find("\n## ").unwrap()]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x} ")).collect()
-}
+use hex::{Frame, SPEC, Side, frames, hex, section};
 
 fn put_deliveries(out: &mut BytesMut, jobs: &[Delivery<'_>]) {
     jobs.iter().for_each(|job| job.encode(out));
@@ -139,6 +79,7 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::Fail => Fail::decode(body).unwrap().encode(out),
         Opcode::Extend => Extend::decode(body).unwrap().encode(out),
         Opcode::Read => Read::decode(body).unwrap().encode(out),
+        Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => json::<DeadQuery>(body, out),
     }
 }
 
@@ -172,6 +113,8 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         }
         Opcode::Fail => encode_fail_reply(out, &decode_fail_reply(body).unwrap()),
         Opcode::Read => put_read_reply(&ReadReply::decode(body).unwrap(), out),
+        Opcode::DeadList => json::<DeadList>(body, out),
+        Opcode::DeadRetry | Opcode::DeadDrop => json::<BulkDone>(body, out),
     }
 }
 
@@ -255,6 +198,7 @@ fn jobs() -> [Job; 2] {
         payload: b"world".to_vec(),
         key: Some(b"user-7".to_vec()),
         headers: vec![("lang".into(), b"en".to_vec())],
+        ..Job::default()
     };
     [Job::new("hello"), world]
 }

@@ -8,15 +8,17 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use bytes::BytesMut;
 use joblog_protocol::frame::{Header, Peek};
-use joblog_protocol::job::{Batch, BatchBuilder, Job, JobError};
+use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupStart,
     ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, QueueSummary,
 };
+use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
@@ -118,6 +120,7 @@ fn batch() -> BatchBuilder {
         payload: b"payload".to_vec(),
         key: Some(b"key".to_vec()),
         headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
+        terms: Terms { due: Some(Due::At(9)) },
     };
     builder.push(&full).unwrap();
     builder.push(&Job::default()).unwrap();
@@ -247,8 +250,31 @@ fn group_description() -> GroupDescription {
         leased: 4,
         delayed: 5,
         dead: 6,
+        removed: BTreeMap::from([("dropped".into(), 7), ("aged".into(), 8)]),
         dead_jobs: vec![dead],
     }
+}
+
+fn bulk_cases() -> Vec<Case> {
+    let least = DeadQuery { queue: "q".into(), limit: 1, ..DeadQuery::default() };
+    let most = DeadQuery {
+        group: "g".into(),
+        jobs: Some(vec![0, u64::MAX]),
+        error: Some("no \"ink\"".into()),
+        older_than_ms: Some(1),
+        younger_than_ms: Some(2),
+        from: 3,
+        ..least.clone()
+    };
+    let list = DeadList { jobs: group_description().dead_jobs, next: 4, more: true };
+    let done = BulkDone { count: 1, refused: vec![5], next: 6, more: false };
+    vec![
+        json_case!("DEAD_RETRY", DeadQuery, least),
+        json_case!("DEAD_LIST", DeadQuery, most.clone()),
+        json_case!("DEAD_DROP", DeadQuery, most),
+        json_case!("DEAD_LIST reply", DeadList, list),
+        json_case!("bulk reply", BulkDone, done),
+    ]
 }
 
 fn admin_cases() -> Vec<Case> {
@@ -291,7 +317,7 @@ fn admin_cases() -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), admin_cases()]
+    [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), admin_cases(), bulk_cases()]
         .into_iter()
         .flatten()
         .collect()
@@ -371,7 +397,7 @@ fn each_fault_has_its_code() {
 
 #[test]
 fn an_attribute_of_a_later_version_is_refused() {
-    let body = [&3_u32.to_le_bytes()[..], &[3, 0, 0]].concat();
+    let body = [&3_u32.to_le_bytes()[..], &[99, 0, 0]].concat();
     let table = [7_u32, 0, crc32fast::hash(&body)].map(u32::to_le_bytes).concat();
     let batch = Batch { count: 1, table: &table, bodies: &body };
     assert_eq!(batch.check(100).unwrap_err().code(), ErrorCode::Unsupported);
@@ -437,7 +463,7 @@ proptest! {
         value in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let headers = names.into_iter().map(|name| (name, value.clone())).collect();
-        let job = Job { payload, key, headers };
+        let job = Job { payload, key, headers, ..Job::default() };
         let mut builder = BatchBuilder::default();
         builder.push(&job).unwrap();
         prop_assert_eq!(builder.batch().check(1 << 20), Ok(()));

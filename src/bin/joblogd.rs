@@ -5,12 +5,14 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Threads};
+use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Logs, Threads};
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
 use joblog::server::{ServerOptions, serve};
+use joblog::types::LogId;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A durable job queue: a fetched job counts as consumed only after an explicit commit.
@@ -37,6 +39,11 @@ struct Args {
     #[arg(long, env = "JOBLOG_DURABILITY", value_name = "LEVEL")]
     durability: Option<String>,
 
+    /// Make the data directory with so many logs, each with its own sync and lock; it can't be
+    /// changed later. [default: as many as it has, or 1]
+    #[arg(long, env = "JOBLOG_LOGS", value_name = "N")]
+    logs: Option<u64>,
+
     /// Allow an address that others can reach, though there is no authentication yet.
     #[arg(long, env = "JOBLOG_INSECURE")]
     insecure: bool,
@@ -57,6 +64,7 @@ impl Args {
             data: self.data,
             durability: self.durability,
             insecure: self.insecure.then_some(true),
+            logs: self.logs,
             ..Overrides::default()
         };
         flags.apply(&mut config)?;
@@ -90,14 +98,21 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         prefill: config.durability == Durability::Fsync,
         ..LogOptions::default()
     };
-    let options = BrokerOptions {
-        durability: config.durability,
-        silence_ms: config.session_silence_ms,
-        auto_create: config.auto_create,
-        shards: config.io_threads,
-    };
-    let broker = Broker::open(&data_dir.log_dir(0), log_options, options)?;
-    let threads = Threads::start(&broker)?;
+    let count = data_dir.log_count(config.logs)?;
+    let mut brokers = Vec::new();
+    for log in (0..count).map(LogId) {
+        let options = BrokerOptions {
+            durability: config.durability,
+            silence_ms: config.session_silence_ms,
+            auto_create: config.auto_create,
+            shards: config.io_threads,
+            checkpoint_bytes: config.checkpoint_bytes,
+            log,
+        };
+        brokers.push(Broker::open(&data_dir.log_dir(log), log_options.clone(), options)?);
+    }
+    let threads = brokers.iter().map(Threads::start).collect::<Result<Vec<_>, _>>()?;
+    let logs = Arc::new(Logs::new(brokers));
 
     let ready = format!(
         "joblogd ready on {address} (durability {}, a sync takes {:.2} ms here, data in {})",
@@ -108,10 +123,11 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let server_options = ServerOptions {
         job_bytes_max: config.job_bytes_max,
         run_ms_max: config.session_run_ms_max,
+        io_threads: config.io_threads,
         connections_max: config.connections_max,
     };
-    serve(listener, &broker, &server_options, until_signal(&ready))?;
-    threads.stop()?;
+    serve(listener, &logs, &server_options, until_signal(&ready))?;
+    threads.into_iter().try_for_each(Threads::stop)?;
     tracing::info!("stopped");
     Ok(())
 }

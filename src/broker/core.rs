@@ -1,7 +1,7 @@
 //! What lies under the state lock.
 
 use crate::queue::Machine;
-use crate::types::{EntryIndex, GroupId};
+use crate::types::{EntryIndex, GroupId, LogId};
 
 use super::sessions::Sessions;
 use super::waiters::Waiters;
@@ -10,11 +10,15 @@ use super::waiters::Waiters;
 /// server runs.
 #[derive(Debug)]
 pub(super) struct Core {
+    /// Which log of the server it is.
+    pub(super) id: LogId,
     pub(super) machine: Machine,
     pub(super) waiters: Waiters,
     pub(super) sessions: Sessions,
     /// The last entry appended.
     pub(super) last_index: EntryIndex,
+    /// Bytes of the entries that this process has replayed and appended.
+    pub(super) log_bytes: u64,
     /// An entry could not be appended after its facts were applied: the state is ahead of the log,
     /// so nothing more is told from it.
     pub(super) halted: bool,
@@ -28,12 +32,20 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(machine: Machine, last_index: EntryIndex, seed: u64) -> Self {
+    pub(super) fn new(
+        id: LogId,
+        machine: Machine,
+        last_index: EntryIndex,
+        log_bytes: u64,
+        seed: u64,
+    ) -> Self {
         Self {
+            id,
             machine,
             waiters: Waiters::default(),
             sessions: Sessions::default(),
             last_index,
+            log_bytes,
             halted: false,
             stopping: false,
             facts_buffer: Vec::new(),

@@ -1,5 +1,6 @@
 //! Why the broker refuses.
 
+use super::checkpoint::CheckpointError;
 use crate::log::LogError;
 use crate::queue::{JobRefusal, Refusal};
 
@@ -89,6 +90,9 @@ pub enum OpenError {
     /// The log could not be opened or replayed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A checkpoint contradicts the log, or can't be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),

@@ -5,11 +5,11 @@
 //! the state behind it would be wrong.
 
 use bytes::{Buf, BufMut};
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::queue::{EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run, Runs};
-use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
+use super::fields::*;
+use crate::queue::{Fact, Outcome, Run, Runs};
+use crate::types::{Grant, GroupId, Offset, QueueId};
 
 const QUEUE_CREATED: u8 = 1;
 const QUEUE_DELETED: u8 = 2;
@@ -20,12 +20,9 @@ const EXTENDED: u8 = 6;
 const COMMITTED: u8 = 7;
 const COMMITTED_THROUGH: u8 = 8;
 const LEASE_ENDED: u8 = 9;
-
-const KIND_WORK: u8 = 1;
-const KIND_STREAM: u8 = 2;
-
-const HOLDER_SESSION: u8 = 1;
-const HOLDER_TIMED: u8 = 2;
+const DEAD_RETRIED: u8 = 32;
+const REMOVED: u8 = 33;
+const TERMED: u8 = 34;
 
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
@@ -39,18 +36,6 @@ pub(super) struct BadFact {
     pub(super) ordinal: usize,
     /// What is wrong with it.
     pub(super) reason: &'static str,
-}
-
-/// A queue's settings as they stand in the log: by name, so that new ones can be added.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredSettings {
-    failures_max: u32,
-    backoff_first_ms: u64,
-    backoff_longest_ms: u64,
-    crashes_max: u32,
-    crash_backoff_first_ms: u64,
-    crash_backoff_longest_ms: u64,
 }
 
 /// Appends one fact.
@@ -72,10 +57,7 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u32_le(group.0);
             out.put_u32_le(queue.0);
             put_text(out, name);
-            out.put_u8(match kind {
-                GroupKind::Work => KIND_WORK,
-                GroupKind::Stream => KIND_STREAM,
-            });
+            put_kind(out, *kind);
             out.put_u64_le(start.0);
         }
         Fact::GroupDeleted { group } => {
@@ -91,13 +73,7 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
         Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
             out.put_u8(GRANTED);
             out.put_u32_le(group.0);
-            match holder {
-                Holder::Session(SessionId(id)) => {
-                    out.put_u8(HOLDER_SESSION);
-                    out.put_slice(id);
-                }
-                Holder::Timed => out.put_u8(HOLDER_TIMED),
-            }
+            put_holder(out, *holder);
             out.put_u64_le(*lease_ms);
             out.put_u64_le(first_grant.0);
             put_runs(out, runs);
@@ -130,30 +106,29 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             }
             put_text(out, message);
         }
+        Fact::DeadRetried { group, runs } => {
+            out.put_u8(DEAD_RETRIED);
+            out.put_u32_le(group.0);
+            put_runs(out, runs);
+        }
+        Fact::Removed { group, cause, runs } => {
+            out.put_u8(REMOVED);
+            out.put_u32_le(group.0);
+            out.put_u8(cause_code(*cause));
+            put_runs(out, runs);
+        }
+        Fact::Termed { queue, runs } => {
+            out.put_u8(TERMED);
+            out.put_u32_le(queue.0);
+            out.put_u32_le(runs.len() as u32);
+            for (run, terms) in runs {
+                out.put_u64_le(run.first.0);
+                out.put_u32_le(run.count);
+                put_terms(out, terms);
+            }
+        }
         _ => unreachable!("the other facts are encoded by encode"),
     }
-}
-
-/// Every end of a lease with its number.
-const REASONS: &[(u8, EndReason)] = &[
-    (1, EndReason::Released),
-    (2, EndReason::Undelivered),
-    (3, EndReason::Failed),
-    (4, EndReason::Expired { crash: false }),
-    (5, EndReason::Expired { crash: true }),
-    (6, EndReason::SessionLost { crash: false }),
-    (7, EndReason::SessionLost { crash: true }),
-    (8, EndReason::Damaged),
-];
-
-fn reason_code(reason: EndReason) -> u8 {
-    let row = REASONS.iter().find(|(_, known)| *known == reason);
-    row.expect("the table has every reason; a test goes through them").0
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.put_u32_le(text.len() as u32);
-    out.put_slice(text.as_bytes());
 }
 
 fn put_job(out: &mut Vec<u8>, group: GroupId, offset: Offset) {
@@ -169,19 +144,6 @@ fn put_runs(out: &mut Vec<u8>, runs: &[Run]) {
     }
 }
 
-fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
-    let stored = StoredSettings {
-        failures_max: settings.failures_max,
-        backoff_first_ms: settings.backoff_first_ms,
-        backoff_longest_ms: settings.backoff_longest_ms,
-        crashes_max: settings.crashes_max,
-        crash_backoff_first_ms: settings.crash_backoff_first_ms,
-        crash_backoff_longest_ms: settings.crash_backoff_longest_ms,
-    };
-    let json = serde_json::to_string(&stored).expect("a struct of numbers has a JSON form");
-    put_text(out, &json);
-}
-
 /// Reads all facts of an entry.
 ///
 /// # Errors
@@ -195,10 +157,6 @@ pub(super) fn decode_all(mut bytes: &[u8]) -> Result<SmallVec<[Fact; 2]>, BadFac
     }
     Ok(facts)
 }
-
-type Read<T> = Result<T, &'static str>;
-
-const SHORT: &str = "it ends too soon";
 
 fn decode(bytes: &mut &[u8]) -> Read<Fact> {
     Ok(match u8(bytes)? {
@@ -240,71 +198,26 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             outcome: outcome(bytes)?,
             message: text(bytes)?,
         },
+        DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
+        TERMED => {
+            let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
+            let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
+            Fact::Termed { queue, runs }
+        }
+        REMOVED => {
+            Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
+        }
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
 }
 
-fn u8(bytes: &mut &[u8]) -> Read<u8> {
-    bytes.try_get_u8().map_err(|_| SHORT)
-}
-
-fn u32(bytes: &mut &[u8]) -> Read<u32> {
-    bytes.try_get_u32_le().map_err(|_| SHORT)
-}
-
-fn u64(bytes: &mut &[u8]) -> Read<u64> {
-    bytes.try_get_u64_le().map_err(|_| SHORT)
-}
-
-fn text(bytes: &mut &[u8]) -> Read<Box<str>> {
-    let length = u32(bytes)? as usize;
-    let (text, rest) = bytes.split_at_checked(length).ok_or(SHORT)?;
-    *bytes = rest;
-    std::str::from_utf8(text).map(Box::from).map_err(|_| "a text in it is not UTF-8")
-}
-
-fn settings(bytes: &mut &[u8]) -> Read<QueueSettings> {
-    let stored: StoredSettings = serde_json::from_str(&text(bytes)?)
-        .map_err(|_| "its settings are unknown; a newer version may have written them")?;
-    Ok(QueueSettings {
-        failures_max: stored.failures_max,
-        backoff_first_ms: stored.backoff_first_ms,
-        backoff_longest_ms: stored.backoff_longest_ms,
-        crashes_max: stored.crashes_max,
-        crash_backoff_first_ms: stored.crash_backoff_first_ms,
-        crash_backoff_longest_ms: stored.crash_backoff_longest_ms,
-    })
-}
-
-fn kind(bytes: &mut &[u8]) -> Read<GroupKind> {
-    match u8(bytes)? {
-        KIND_WORK => Ok(GroupKind::Work),
-        KIND_STREAM => Ok(GroupKind::Stream),
-        _ => Err("its kind of group is unknown"),
-    }
-}
-
-fn holder(bytes: &mut &[u8]) -> Read<Holder> {
-    match u8(bytes)? {
-        HOLDER_SESSION => {
-            let (id, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
-            *bytes = rest;
-            Ok(Holder::Session(SessionId(*id)))
-        }
-        HOLDER_TIMED => Ok(Holder::Timed),
-        _ => Err("its kind of holder is unknown"),
-    }
-}
-
 fn runs(bytes: &mut &[u8]) -> Read<Runs> {
     let count = u32(bytes)?;
-    (0..count).map(|_| Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })).collect()
+    (0..count).map(|_| run(bytes)).collect()
 }
 
-fn reason(bytes: &mut &[u8]) -> Read<EndReason> {
-    let code = u8(bytes)?;
-    let row = REASONS.iter().find(|(known, _)| *known == code);
-    row.map(|(_, reason)| *reason).ok_or("its reason is unknown")
+fn run(bytes: &mut &[u8]) -> Read<Run> {
+    Ok(Run { first: Offset(u64(bytes)?), count: u32(bytes)? })
 }
 
 fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
@@ -319,6 +232,8 @@ fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
+    use crate::types::SessionId;
 
     fn one_of_each() -> Vec<Fact> {
         let (group, queue, offset) = (GroupId(7), QueueId(3), Offset(1 << 40));
@@ -345,7 +260,8 @@ mod tests {
                 runs: runs.clone(),
             },
             Fact::Extended { group, offset, lease_ms: 100 },
-            Fact::Committed { group, runs },
+            Fact::Committed { group, runs: runs.clone() },
+            Fact::DeadRetried { group, runs: runs.clone() },
             Fact::CommittedThrough { group, through: offset },
         ];
         let outcomes = [Outcome::Ready, Outcome::Delayed { due_log_ms: 5 }, Outcome::Dead];
@@ -353,6 +269,14 @@ mod tests {
             let outcome = outcomes[ordinal % outcomes.len()];
             let message = "no room".into();
             facts.push(Fact::LeaseEnded { group, offset, reason: *reason, outcome, message });
+        }
+        let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
+        let run = Run { first: offset, count: 3 };
+        let runs_of_terms = dues.map(|due| (run, JobTerms { due })).collect();
+        facts.push(Fact::Termed { queue, runs: runs_of_terms });
+        assert_eq!(CAUSES.len(), Removal::ALL.len());
+        for cause in Removal::ALL {
+            facts.push(Fact::Removed { group, cause, runs: runs.clone() });
         }
         facts
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::error::BrokerError;
-use super::grants::{FetchTerms, GrantedJob, Grants, WaiterId};
+use super::grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 use super::mailbox::{Event, Mailbox};
 use super::turn::Turn;
 use super::waiters::{Line, Waiter};
@@ -16,12 +16,14 @@ use crate::types::{Grant, GroupId, QueueId};
 pub const DEFAULT_GROUP: &str = "default";
 
 /// A FETCH that waits if there is nothing to take.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Wait<'a> {
     /// For how long, in milliseconds.
     pub wait_ms: u64,
     /// Whom to tell.
     pub mailbox: &'a Arc<Mailbox>,
+    /// What it is known by.
+    pub ticket: &'a Arc<Ticket>,
 }
 
 /// A queue's group, as far as it exists.
@@ -58,6 +60,24 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether something is ready in these queues; `default` is born where it is missing.
+    pub(super) fn is_ready(
+        &mut self,
+        queues: &[impl AsRef<str>],
+        group: &str,
+    ) -> Result<bool, BrokerError> {
+        let mut ready = false;
+        for queue in queues {
+            let group = match self.place(queue.as_ref(), group)? {
+                Place::Group(_, group) => group,
+                Place::Unborn(queue) => self.bear_default(queue)?,
+                Place::NoQueue => continue,
+            };
+            ready |= self.core.machine.ready_count(group) > 0;
+        }
+        Ok(ready)
+    }
+
     /// Takes what is ready in these queues, in their order; `default` is born where it is missing.
     pub(super) fn take(
         &mut self,
@@ -76,7 +96,8 @@ impl Turn<'_> {
             if grants.jobs.len() >= terms.jobs_max || bytes_left == 0 {
                 break;
             }
-            self.take_from(ordinal as u8, queue, group, terms, &mut bytes_left, &mut grants);
+            let ordinal = terms.first_ordinal + ordinal as u8;
+            self.take_from(ordinal, queue, group, terms, &mut bytes_left, &mut grants);
         }
         Ok(grants)
     }
@@ -114,11 +135,13 @@ impl Turn<'_> {
         for (nth, offset) in (0..).zip(picked.offsets()) {
             let lease = self.core.machine.lease(group, offset);
             grants.jobs.push(GrantedJob {
+                log: self.core.id,
                 queue_ordinal,
                 group,
                 offset,
                 grant: Grant(first_grant.0 + nth),
                 attempt: lease.map_or(1, |lease| lease.attempt),
+                bytes: log.job_len(queue, offset).unwrap_or(0),
                 location: log.locate(queue, offset).expect("a job of the queue is in its log"),
             });
         }
@@ -152,6 +175,7 @@ impl Turn<'_> {
             group: group.into(),
             terms,
             mailbox: Arc::clone(wait.mailbox),
+            ticket: Arc::clone(wait.ticket),
             deadline_ms: self.stamp.log_ms + wait.wait_ms,
             lines,
         })
@@ -202,24 +226,27 @@ impl Turn<'_> {
         self.core.woken_buffer = woken;
     }
 
+    /// Answers a waiting FETCH if it can be: with jobs, or because it can't wait any longer.
     fn serve(&mut self, id: WaiterId) -> bool {
         let Some(waiter) = self.core.waiters.get(id) else { return false };
         let (queues, group, terms) =
             (waiter.queues.clone(), Arc::clone(&waiter.group), waiter.terms);
-        match self.take(&queues, &group, &terms) {
-            Ok(grants) if grants.jobs.is_empty() => false,
-            Ok(grants) => {
-                if let Some(waiter) = self.core.waiters.remove(id) {
-                    self.hand_off(waiter.mailbox, id, grants);
-                }
-                true
-            }
+        match self.is_ready(&queues, &group) {
+            Ok(false) => return false,
+            Ok(true) => {}
             // One of its groups has become another kind: it hears that when it asks again.
             Err(_) => {
                 self.end_wait(id);
-                true
+                return true;
             }
         }
+        let Some(waiter) = self.core.waiters.remove(id) else { return false };
+        if waiter.ticket.claim()
+            && let Ok(grants) = self.take(&queues, &group, &terms)
+        {
+            self.hand_off(waiter, grants);
+        }
+        true
     }
 
     /// Ends the waits that are over.
@@ -231,8 +258,10 @@ impl Turn<'_> {
 
     /// Ends one wait without a job.
     pub(super) fn end_wait(&mut self, waiter: WaiterId) {
-        if let Some(Waiter { mailbox, .. }) = self.core.waiters.remove(waiter) {
-            mailbox.send(Event::WaitEnded { waiter });
+        if let Some(Waiter { mailbox, ticket, .. }) = self.core.waiters.remove(waiter)
+            && ticket.claim()
+        {
+            mailbox.send(Event::WaitEnded { ticket: ticket.id });
         }
     }
 }

@@ -1,15 +1,41 @@
 //! Answers, and when they may leave.
 
-use super::error::BrokerError;
-use crate::types::EntryIndex;
+use smallvec::SmallVec;
 
-/// An answer with the index that it has seen: it may leave when that is released.
+use super::error::BrokerError;
+use crate::types::{EntryIndex, LogId};
+
+/// What an answer has seen of a log: it may leave when that is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// The log.
+    pub log: LogId,
+    /// The last entry that the answer depends on.
+    pub index: EntryIndex,
+}
+
+/// The gates of an answer, at most one for each log; none if it depends on no log.
+pub type Gates = SmallVec<[Gate; 1]>;
+
+/// An answer with its gates.
 #[derive(Debug)]
 pub struct Gated<T> {
     /// The answer.
     pub result: Result<T, BrokerError>,
-    /// What must be released first; 0 for nothing.
-    pub gate: EntryIndex,
+    /// What must be released first.
+    pub gates: Gates,
+}
+
+impl<T> Gated<T> {
+    /// A refusal that depends on no log.
+    pub(super) fn refused(error: BrokerError) -> Self {
+        Self { result: Err(error), gates: Gates::new() }
+    }
+
+    /// Goes on with the answer, if it is one.
+    pub(super) fn map<U>(self, then: impl FnOnce(T) -> U) -> Gated<U> {
+        Gated { result: self.result.map(then), gates: self.gates }
+    }
 }
 
 /// Whether an answer may leave.

@@ -1,14 +1,36 @@
 //! What a FETCH asks for, and what it is given.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use smallvec::SmallVec;
 
-use crate::log::JobLocation;
+use crate::log::{JobLocation, LogError};
 use crate::queue::Holder;
-use crate::types::{Grant, GroupId, Offset};
+use crate::types::{Grant, GroupId, LogId, Offset};
 
-/// One waiting FETCH. Ids are given in order of arrival and never twice.
+/// One FETCH that waits in one log. Ids are given in order of arrival and never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub(super) u64);
+
+/// A FETCH that waits, perhaps in several logs at once: the first that has something claims it.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Which FETCH of its connection it is.
+    pub id: u64,
+    claimed: AtomicBool,
+}
+
+impl Ticket {
+    /// A ticket that no log has claimed.
+    pub fn new(id: u64) -> Self {
+        Self { id, claimed: AtomicBool::new(false) }
+    }
+
+    /// Claims it: true for the first, who must answer it.
+    pub(super) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+}
 
 /// How much a FETCH takes, and under which lease.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +43,8 @@ pub struct FetchTerms {
     pub holder: Holder,
     /// The time of the leases in milliseconds.
     pub lease_ms: u64,
+    /// The number of its first queue, if it is a part of a FETCH over several logs.
+    pub first_ordinal: u8,
 }
 
 /// Jobs under their leases.
@@ -32,9 +56,41 @@ pub struct Grants {
     pub jobs: SmallVec<[GrantedJob; 1]>,
 }
 
+/// A granted job whose bytes can't be read.
+#[derive(Clone, Debug)]
+pub struct DamagedJob {
+    /// The log that it is in.
+    pub log: LogId,
+    /// The group that it was granted to.
+    pub group: GroupId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its lease.
+    pub grant: Grant,
+    /// What is wrong, for people.
+    pub reason: String,
+}
+
+impl DamagedJob {
+    /// The job with what its reader said.
+    pub fn of(job: &GrantedJob, error: &LogError) -> Self {
+        let GrantedJob { log, group, offset, grant, .. } = *job;
+        Self { log, group, offset, grant, reason: error.to_string() }
+    }
+}
+
+impl Grants {
+    /// No jobs.
+    pub fn none() -> Self {
+        Self { lease_ms: 0, jobs: SmallVec::new() }
+    }
+}
+
 /// One job under its lease.
 #[derive(Debug)]
 pub struct GrantedJob {
+    /// The log that it is in.
+    pub log: LogId,
     /// Which queue of the FETCH it is from, counted from 0.
     pub queue_ordinal: u8,
     /// The group.
@@ -45,6 +101,8 @@ pub struct GrantedJob {
     pub grant: Grant,
     /// How often it has been delivered to the group, this time included.
     pub attempt: u32,
+    /// Bytes of its body.
+    pub bytes: u32,
     /// Where its bytes are, once the grant is released.
     pub location: JobLocation,
 }

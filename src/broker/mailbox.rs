@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::grants::{Grants, WaiterId};
+use super::gate::Gate;
+use super::grants::Grants;
 use crate::types::EntryIndex;
 
 /// What a connection is told.
@@ -17,17 +18,17 @@ use crate::types::EntryIndex;
 pub enum Event {
     /// Jobs were granted to a waiting FETCH.
     Granted {
-        /// The FETCH.
-        waiter: WaiterId,
-        /// The jobs. They may leave when this index is released.
+        /// The ticket of the FETCH.
+        ticket: u64,
+        /// The jobs. They may leave when this is released.
         grants: Grants,
-        /// The index of the entry that granted them.
-        gate: EntryIndex,
+        /// The entry that granted them.
+        gate: Gate,
     },
     /// A FETCH has waited for as long as it wanted to, or the server is stopping.
     WaitEnded {
-        /// The FETCH.
-        waiter: WaiterId,
+        /// The ticket of the FETCH.
+        ticket: u64,
     },
     /// Another connection has taken the session over.
     Replaced,
@@ -40,7 +41,8 @@ pub enum Event {
 /// One connection's mailbox.
 #[derive(Debug)]
 pub struct Mailbox {
-    shard: Arc<Shard>,
+    /// Of the connection's I/O thread, one for each log.
+    shards: Box<[Arc<Shard>]>,
     inside: Mutex<Inside>,
 }
 
@@ -51,9 +53,9 @@ struct Inside {
 }
 
 impl Mailbox {
-    /// A mailbox for a connection of this shard.
-    pub fn new(shard: Arc<Shard>) -> Arc<Self> {
-        Arc::new(Self { shard, inside: Mutex::default() })
+    /// A mailbox for a connection of the I/O thread with these shards, one for each log.
+    pub(super) fn new(shards: Box<[Arc<Shard>]>) -> Arc<Self> {
+        Arc::new(Self { shards, inside: Mutex::default() })
     }
 
     /// Takes all events, and has `cx` woken for the next.
@@ -66,11 +68,17 @@ impl Mailbox {
         events.append(&mut inside.events);
     }
 
-    /// Takes what is left, when the connection is gone.
-    pub fn take_last(&self) -> Vec<Event> {
-        let mut inside = self.inside.lock();
-        inside.waker = None;
-        std::mem::take(&mut inside.events)
+    /// Takes the grants that are left, when the connection is gone.
+    pub(super) fn take_grants(&self) -> impl Iterator<Item = Grants> + use<> {
+        let events = {
+            let mut inside = self.inside.lock();
+            inside.waker = None;
+            std::mem::take(&mut inside.events)
+        };
+        events.into_iter().filter_map(|event| match event {
+            Event::Granted { grants, .. } => Some(grants),
+            _ => None,
+        })
     }
 
     /// Puts an event in and wakes the connection.
@@ -86,14 +94,15 @@ impl Mailbox {
     }
 
     /// Puts an event in that may leave only when `gate` is released; the connection is woken then.
-    pub(super) fn send_gated(self: &Arc<Self>, event: Event, gate: EntryIndex) {
+    pub(super) fn send_gated(self: &Arc<Self>, event: Event, gate: Gate) {
         self.inside.lock().events.push(event);
         self.wake_when_released(gate);
     }
 
     /// Has the connection woken when `gate` is released.
-    pub fn wake_when_released(self: &Arc<Self>, gate: EntryIndex) {
-        self.shard.waiting.lock().connections.push((gate, Arc::clone(self)));
+    pub fn wake_when_released(self: &Arc<Self>, gate: Gate) {
+        let shard = self.shards.get(usize::from(gate.log.0)).expect("there is one for each log");
+        shard.waiting.lock().connections.push((gate.index, Arc::clone(self)));
     }
 
     fn wake(&self) {
@@ -104,7 +113,7 @@ impl Mailbox {
     }
 }
 
-/// The connections of one I/O thread that wait for a release.
+/// The connections of one I/O thread that wait for a release of one log.
 #[derive(Debug, Default)]
 pub struct Shard {
     waiting: Mutex<Waiting>,

@@ -12,24 +12,34 @@
 //! |---|---|
 //! | `turn` | one turn under the lock |
 //! | `core` | what lies under the lock |
-//! | `fact_codec` | facts as bytes in an entry |
+//! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
-//! | `leases`, `admin` | the other requests |
+//! | `leases`, `admin`, `dead` | the other requests |
 //! | `sessions` | who is connected, who is silent |
+//! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
+//! | `keeper` | makes checkpoints beside the running state |
+//! | `checkpoint`, `checkpoint_format` | the state in a file |
 //! | `open` | recovery |
 
 mod admin;
+mod checkpoint;
+pub mod checkpoint_format;
 mod core;
+mod dead;
 mod error;
 mod fact_codec;
 mod fetch;
+mod fields;
 mod gate;
 mod grants;
+mod keeper;
 mod leases;
+mod logs;
 mod mailbox;
 mod open;
+mod record_codec;
 mod sessions;
 mod threads;
 mod turn;
@@ -41,28 +51,35 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
+pub use checkpoint::CheckpointError;
+pub use dead::{DeadAction, DeadQuery, Found};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
-pub use gate::{Gated, Release};
-pub use grants::{FetchTerms, GrantedJob, Grants, WaiterId};
+pub use gate::{Gate, Gated, Gates, Release};
+pub use grants::{DamagedJob, FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
+pub use keeper::{KeeperError, Kept};
 pub use leases::{Failed, Held, Verdicts};
+pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
-pub use turn::JobBatch;
+pub use turn::{JobBatch, Wish, WishedDue};
 
-pub use crate::log::{Durability, JobLocation, LogError, LogOptions};
+pub use crate::log::{Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Retry, Start,
+    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
+    RemovedCounts, Retry, Start,
 };
 
+use self::checkpoint::Checkpoints;
 use self::core::Core;
 use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
+use self::waiters::Waiter;
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
 use crate::queue::SessionEnd;
-use crate::types::{EntryIndex, Grant, GroupId, Offset, SessionId};
+use crate::types::{EntryIndex, Grant, GroupId, LogId, Offset, SessionId};
 
 /// How a broker behaves.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +92,10 @@ pub struct BrokerOptions {
     pub auto_create: bool,
     /// How many I/O threads have connections.
     pub shards: usize,
+    /// Which log of the server it is.
+    pub log: LogId,
+    /// Bytes of log after which a checkpoint is made, or four times the last one, if that is more.
+    pub checkpoint_bytes: u64,
 }
 
 /// One log with its state.
@@ -87,6 +108,12 @@ pub struct Broker {
     options: BrokerOptions,
     shards: Vec<Arc<Shard>>,
     alarm: Alarm,
+    checkpoints: Checkpoints,
+    /// Held while a checkpoint is made.
+    keeping: Mutex<()>,
+    kept: Mutex<Kept>,
+    /// How many entries were replayed at the start.
+    restored: u64,
 }
 
 /// A session that was greeted.
@@ -153,8 +180,8 @@ pub struct Fetched {
 pub enum FetchedJobs {
     /// At once; none if it does not wait.
     Now(Grants),
-    /// They come as an [`Event`].
-    Waiting(WaiterId),
+    /// They come as an [`Event`]. It waits in these logs.
+    Waiting(SmallVec<[(LogId, WaiterId); 1]>),
 }
 
 /// What a READ got.
@@ -242,15 +269,15 @@ impl Broker {
                 turn.place(queue, request.group)?;
             }
             let commits = turn.commit_sets(request.commits)?;
-            let grants = turn.take(request.queues, request.group, &request.terms)?;
+            let FetchRequest { queues, group, terms, .. } = *request;
             let jobs = match &request.wait {
-                Some(wait) if grants.jobs.is_empty() => FetchedJobs::Waiting(turn.wait(
-                    request.queues,
-                    request.group,
-                    request.terms,
-                    wait,
-                )),
-                _ => FetchedJobs::Now(grants),
+                Some(wait) if !turn.is_ready(queues, group)? => {
+                    let waiter = turn.wait(queues, group, terms, wait);
+                    FetchedJobs::Waiting(SmallVec::from_iter([(self.options.log, waiter)]))
+                }
+                // Another log was faster, and answers.
+                Some(wait) if !wait.ticket.claim() => FetchedJobs::Now(Grants::none()),
+                _ => FetchedJobs::Now(turn.take(queues, group, &terms)?),
             };
             Ok(Fetched { commits, jobs })
         })
@@ -342,14 +369,39 @@ impl Broker {
 
 /// Connections.
 impl Broker {
-    /// The I/O threads' shards.
-    pub fn shards(&self) -> &[Arc<Shard>] {
-        &self.shards
+    /// The shard of an I/O thread.
+    pub(super) fn shard(&self, io_thread: usize) -> &Arc<Shard> {
+        self.shards.get(io_thread).expect("there is one for each I/O thread")
+    }
+
+    /// Takes a waiting FETCH out of its lines, because another log has answered it.
+    pub(super) fn forget_wait(&self, waiter: WaiterId) {
+        self.core.lock().waiters.remove(waiter);
+    }
+
+    /// Whether a FETCH of these queues and commits of these sets would be refused as a whole.
+    pub(super) fn check(
+        &self,
+        caller: &SessionHandle,
+        queues: &[&str],
+        group: &str,
+        sets: &[HeldSet<'_>],
+    ) -> Gated<()> {
+        self.turn(|turn| {
+            turn.check_current(caller)?;
+            queues.iter().try_for_each(|queue| turn.place(queue, group).map(drop))?;
+            turn.work_groups(sets).map(drop)
+        })
     }
 
     /// The durability in force.
     pub fn durability(&self) -> Durability {
         self.options.durability
+    }
+
+    /// How many entries had to be replayed at the start, behind the newest checkpoint.
+    pub fn restored(&self) -> u64 {
+        self.restored
     }
 
     /// What may leave now.
@@ -369,9 +421,9 @@ impl Broker {
         }
     }
 
-    /// Whether an answer with this gate may leave.
-    pub fn release_of(&self, gate: EntryIndex) -> Release {
-        if gate <= self.released() {
+    /// Whether an answer that has seen this index may leave.
+    pub(super) fn release_of(&self, index: EntryIndex) -> Release {
+        if index <= self.released() {
             return Release::Released;
         }
         match self.log.poisoned() {
@@ -392,22 +444,37 @@ impl Broker {
         self.notify_shards();
     }
 
-    /// Takes leave of a connection: its FETCHes wait no longer, and jobs that were granted to it
-    /// but not sent go back at once.
-    pub fn disconnect(
-        &self,
-        caller: &SessionHandle,
-        mailbox: &Arc<Mailbox>,
-        undelivered: &mut dyn Iterator<Item = Grants>,
-    ) {
+    /// Has no FETCH of a connection wait any longer.
+    fn detach(&self, caller: &SessionHandle, mailbox: &Arc<Mailbox>) {
+        let mut core = self.core.lock();
+        core.waiters.remove_all(mailbox);
+        core.sessions.disconnect(caller);
+    }
+
+    /// Declares a granted job dead, because its bytes can't be read.
+    fn damage(&self, job: &DamagedJob) {
+        let DamagedJob { group, offset, grant, ref reason, .. } = *job;
+        tracing::error!(%offset, reason, "a job is damaged; it is dead, the others are served");
         let gated = self.turn(|turn| {
-            turn.core.waiters.remove_all(mailbox);
-            turn.core.sessions.disconnect(caller);
-            let in_mailbox = mailbox.take_last().into_iter().filter_map(|event| match event {
-                Event::Granted { grants, .. } => Some(grants),
-                _ => None,
-            });
-            for job in undelivered.chain(in_mailbox).flat_map(|grants| grants.jobs) {
+            // Its lease may have ended meanwhile: then the next to fetch it finds the damage.
+            if let Ok(fact) = turn.core.machine.damage(group, offset, Some(grant), reason) {
+                turn.record(&fact);
+            }
+            Ok(())
+        });
+        if gated.result.is_ok() {
+            self.flush();
+        }
+    }
+
+    /// Releases jobs that were granted but never sent.
+    fn give_back(&self, jobs: impl Iterator<Item = GrantedJob>) {
+        let mut jobs = jobs.peekable();
+        if jobs.peek().is_none() {
+            return;
+        }
+        let gated = self.turn(|turn| {
+            for job in jobs {
                 let held = Held { offset: job.offset, grant: Some(job.grant) };
                 turn.release(job.group, [held], 0);
             }
@@ -423,8 +490,10 @@ impl Broker {
         let mut core = self.core.lock();
         core.stopping = true;
         for id in core.waiters.ids() {
-            if let Some(waiter) = core.waiters.remove(id) {
-                waiter.mailbox.send(Event::WaitEnded { waiter: id });
+            if let Some(Waiter { mailbox, ticket, .. }) = core.waiters.remove(id)
+                && ticket.claim()
+            {
+                mailbox.send(Event::WaitEnded { ticket: ticket.id });
             }
         }
         core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Stopping));
@@ -441,7 +510,7 @@ impl Broker {
     fn turn<T>(&self, act: impl FnOnce(&mut Turn<'_>) -> Result<T, BrokerError>) -> Gated<T> {
         if let Some(reason) = self.log.poisoned() {
             let error = BrokerError::Poisoned { reason: reason.to_string() };
-            return Gated { result: Err(error), gate: EntryIndex(0) };
+            return Gated::refused(error);
         }
         self.view(|turn| {
             // Facts are applied before they are appended, so their room comes first of all.
@@ -456,9 +525,11 @@ impl Broker {
         if core.stopping || core.halted {
             let halted = || BrokerError::Poisoned { reason: "an entry did not fit".into() };
             let error = if core.halted { halted() } else { BrokerError::ShuttingDown };
-            return Gated { result: Err(error), gate: EntryIndex(0) };
+            return Gated::refused(error);
         }
         let (stamp, lease_now_ms) = (self.clock.stamp(), self.lease_clock.now_ms());
+        // What is due must not become so between the validation of a fact and its application.
+        core.machine.advance(stamp);
         let mut turn = Turn::begin(&mut core, &self.log, stamp, lease_now_ms);
         let result = act(&mut turn);
         turn.serve_waiters();
@@ -469,12 +540,12 @@ impl Broker {
             Ok((gate, handed_off)) => {
                 // The sync thread may have been faster than the hand-off's entry in the list of
                 // those to wake.
-                if handed_off && gate <= self.released() {
+                if handed_off && gate.index <= self.released() {
                     self.notify_shards();
                 }
-                Gated { result, gate }
+                Gated { result, gates: SmallVec::from_iter([gate]) }
             }
-            Err(error) => Gated { result: Err(error), gate: EntryIndex(0) },
+            Err(error) => Gated::refused(error),
         }
     }
 }
@@ -501,10 +572,13 @@ impl Turn<'_> {
         }
     }
 
+    fn work_groups(&self, sets: &[HeldSet<'_>]) -> Result<SmallVec<[GroupId; 2]>, BrokerError> {
+        sets.iter().map(|set| self.work_group(set.queue, set.group)).collect()
+    }
+
     /// Consumes jobs of several groups; checks that all groups are there before it begins.
     fn commit_sets(&mut self, sets: &[HeldSet<'_>]) -> Result<Verdicts, BrokerError> {
-        let group_of = |set: &HeldSet<'_>| self.work_group(set.queue, set.group);
-        let groups = sets.iter().map(group_of).collect::<Result<SmallVec<[GroupId; 2]>, _>>()?;
+        let groups = self.work_groups(sets)?;
         let mut verdicts = Verdicts::new();
         for (set, group) in sets.iter().zip(groups) {
             self.commit(group, set.jobs.iter().copied(), &mut verdicts);

@@ -1,15 +1,19 @@
-//! Opening: the log is replayed into the machine, and a new term begins.
+//! Opening: the newest checkpoint, then what the log has behind it; and a new term begins.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
+use super::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Covered};
 use super::core::Core;
 use super::error::OpenError;
+use super::keeper::Kept;
 use super::threads::Alarm;
 use super::{Broker, BrokerOptions, Shard, fact_codec};
 use crate::clock::{self, LeaseClock, LogClock};
+use crate::log::format::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::log::{EntryView, LogOptions, Recovery};
 use crate::queue::{Fact, Machine};
 use crate::types::{EntryIndex, Grant, QueueId, Term};
@@ -21,29 +25,35 @@ impl Broker {
     ///
     /// # Errors
     /// [`OpenError::Log`]: it is damaged, in use, of another version, or can't be read or written.
+    /// [`OpenError::Checkpoint`]: the log ends before its newest checkpoint, or that is of another
+    /// version.
     pub fn open(
         dir: &Path,
         log_options: LogOptions,
         options: BrokerOptions,
     ) -> Result<Arc<Self>, OpenError> {
-        let mut machine = Machine::new();
-        let mut deleted = Vec::new();
+        let checkpoints = Checkpoints::new(Arc::clone(&log_options.files), dir);
         let mut recovery = Recovery::open(dir, log_options)?;
+        let mut state = Restored::begin(&recovery, &checkpoints)?;
         let recovered =
-            recovery.replay(&mut |entry| replay_entry(&mut machine, &mut deleted, entry))?;
-        let term = next_term(recovered.last_term, machine.next_grant());
+            recovery.replay(state.covered.index, &mut |entry| state.replay_entry(entry))?;
+        state.check_end(&checkpoints, recovered.last_index)?;
+        let Restored { mut machine, covered, kept, deleted, entries, log_bytes } = state;
+        tracing::info!(checkpoint = kept.index.0, entries, "restored the state");
+        let term = next_term(recovered.last_term.max(covered.term), machine.next_grant());
         let log = recovery.start(term)?;
         deleted.into_iter().for_each(|queue| log.forget(queue));
 
-        let clock = LogClock::resume(recovered.last_stamp);
+        let clock = LogClock::resume(covered.stamp);
         let lease_clock = LeaseClock::start();
         let lease_now_ms = lease_clock.now_ms();
         machine.raise_grants(Grant(term.0 << 32));
         machine.rearm(lease_now_ms);
-        machine.advance(clock.log_ms());
+        machine.advance(clock.stamp());
         let sessions = machine.session_ids();
         let last_index = EntryIndex(log.next_index().0 - 1);
-        let mut core = Core::new(machine, last_index, clock::wall_ms());
+        let seed = clock::wall_ms();
+        let mut core = Core::new(options.log, machine, last_index, log_bytes, seed);
         for session in sessions {
             core.sessions.connect(session, options.silence_ms, None, lease_now_ms);
         }
@@ -55,6 +65,10 @@ impl Broker {
             options,
             shards: (0..options.shards).map(|_| Arc::new(Shard::default())).collect(),
             alarm: Alarm::default(),
+            checkpoints,
+            keeping: Mutex::new(()),
+            kept: Mutex::new(kept),
+            restored: entries,
         }))
     }
 }
@@ -66,11 +80,75 @@ fn next_term(last: Term, next_grant: Grant) -> Term {
     Term(unix_seconds.max(last.0 + 1).max((next_grant.0 >> 32) + 1))
 }
 
-fn replay_entry(
+/// The state on its way back.
+struct Restored {
+    machine: Machine,
+    /// The last entry in it.
+    covered: Covered,
+    /// The checkpoint that it began with.
+    kept: Kept,
+    deleted: Vec<QueueId>,
+    /// Entries replayed, and their bytes.
+    entries: u64,
+    log_bytes: u64,
+}
+
+impl Restored {
+    /// The state of the newest checkpoint, or none.
+    fn begin(recovery: &Recovery, checkpoints: &Checkpoints) -> Result<Self, OpenError> {
+        let mut state = Self {
+            machine: Machine::new(),
+            covered: Covered::default(),
+            kept: Kept::default(),
+            deleted: Vec::new(),
+            entries: 0,
+            log_bytes: 0,
+        };
+        let Some(log_id) = recovery.known_log_id() else {
+            return checkpoints.refuse_all().map(|()| state).map_err(OpenError::from);
+        };
+        if let Some(Checkpoint { covered, machine, bytes }) = checkpoints.newest(log_id)? {
+            state.kept = Kept { index: covered.index, bytes, ..Kept::default() };
+            let exists = |queue: &QueueId| machine.queue(*queue).is_some();
+            let given = (1..machine.next_queue().0).map(QueueId);
+            state.deleted = given.filter(|queue| !exists(queue)).collect();
+            (state.machine, state.covered) = (machine, covered);
+        }
+        Ok(state)
+    }
+
+    fn replay_entry(&mut self, entry: &EntryView<'_>) -> Result<(), ReplayError> {
+        self.deleted.extend(replay_entry(&mut self.machine, entry)?);
+        self.covered = Covered { index: entry.index, term: entry.term, stamp: entry.stamp };
+        self.entries += 1;
+        self.log_bytes += log_bytes(entry.table, entry.facts, entry.bodies);
+        Ok(())
+    }
+
+    /// A checkpoint is named only when the log is synced up to it, so a log that ends before it
+    /// has lost what was durable.
+    fn check_end(&self, checkpoints: &Checkpoints, log_end: EntryIndex) -> Result<(), OpenError> {
+        let index = self.kept.index;
+        if log_end >= index {
+            return Ok(());
+        }
+        let path = checkpoints.path(index);
+        Err(CheckpointError::AboveLog { path, index, log_end }.into())
+    }
+}
+
+/// The bytes of an entry, to know how far the log has grown.
+pub(super) fn log_bytes(table: &[u8], facts: &[u8], bodies: &[u8]) -> u64 {
+    const HEADERS: usize = ENTRY_HEADER_BYTES + FRAME_HEADER_BYTES;
+    (HEADERS + table.len() + facts.len() + bodies.len()) as u64
+}
+
+/// Applies an entry of the log. Gives the queues that it deletes.
+pub(super) fn replay_entry(
     machine: &mut Machine,
-    deleted: &mut Vec<QueueId>,
     entry: &EntryView<'_>,
-) -> Result<(), ReplayError> {
+) -> Result<SmallVec<[QueueId; 1]>, ReplayError> {
+    let mut deleted = SmallVec::new();
     if entry.count > 0 {
         machine.apply_jobs(entry.queue, entry.base_offset, entry.count, entry.stamp)?;
     }
@@ -80,5 +158,5 @@ fn replay_entry(
             deleted.push(queue);
         }
     }
-    Ok(())
+    Ok(deleted)
 }

@@ -1,4 +1,5 @@
-//! The broker's two threads: one syncs the log, the other ends leases, sessions and waits.
+//! The broker's threads: one syncs the log, one ends leases, sessions and waits, and one makes
+//! checkpoints (see `keeper`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +18,9 @@ const TURN_MS: u64 = 100;
 
 /// Leases ended under one lock; more wait for the next turn, so that requests get in between.
 const EXPIRED_PER_TURN_MAX: usize = 1_000;
+
+/// Dead jobs that go under one lock.
+const AGED_PER_TURN_MAX: usize = 1_000;
 
 /// How the timer is told of a deadline that comes before it would look.
 #[derive(Debug, Default)]
@@ -57,14 +61,17 @@ impl Threads {
             let (broker, stop) = (Arc::clone(broker), Arc::clone(&stop));
             thread::Builder::new().name(name.into()).spawn(move || run(&broker, &stop))
         };
-        let mut handles = vec![spawn("joblog-timer", Broker::run_timer)?];
+        let mut handles = vec![
+            spawn("joblog-timer", Broker::run_timer)?,
+            spawn("joblog-keeper", Broker::run_keeper)?,
+        ];
         if broker.durability() != Durability::Os {
             handles.push(spawn("joblog-sync", Broker::run_sync)?);
         }
         Ok(Self { broker: Arc::clone(broker), stop, handles })
     }
 
-    /// Ends them, then syncs and closes the log.
+    /// Ends them, makes a last checkpoint, then syncs and closes the log.
     ///
     /// # Errors
     /// [`OpenError::Log`] if the last sync failed.
@@ -76,6 +83,11 @@ impl Threads {
             if handle.join().is_err() {
                 tracing::error!("a thread of the broker has panicked");
             }
+        }
+        if self.broker.log.poisoned().is_none()
+            && let Err(error) = self.broker.make_checkpoint()
+        {
+            tracing::warn!(%error, "no checkpoint was made; the next start replays more");
         }
         Ok(self.broker.log.close()?)
     }
@@ -124,8 +136,9 @@ impl Broker {
     /// One turn of the timer. Gives the next deadline on the log's clock.
     fn timer_turn(&self, expire_up_to_ms: Option<u64>) -> Option<u64> {
         let gated = self.turn(|turn| {
-            turn.core.machine.advance(turn.stamp.log_ms);
             turn.end_waits(turn.stamp.log_ms);
+            let aged = turn.core.machine.drop_aged(turn.stamp.log_ms, AGED_PER_TURN_MAX);
+            turn.record_all(aged);
             if let Some(horizon_ms) = expire_up_to_ms {
                 turn.end_leases(horizon_ms);
             }
@@ -153,9 +166,10 @@ impl Turn<'_> {
 }
 
 impl Core {
-    /// When the next delayed job is due or the next wait is over, on the log's clock.
+    /// When the next delayed job is due, a dead one goes, or a wait is over, on the log's clock.
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
-        let due_ms = self.machine.next_due_log_ms();
-        due_ms.into_iter().chain(self.waiters.next_deadline_ms()).min()
+        let due_ms = self.machine.next_due_log_ms().into_iter();
+        let dead_ms = self.machine.next_dead_end_log_ms();
+        due_ms.chain(dead_ms).chain(self.waiters.next_deadline_ms()).min()
     }
 }

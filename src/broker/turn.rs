@@ -3,18 +3,19 @@
 //! Validation, append and apply happen under one lock and in memory, so no one can see the state
 //! between them; and nothing that depends on the turn leaves before its entry is released.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::core::Core;
 use super::error::BrokerError;
 use super::fact_codec;
-use super::grants::{Grants, WaiterId};
-use super::mailbox::{Event, Mailbox};
+use super::gate::Gate;
+use super::grants::Grants;
+use super::mailbox::Event;
+use super::open::log_bytes;
+use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
-use crate::queue::{Fact, Run, Runs, push_offset};
-use crate::types::{EntryIndex, GroupId, Offset, QueueId, Stamp};
+use crate::queue::{Due, Fact, JobTerms, Run, Runs, push_offset};
+use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 /// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,30 @@ pub struct JobBatch<'a> {
     pub table: &'a [u8],
     /// The bodies.
     pub bodies: &'a [u8],
+    /// What jobs of it want, by their place in it, where it is not what all want.
+    pub wishes: &'a [(u32, Wish)],
+}
+
+/// What a producer wants of one job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// When it is to be delivered first.
+    pub due: Option<WishedDue>,
+}
+
+/// When a job is to be delivered first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WishedDue {
+    /// After so many milliseconds.
+    In {
+        /// The milliseconds.
+        delay_ms: u64,
+    },
+    /// At a time.
+    At {
+        /// Milliseconds since the Unix epoch.
+        wall_ms: u64,
+    },
 }
 
 /// Facts of one turn beyond this become an entry of their own at once, so that no request, however
@@ -38,7 +63,7 @@ const RUNS_MAX: usize = FACTS_BYTES_MAX / 16;
 pub(super) const TURN_BYTES: u32 = 2 * FACTS_BYTES_MAX as u32;
 
 /// Jobs on their way to a FETCH that waited for them.
-type HandOff = (Arc<Mailbox>, WaiterId, Grants);
+type HandOff = (Waiter, Grants);
 
 /// The state during one turn.
 pub(super) struct Turn<'a> {
@@ -112,22 +137,37 @@ impl<'a> Turn<'a> {
         batch: JobBatch<'_>,
     ) -> Result<(), BrokerError> {
         self.append_facts()?;
-        let JobBatch { count, table, bodies } = batch;
-        let entry = NewEntry { queue, base_offset: base, count, table, bodies, ..self.entry(&[]) };
-        self.core.last_index = self.log.append(&entry)?;
+        let JobBatch { count, table, bodies, wishes } = batch;
+        let terms = terms(queue, base, wishes, self.stamp);
+        let mut facts = std::mem::take(&mut self.facts);
+        terms.iter().for_each(|fact| fact_codec::encode(&mut facts, fact));
+        let entry = NewEntry {
+            queue,
+            base_offset: base,
+            count,
+            table,
+            facts: &facts,
+            bodies,
+            ..self.entry(&[])
+        };
+        let appended = self.append(&entry);
+        facts.clear();
+        self.facts = facts;
+        appended?;
         let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
+        terms.iter().for_each(|fact| self.apply(fact));
         Ok(())
     }
 
     /// Has jobs leave to a FETCH that waited, when this turn's entry is released.
-    pub(super) fn hand_off(&mut self, mailbox: Arc<Mailbox>, waiter: WaiterId, grants: Grants) {
-        self.hand_offs.push((mailbox, waiter, grants));
+    pub(super) fn hand_off(&mut self, waiter: Waiter, grants: Grants) {
+        self.hand_offs.push((waiter, grants));
     }
 
     /// Appends what was recorded. Gives the index that a reply to this turn waits for: also a turn
     /// that changed nothing has seen the state up to there. Also whether it handed jobs off.
-    pub(super) fn finish(mut self) -> Result<(EntryIndex, bool), BrokerError> {
+    pub(super) fn finish(mut self) -> Result<(Gate, bool), BrokerError> {
         let appended = self.append_facts();
         self.facts.clear();
         self.core.facts_buffer = std::mem::take(&mut self.facts);
@@ -135,10 +175,10 @@ impl<'a> Turn<'a> {
             self.core.halted = true;
             return Err(error);
         }
-        let gate = self.core.last_index;
+        let gate = Gate { log: self.core.id, index: self.core.last_index };
         let handed_off = !self.hand_offs.is_empty();
-        for (mailbox, waiter, grants) in self.hand_offs {
-            mailbox.send_gated(Event::Granted { waiter, grants, gate }, gate);
+        for (Waiter { mailbox, ticket, .. }, grants) in self.hand_offs {
+            mailbox.send_gated(Event::Granted { ticket: ticket.id, grants, gate }, gate);
         }
         Ok((gate, handed_off))
     }
@@ -146,9 +186,18 @@ impl<'a> Turn<'a> {
     fn append_facts(&mut self) -> Result<(), BrokerError> {
         self.encode_committed();
         if !self.facts.is_empty() {
-            self.core.last_index = self.log.append(&self.entry(&self.facts))?;
+            let facts = std::mem::take(&mut self.facts);
+            let appended = self.append(&self.entry(&facts));
+            self.facts = facts;
+            appended?;
             self.facts.clear();
         }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: &NewEntry<'_>) -> Result<(), BrokerError> {
+        self.core.last_index = self.log.append(entry)?;
+        self.core.log_bytes += log_bytes(entry.table, entry.facts, entry.bodies);
         Ok(())
     }
 
@@ -164,5 +213,35 @@ impl<'a> Turn<'a> {
             producer: [0; 16],
             sequence: 0,
         }
+    }
+}
+
+/// What becomes of the wishes for a batch: nothing if it has none that changes anything.
+fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Option<Fact> {
+    let mut runs: Vec<(Run, JobTerms)> = Vec::new();
+    for (ordinal, wish) in wishes {
+        let terms = JobTerms { due: wish.due.and_then(|due| due_time(due, now)) };
+        if terms == JobTerms::default() {
+            continue;
+        }
+        let offset = base.plus(u64::from(*ordinal));
+        match runs.last_mut() {
+            Some((run, last))
+                if *last == terms && run.first.plus(u64::from(run.count)) == offset =>
+            {
+                run.count += 1;
+            }
+            _ => runs.push((Run { first: offset, count: 1 }, terms)),
+        }
+    }
+    (!runs.is_empty()).then_some(Fact::Termed { queue, runs })
+}
+
+/// A time that has passed is no due time.
+fn due_time(due: WishedDue, now: Stamp) -> Option<Due> {
+    match due {
+        WishedDue::In { delay_ms: 0 } => None,
+        WishedDue::In { delay_ms } => Some(Due::Log(now.log_ms.saturating_add(delay_ms))),
+        WishedDue::At { wall_ms } => (wall_ms > now.wall_ms).then_some(Due::Wall(wall_ms)),
     }
 }

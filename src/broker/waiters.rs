@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::grants::{FetchTerms, WaiterId};
+use super::grants::{FetchTerms, Ticket, WaiterId};
 use super::mailbox::Mailbox;
 use crate::types::GroupId;
 
@@ -33,6 +33,8 @@ pub(super) struct Waiter {
     pub(super) terms: FetchTerms,
     /// Whom to tell.
     pub(super) mailbox: Arc<Mailbox>,
+    /// Says whether another log has answered it.
+    pub(super) ticket: Arc<Ticket>,
     /// When it gives up, on the log's clock in milliseconds.
     pub(super) deadline_ms: u64,
     /// Where it stands now, one line for each queue.

@@ -13,6 +13,7 @@ use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, GroupDescription, GroupKind, GroupName, GroupStart, ListQueues,
     QueueDescription, QueueList, QueueName, QueueSettings,
 };
+use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::lease::{
@@ -50,7 +51,10 @@ impl Client {
     /// [`ClientError`].
     pub async fn ping(&self) -> Result<Duration, ClientError> {
         let start = Instant::now();
-        let request = Request::new(Opcode::Ping, self.next_correlation(), |_| {});
+        // The body tells it from a heartbeat, for whoever looks at the packets.
+        let request = Request::new(Opcode::Ping, self.next_correlation(), |out| {
+            out.extend_from_slice(b"ping");
+        });
         self.call(request).await?;
         Ok(start.elapsed())
     }
@@ -145,6 +149,33 @@ impl Client {
     ) -> Result<GroupDescription, ClientError> {
         let body = group_name(queue, group)?;
         self.ask(Opcode::DescribeGroup, &body).await
+    }
+
+    /// Lists dead jobs: those that the query means, at most its limit of them. The list goes on at
+    /// `next` while there is `more`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn dead_list(&self, query: &DeadQuery) -> Result<DeadList, ClientError> {
+        self.ask(Opcode::DeadList, query).await
+    }
+
+    /// Makes dead jobs ready again, with no failures and crashes: those that the query means, at
+    /// most its limit of them. There may be more from `next` on.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn dead_retry(&self, query: &DeadQuery) -> Result<BulkDone, ClientError> {
+        self.ask(Opcode::DeadRetry, query).await
+    }
+
+    /// Gives dead jobs up: those that the query means, at most its limit of them. There may be
+    /// more from `next` on.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn dead_drop(&self, query: &DeadQuery) -> Result<BulkDone, ClientError> {
+        self.ask(Opcode::DeadDrop, query).await
     }
 
     /// Enqueues one job.

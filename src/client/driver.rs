@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use joblog_protocol::codec::Frame;
 use joblog_protocol::error_code::ErrorCode;
-use joblog_protocol::frame::{FLAG_MORE, Header, put_request};
+use joblog_protocol::frame::{FLAG_MORE, Header};
 use joblog_protocol::limits::{FETCH_JOBS_MAX, HANDLES_MAX};
 use joblog_protocol::messages::fetch::FetchReply;
 use joblog_protocol::messages::lease::{FailOutcome, decode_fail_reply, decode_statuses};
@@ -139,9 +139,14 @@ impl Driver {
         ClientError::Unreachable { address: self.address.clone(), cause: Arc::new(cause) }
     }
 
+    fn hello(&mut self) -> Bytes {
+        let correlation = self.next_correlation();
+        self.session.hello(correlation, &self.options, Instant::now())
+    }
+
     /// Connects and greets once.
     async fn open(&mut self, patience: Duration) -> Result<Connection, ClientError> {
-        let hello = self.session.hello(&self.options, Instant::now());
+        let hello = self.hello();
         let opening =
             Connection::open(self.address.clone(), hello, self.options.connect_timeout, patience);
         let opened = opening.await;
@@ -180,7 +185,7 @@ impl Driver {
                 }
             }
             self.forget_abandoned();
-            let hello = self.session.hello(&self.options, Instant::now());
+            let hello = self.hello();
             let opening = Connection::open(
                 self.address.clone(),
                 hello,
@@ -280,9 +285,9 @@ impl Driver {
     fn on_heartbeat(&mut self, connection: &mut Connection, silence: Duration) -> Result<(), End> {
         connection.check_heard(silence)?;
         if connection.outgoing_bytes() == 0 {
-            let mut ping = bytes::BytesMut::new();
-            put_request(&mut ping, Opcode::Ping, 0, |_| {});
-            connection.push(&ping);
+            // Its answer is heard, and belongs to no one.
+            let ping = Request::new(Opcode::Ping, self.next_correlation(), |_| {});
+            connection.push(&ping.frame);
         }
         Ok(())
     }
@@ -336,7 +341,7 @@ impl Driver {
         let chunks = runs(&handles).flat_map(|run| run.chunks(HANDLES_MAX));
         for run in chunks {
             let correlation = self.next_correlation();
-            let mut request = Request::release(correlation, run);
+            let mut request = Request::release(correlation, run, 0);
             request.tokens.iter().for_each(|token| self.session.settled(token));
             request.ends_at = Some(connection.push(&request.frame));
             self.in_flight.insert(request);

@@ -141,5 +141,6 @@ impl ClientError {
 /// A FETCH that is repeated grants other jobs: what the lost one granted is released.
 pub(crate) fn changes_something(command: &str) -> bool {
     let asks_only = command.starts_with("LIST") || command.starts_with("DESCRIBE");
+    let asks_only = asks_only || command == "DEAD_LIST";
     !asks_only && !["PING", "READ", "FETCH", "HELLO"].contains(&command)
 }

@@ -1,5 +1,6 @@
 //! The client itself: connecting, handing requests to the driver, and closing.
 
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -20,6 +21,8 @@ use super::types::{ConnectionState, JobHandle};
 
 /// What a small request counts as among the bytes in flight.
 const REQUEST_BYTES_MIN: usize = 1024;
+/// Until a job that arrived damaged is ready again.
+const DAMAGED_DELAY_MS: u64 = 10_000;
 /// A thread's name is cut at 15 bytes by the system.
 const THREAD_NAME: &str = "joblog-client";
 
@@ -122,9 +125,14 @@ impl Client {
         self.shared.next_correlation.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Hands a job back without waiting for it.
-    pub(crate) fn abandon(&self, handle: JobHandle) {
-        self.shared.abandoned.add([handle]);
+    /// Hands a job back without waiting for the answer. It has a delay, since it would most likely
+    /// arrive damaged again.
+    pub(crate) fn hand_back_damaged(&self, handle: JobHandle) {
+        let correlation = self.next_correlation();
+        let release = Request::release(correlation, slice::from_ref(&handle), DAMAGED_DELAY_MS);
+        if self.shared.requests.try_send(release).is_err() {
+            self.shared.abandoned.add([handle]);
+        }
     }
 
     /// Why there is no driver any more.

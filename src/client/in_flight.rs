@@ -170,3 +170,51 @@ impl InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<Reply, ClientError>>;
+
+    fn sent(opcode: Opcode, correlation: u64, ends_at: u64) -> (Request, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let mut request = Request::new(opcode, correlation, |_| {});
+        request.reply = Some(reply);
+        request.ends_at = Some(ends_at);
+        (request, answer)
+    }
+
+    #[test]
+    fn only_a_request_whose_last_byte_is_written_may_have_been_done() {
+        let mut in_flight = InFlight::default();
+        let (whole, mut answer) = sent(Opcode::Enqueue, 1, 100);
+        let (partial, mut no_answer) = sent(Opcode::Enqueue, 2, 200);
+        let (repeatable, mut still_none) = sent(Opcode::Commit, 3, 50);
+        for request in [whole, partial, repeatable] {
+            in_flight.insert(request);
+        }
+        in_flight.cut(199, "cut");
+        let error = answer.try_recv().unwrap().unwrap_err();
+        assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
+        assert!(no_answer.try_recv().is_err() && still_none.try_recv().is_err());
+        let again: Vec<_> = in_flight
+            .resend(Instant::now())
+            .map(|request| (request.correlation, request.repeated, request.ends_at))
+            .collect();
+        assert_eq!(again, [(2, false, None), (3, true, None)]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_sent_again() {
+        let mut in_flight = InFlight::default();
+        let (request, answer) = sent(Opcode::Commit, 1, 100);
+        in_flight.insert(request);
+        // The driver's own have no one who could stop waiting.
+        in_flight.insert(Request::new(Opcode::Release, 2, |_| {}));
+        drop(answer);
+        assert!(!in_flight.only_fetches(), "the driver waits for its own");
+        let again: Vec<_> = in_flight.resend(Instant::now()).map(|r| r.correlation).collect();
+        assert_eq!(again, [2]);
+    }
+}

@@ -42,11 +42,12 @@ mod types;
 pub use error::ClientError;
 pub use face::Client;
 pub use joblog_protocol::error_code::ErrorCode;
-pub use joblog_protocol::job::{BatchBuilder, Job};
+pub use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
 pub use joblog_protocol::messages::admin::{
     DeadJob, GroupDescription, GroupKind, GroupStart, QueueDescription, QueueList, QueueSettings,
     QueueSummary,
 };
+pub use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
 pub use joblog_protocol::wire::{DecodeError, Token};
 pub use options::Options;

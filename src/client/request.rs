@@ -43,10 +43,10 @@ impl Request {
         }
     }
 
-    /// A RELEASE of jobs of one queue and group, ready at once.
-    pub(crate) fn release(correlation: u64, run: &[JobHandle]) -> Self {
+    /// A RELEASE of jobs of one queue and group.
+    pub(crate) fn release(correlation: u64, run: &[JobHandle], delay_ms: u64) -> Self {
         let jobs = handle_set(run);
-        let release = Release { jobs, delay_ms: 0 };
+        let release = Release { jobs, delay_ms };
         Self {
             tokens: tokens(run),
             ..Self::new(Opcode::Release, correlation, |out| release.encode(out))
@@ -200,7 +200,7 @@ fn take_jobs(client: &Client, names: &FetchNames, whole: Reply) -> Result<Fetche
                     offset: handle.offset,
                     cause,
                 });
-                client.abandon(handle);
+                client.hand_back_damaged(handle);
             }
         }
     }

@@ -34,7 +34,7 @@ impl Session {
     }
 
     /// The frame that greets the server.
-    pub(crate) fn hello(&mut self, options: &Options, now: Instant) -> Bytes {
+    pub(crate) fn hello(&mut self, correlation: u64, options: &Options, now: Instant) -> Bytes {
         self.held.retain(|_, lapse| *lapse > now);
         let hello = Hello {
             version_min: VERSION,
@@ -45,7 +45,7 @@ impl Session {
             held: self.held.keys().copied().take(HELD_TOKENS_MAX).collect(),
         };
         let mut frame = BytesMut::new();
-        put_request(&mut frame, Opcode::Hello, 0, |out| hello.encode(out));
+        put_request(&mut frame, Opcode::Hello, correlation, |out| hello.encode(out));
         frame.freeze()
     }
 
@@ -100,4 +100,81 @@ impl Session {
 fn lapse(now: Instant, length: Duration) -> Instant {
     let length = length.min(Duration::from_millis(LEASE_MS_MAX as u64));
     now + 2 * length + LAPSE_MARGIN
+}
+
+#[cfg(test)]
+mod tests {
+    use joblog_protocol::limits::FRAME_HEADER_BYTES;
+    use joblog_protocol::messages::fetch::Delivery;
+
+    use super::*;
+
+    const LEASE_MS: u64 = 1000;
+
+    fn token(number: u32) -> Token {
+        Token::new(&number.to_be_bytes()).unwrap()
+    }
+
+    fn grant(session: &mut Session, numbers: std::ops::Range<u32>, now: Instant) {
+        let job = |number| Delivery {
+            queue_ordinal: 0,
+            offset: 0,
+            token: Some(token(number)),
+            attempt: 1,
+            enqueued_at_ms: 0,
+            flags: 0,
+            crc32: 0,
+            body: &[],
+        };
+        let reply = FetchReply { lease_ms: LEASE_MS, jobs: numbers.map(job).collect() };
+        session.granted(&reply, now);
+    }
+
+    fn named(session: &mut Session, now: Instant) -> usize {
+        let frame = session.hello(1, &Options::default(), now);
+        Hello::decode(&frame[FRAME_HEADER_BYTES..]).unwrap().held.len()
+    }
+
+    #[test]
+    fn a_lease_that_has_surely_lapsed_is_not_named() {
+        let (mut session, start) = (Session::new([1; 16]), Instant::now());
+        grant(&mut session, 0..2, start);
+        let over = start + Duration::from_millis(2 * LEASE_MS) + LAPSE_MARGIN;
+        assert_eq!(named(&mut session, over - Duration::from_millis(1)), 2);
+        session.extended(&token(0), Duration::from_millis(LEASE_MS), over);
+        assert_eq!(named(&mut session, over), 1);
+    }
+
+    #[test]
+    fn no_more_is_held_than_a_greeting_can_name() {
+        let (mut session, start) = (Session::new([1; 16]), Instant::now());
+        grant(&mut session, 0..HELD_TOKENS_MAX as u32 - 1, start);
+        session.check_room(1, start).unwrap();
+        let error = session.check_room(2, start).unwrap_err();
+        assert!(matches!(error, ClientError::TooManyHeld { more: 2, .. }), "{error}");
+        // One reply may still be on its way: then the greeting names as many as it can.
+        grant(&mut session, 100_000..100_002, start);
+        assert_eq!(named(&mut session, start), HELD_TOKENS_MAX);
+        session.check_room(2, start + Duration::from_secs(3600)).unwrap();
+    }
+
+    #[test]
+    fn lapsed_tokens_do_not_pile_up() {
+        let (mut session, mut now) = (Session::new([1; 16]), Instant::now());
+        for round in 0..100 {
+            grant(&mut session, round * 1000..(round + 1) * 1000, now);
+            now += Duration::from_secs(3600);
+        }
+        assert!(session.held.len() <= 3000, "{} are held", session.held.len());
+    }
+
+    #[test]
+    fn only_what_ends_a_lease_takes_its_token_out() {
+        let (mut session, now) = (Session::new([1; 16]), Instant::now());
+        grant(&mut session, 0..3, now);
+        session.refused(&token(0), ErrorCode::DiskFull);
+        session.refused(&token(1), ErrorCode::LeaseLost);
+        session.settled(&token(2));
+        assert_eq!(session.held.keys().collect::<Vec<_>>(), [&token(0)]);
+    }
 }

@@ -151,6 +151,20 @@ impl<'a> EntryView<'a> {
         Some(self.job_from(u64::from(ordinal), row, body))
     }
 
+    /// The table and the bodies of `count` jobs from `first` on, as an entry of their own has them.
+    pub(super) fn part(&self, first: u32, count: u32) -> Option<(Vec<u8>, &'a [u8])> {
+        let rows =
+            first as usize * JOB_ROW_BYTES..(first as usize + count as usize) * JOB_ROW_BYTES;
+        let mut table = self.table.get(rows)?.to_vec();
+        let begin = body_range(self.table, first)?.start;
+        let end = body_range(self.table, (first + count).checked_sub(1)?)?.end;
+        for row in table.chunks_exact_mut(JOB_ROW_BYTES) {
+            let end = JOB_FIELD_END.u32(row).checked_sub(begin as u32)?;
+            JOB_FIELD_END.put(row, end.to_le_bytes());
+        }
+        Some((table, self.bodies.get(begin..end)?))
+    }
+
     fn job_from(&self, ordinal: u64, row: &[u8], body: &'a [u8]) -> JobView<'a> {
         JobView {
             offset: self.base_offset.plus(ordinal),

@@ -102,6 +102,20 @@ pub enum LogError {
         /// The first failure.
         cause: Arc<str>,
     },
+    /// Entries that are asked for have gone: a checkpoint stands for them.
+    #[error("the entries up to {base} have been compacted away; {asked} is asked for")]
+    Purged {
+        /// The last entry in front of the log's beginning.
+        base: EntryIndex,
+        /// The entry after which reading was to begin.
+        asked: EntryIndex,
+    },
+    /// An earlier write, sync or rename of compaction failed. The log itself goes on.
+    #[error("compaction stopped at its first failure until the log is reopened: {cause}")]
+    CompactionStopped {
+        /// The first failure.
+        cause: Arc<str>,
+    },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
@@ -121,6 +135,15 @@ pub enum LogError {
 impl LogError {
     pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { operation, path: path.to_owned(), source }
+    }
+
+    /// What to say when a file of `bytes` could not be made.
+    pub(super) fn creating(dir: &Path, path: &Path, bytes: u32, source: io::Error) -> Self {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        match full.contains(&source.kind()) {
+            true => Self::NoSpace { dir: dir.to_owned(), bytes, source },
+            false => Self::io("creating", path, source),
+        }
     }
 
     pub(super) fn damaged(file: &Path, position: u64, reason: &'static str) -> Self {

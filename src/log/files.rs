@@ -29,6 +29,11 @@ pub trait Files: Send + Sync + fmt::Debug {
         bytes: u32,
         fill: &dyn Fn() -> bool,
     ) -> io::Result<Box<dyn DataFile>>;
+    /// Creates an empty file that grows as it is written; one that is there is emptied. Nothing is
+    /// synced.
+    fn create_growing(&self, path: &Path) -> io::Result<Box<dyn DataFile>>;
+    /// Gives a file another name, in place of a file that had it. The directory is not synced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Opens a file that `create` has made, for writing.
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>>;
     /// Removes a file. The directory is not synced.
@@ -107,6 +112,15 @@ impl Files for SystemFiles {
         }
         file.sync_all()?;
         Ok(Box::new(file))
+    }
+
+    fn create_growing(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();
+        Ok(Box::new(options.open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
     }
 
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {

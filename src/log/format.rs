@@ -36,11 +36,11 @@ pub struct Field {
 }
 
 impl Field {
-    const fn first(name: &'static str, size: usize) -> Self {
+    pub(crate) const fn first(name: &'static str, size: usize) -> Self {
         Self { name, offset: 0, size }
     }
 
-    const fn after(previous: Self, name: &'static str, size: usize) -> Self {
+    pub(crate) const fn after(previous: Self, name: &'static str, size: usize) -> Self {
         Self { name, offset: previous.end(), size }
     }
 
@@ -101,18 +101,22 @@ macro_rules! layout {
     ($(#[$doc:meta])* $table:ident: $first:ident $name:literal $size:literal,
      $($rest:ident $rest_name:literal $rest_size:literal,)*) => {
         #[doc = $name]
-        pub const $first: Field = Field::first($name, $size);
-        layout!(@after $first; $($rest $rest_name $rest_size,)*);
+        pub const $first: $crate::log::format::Field =
+            $crate::log::format::Field::first($name, $size);
+        $crate::log::format::layout!(@after $first; $($rest $rest_name $rest_size,)*);
         $(#[$doc])*
-        pub const $table: &[Field] = &[$first, $($rest),*];
+        pub const $table: &[$crate::log::format::Field] = &[$first, $($rest),*];
     };
     (@after $previous:ident;) => {};
     (@after $previous:ident; $field:ident $name:literal $size:literal, $($rest:tt)*) => {
         #[doc = $name]
-        pub const $field: Field = Field::after($previous, $name, $size);
-        layout!(@after $field; $($rest)*);
+        pub const $field: $crate::log::format::Field =
+            $crate::log::format::Field::after($previous, $name, $size);
+        $crate::log::format::layout!(@after $field; $($rest)*);
     };
 }
+
+pub(crate) use layout;
 
 /// The version that this code writes and reads.
 ///
@@ -129,6 +133,12 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The first bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"JOBLOGSG";
+/// The first bytes of a jobs file, which has what compaction has kept of old segments.
+pub const JOBS_MAGIC: [u8; 8] = *b"JOBLOGJB";
+/// The first bytes of the manifest.
+pub const MANIFEST_MAGIC: [u8; 8] = *b"JOBLOGMF";
+/// The first bytes of an index table.
+pub const INDEX_MAGIC: [u8; 8] = *b"JOBLOGIX";
 /// The first bytes of a frame around an entry.
 pub const ENTRY_MAGIC: [u8; 4] = *b"JENT";
 /// The first bytes of a frame without an entry, which only carries the durable index.
@@ -190,6 +200,75 @@ layout! {
     JOB_FIELD_CRC "crc" 4,
 }
 
+layout! {
+    /// The header of an index table.
+    INDEX_FIELDS:
+    INDEX_FIELD_MAGIC "magic" 8,
+    INDEX_FIELD_VERSION "version" 4,
+    INDEX_FIELD_CRC "crc" 4,
+    INDEX_FIELD_SEGMENT "segment id" 8,
+    INDEX_FIELD_LOG_ID "log id" 16,
+    INDEX_FIELD_FIRST_INDEX "first index" 8,
+    INDEX_FIELD_LAST_INDEX "last index" 8,
+    INDEX_FIELD_LAST_TERM "last term" 8,
+    INDEX_FIELD_LAST_WALL_MS "last wall ms" 8,
+    INDEX_FIELD_LAST_LOG_MS "last log ms" 8,
+    INDEX_FIELD_HEADER_CRC "header crc" 4,
+    INDEX_FIELD_END "end" 4,
+    INDEX_FIELD_QUEUES "queue count" 4,
+    INDEX_FIELD_ROWS "row count" 4,
+    INDEX_FIELD_ROWS_CRC "rows crc" 4,
+    INDEX_FIELD_RESERVED "reserved" 4,
+}
+
+layout! {
+    /// One queue in an index table.
+    INDEX_QUEUE_FIELDS:
+    INDEX_QUEUE_FIELD_ID "queue id" 4,
+    INDEX_QUEUE_FIELD_FIRST_ROW "first row" 4,
+    INDEX_QUEUE_FIELD_BASE "base offset" 8,
+    INDEX_QUEUE_FIELD_END "end offset" 8,
+}
+
+layout! {
+    /// One entry with jobs in an index table.
+    INDEX_ROW_FIELDS:
+    INDEX_ROW_FIELD_BASE "base offset" 8,
+    INDEX_ROW_FIELD_POSITION "position" 4,
+    INDEX_ROW_FIELD_COUNT "job count" 4,
+    INDEX_ROW_FIELD_LENGTH "length" 4,
+}
+
+layout! {
+    /// The header of the manifest.
+    MANIFEST_FIELDS:
+    MANIFEST_FIELD_MAGIC "magic" 8,
+    MANIFEST_FIELD_VERSION "version" 4,
+    MANIFEST_FIELD_CRC "crc" 4,
+    MANIFEST_FIELD_LOG_ID "log id" 16,
+    MANIFEST_FIELD_GENERATION "generation" 8,
+    MANIFEST_FIELD_NEXT_ID "next id" 8,
+    MANIFEST_FIELD_BASE_ID "base id" 8,
+    MANIFEST_FIELD_BASE_INDEX "base index" 8,
+    MANIFEST_FIELD_BASE_TERM "base term" 8,
+    MANIFEST_FIELD_BASE_WALL_MS "base wall ms" 8,
+    MANIFEST_FIELD_BASE_LOG_MS "base log ms" 8,
+    MANIFEST_FIELD_BASE_END "base end" 4,
+    MANIFEST_FIELD_FILES "file count" 4,
+}
+
+layout! {
+    /// One file in the manifest.
+    MANIFEST_FILE_FIELDS:
+    MANIFEST_FILE_FIELD_ID "id" 8,
+    MANIFEST_FILE_FIELD_FIRST_INDEX "first index" 8,
+    MANIFEST_FILE_FIELD_LAST_INDEX "last index" 8,
+    MANIFEST_FILE_FIELD_KIND "kind" 4,
+    MANIFEST_FILE_FIELD_HEADER_CRC "header crc" 4,
+    MANIFEST_FILE_FIELD_END "end" 4,
+    MANIFEST_FILE_FIELD_RESERVED "reserved" 4,
+}
+
 /// Bytes before the first frame of a segment: one page, so that the header is written alone.
 pub const SEGMENT_HEADER_BYTES: usize = 4096;
 /// Bytes of the frame header, and of a mark.
@@ -198,6 +277,20 @@ pub const FRAME_HEADER_BYTES: usize = FRAME_FIELD_DURABLE.end();
 pub const ENTRY_HEADER_BYTES: usize = ENTRY_FIELD_RESERVED_2.end();
 /// Bytes of one row of the job table.
 pub const JOB_ROW_BYTES: usize = JOB_FIELD_CRC.end();
+/// Bytes of the header of an index table.
+pub const INDEX_HEADER_BYTES: usize = INDEX_FIELD_RESERVED.end();
+/// Bytes for each queue in an index table.
+pub const INDEX_QUEUE_BYTES: usize = INDEX_QUEUE_FIELD_END.end();
+/// Bytes for each entry in an index table.
+pub const INDEX_ROW_BYTES: usize = INDEX_ROW_FIELD_LENGTH.end();
+/// Where the part of an index table that its crc covers begins: behind magic, version and crc.
+pub const INDEX_COVERED_FROM: usize = INDEX_FIELD_CRC.end();
+/// Bytes of the header of the manifest.
+pub const MANIFEST_HEADER_BYTES: usize = MANIFEST_FIELD_FILES.end();
+/// Bytes for each file in the manifest.
+pub const MANIFEST_FILE_BYTES: usize = MANIFEST_FILE_FIELD_RESERVED.end();
+/// Where the part of the manifest that its crc covers begins: behind magic, version and crc.
+pub const MANIFEST_COVERED_FROM: usize = MANIFEST_FIELD_CRC.end();
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGNMENT: usize = 8;
 /// Where the part of a frame that its crc covers begins: behind magic and crc.
@@ -210,11 +303,21 @@ pub const KIND_BLANK: u8 = 2;
 /// Reserved for replication: who takes part.
 pub const KIND_MEMBERSHIP: u8 = 3;
 
+/// In the manifest: a segment that is kept as it was written.
+pub const FILE_SEGMENT: u32 = 1;
+/// In the manifest: a jobs file.
+pub const FILE_JOBS: u32 = 2;
+
 const _: () = assert!(SEGMENT_FIELD_RESERVED.end() == 96);
 const _: () = assert!(SEGMENT_FIELD_RESERVED.end() <= SEGMENT_HEADER_BYTES);
 const _: () = assert!(FRAME_HEADER_BYTES == 24);
 const _: () = assert!(ENTRY_HEADER_BYTES == 88);
 const _: () = assert!(JOB_ROW_BYTES == 12);
+const _: () = assert!(MANIFEST_HEADER_BYTES == 96);
+const _: () = assert!(MANIFEST_FILE_BYTES == 40);
+const _: () = assert!(INDEX_HEADER_BYTES == 104);
+const _: () = assert!(INDEX_QUEUE_BYTES == 24);
+const _: () = assert!(INDEX_ROW_BYTES == 20);
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGNMENT));
 const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGNMENT));
 
@@ -224,13 +327,13 @@ pub const fn frame_bytes(entry_bytes: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
 
     /// Takes the rows `| offset | size | name | ..` under the heading and compares them.
-    fn compare(heading: &str, fields: &[Field]) {
+    pub(crate) fn compare(heading: &str, fields: &[Field]) {
         let section = DOCUMENT.split(heading).nth(1).expect("the heading is in the document");
         let rows: Vec<(usize, usize, String)> = section
             .lines()
@@ -253,6 +356,11 @@ mod tests {
         compare("## Frame header", FRAME_FIELDS);
         compare("## Entry header", ENTRY_FIELDS);
         compare("## Job table row", JOB_FIELDS);
+        compare("## Manifest header", MANIFEST_FIELDS);
+        compare("## Manifest file", MANIFEST_FILE_FIELDS);
+        compare("## Index table header", INDEX_FIELDS);
+        compare("## Index table queue", INDEX_QUEUE_FIELDS);
+        compare("## Index table row", INDEX_ROW_FIELDS);
         assert!(DOCUMENT.contains(&format!("Format version: {FORMAT_VERSION}.")));
     }
 }

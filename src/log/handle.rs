@@ -1,26 +1,33 @@
 //! The handle of an open log: what the rest of the server sees of it.
 
+use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
-use super::entry::{EntryView, JobView, NewEntry};
+use super::compact::{CompactBudget, CompactReport, Compaction};
+use super::entry::{EntryView, NewEntry};
 use super::error::LogError;
 use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
-use super::segment::{OpenSegment, Segment, SegmentHeader};
+use super::location::JobLocation;
+use super::manifest::Manifest;
+use super::reader::Resume;
+use super::replay::{Old, Replay};
+use super::segment::{FileKind, OpenSegment, Sealed, Segment, SegmentHeader};
 use super::shared::{Shared, entry_bytes_max};
 use super::spare;
+use super::table::{Extent, Last};
 use super::tail::{Batch, Spare, Tail};
 
 /// How a log is kept.
@@ -48,14 +55,34 @@ pub struct LogStats {
     pub active_bytes: u32,
     /// Bytes in memory that no write has taken yet.
     pub pending_bytes: usize,
-    /// Entries in the job index, at 8 bytes each.
+    /// Entries indexed in memory, at about 24 bytes each: those of the newest segments.
     pub indexed_entries: usize,
+    /// Places in memory that lead to an index table on disk, at 32 bytes each: one for each queue
+    /// and segment.
+    pub indexed_spans: usize,
     /// Index of the last entry appended.
     pub appended: EntryIndex,
     /// Index of the last entry written.
     pub written: EntryIndex,
     /// Index of the last entry synced.
     pub synced: EntryIndex,
+}
+
+/// One segment of an open log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The number in its file's name.
+    pub id: u64,
+    /// The index of its first entry, or the next one if it has none.
+    pub first_index: EntryIndex,
+    /// The index of its last entry, one less than `first_index` if it has none.
+    pub last_index: EntryIndex,
+    /// Bytes up to the end of its last frame.
+    pub bytes_used: u64,
+    /// Size of the file.
+    pub file_bytes: u64,
+    /// Whether it has only what compaction has kept of other segments.
+    pub compacted: bool,
 }
 
 /// An open log. All methods take `&self` and may be called from many threads.
@@ -66,14 +93,6 @@ pub struct LogStats {
 pub struct Log {
     shared: Arc<Shared>,
     background: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Where a job lies. It keeps the segment mapped.
-#[derive(Clone, Debug)]
-pub struct JobLocation {
-    segment: Arc<Segment>,
-    position: u32,
-    ordinal: u32,
 }
 
 /// What recovery has put together for a log to begin with.
@@ -88,8 +107,11 @@ pub(super) struct Beginning {
     /// The id for the file after `fresh`.
     pub(super) next_segment: u64,
     pub(super) index: JobIndex,
-    /// How many old segments still count.
-    pub(super) kept: usize,
+    pub(super) manifest: Manifest,
+    /// The older files that the manifest names.
+    pub(super) old: Vec<Old>,
+    /// The segments that still count, oldest first.
+    pub(super) sealed: Vec<Sealed>,
 }
 
 /// While an old tail is written once more, this much is held in memory at most, plus one entry.
@@ -124,6 +146,11 @@ impl Log {
     /// The term of this start.
     pub fn term(&self) -> Term {
         self.shared.term
+    }
+
+    /// What tells this log from all others.
+    pub fn log_id(&self) -> [u8; 16] {
+        self.shared.log_id
     }
 
     /// The index that the next entry will get.
@@ -206,10 +233,70 @@ impl Log {
         self.shared.job_len(queue, offset)
     }
 
+    /// Hands the written entries above `after`, up to `through`, to `each`, in the order of their
+    /// indexes. No lock is held over reading or over `each`.
+    ///
+    /// # Errors
+    /// `NotWritten` if `through` is not written yet, `Damaged`, `Io`, or `Replay` with what `each`
+    /// returned.
+    pub fn entries(
+        &self,
+        after: EntryIndex,
+        through: EntryIndex,
+        each: &mut Replay<'_>,
+    ) -> Result<(), LogError> {
+        self.shared.entries(after, through, each)
+    }
+
+    /// Bytes appended and not yet written. Cheap: for those who slow producers down.
+    pub fn pending_bytes(&self) -> u64 {
+        self.shared.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The segments, oldest first; the last one is growing. Those that compaction has made come
+    /// first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let tail = self.shared.tail.lock();
+        let info = |segment: &Segment, extent: &Extent, compacted| SegmentInfo {
+            id: segment.id,
+            first_index: extent.first_index,
+            last_index: extent.last_index,
+            bytes_used: u64::from(extent.end),
+            file_bytes: segment.map.len() as u64,
+            compacted,
+        };
+        let old = tail.old.iter().map(|Old { kind, table }| {
+            info(&table.segment, &table.extent, *kind == FileKind::Jobs)
+        });
+        let sealed = tail.sealed.iter().map(|sealed| info(&sealed.segment, &sealed.extent, false));
+        let extent = Extent::new(&tail.header, tail.last_index(), tail.position);
+        old.chain(sealed).chain([info(&tail.active.segment, &extent, false)]).collect()
+    }
+
+    /// Drops what is dead of the entries up to `checkpointed`: unlinks segments without a live job,
+    /// rewrites those whose live part has fallen below half, and merges small neighbours. `live`
+    /// says whether a job may still be asked for; no lock is held over it. What is read while this
+    /// goes on stays readable. One call does as much as `budget` allows and the next goes on there.
+    ///
+    /// A start can replay only from `checkpointed` on afterwards: give the index of the oldest
+    /// checkpoint that may still have to serve. All that has been appended is synced first.
+    ///
+    /// # Errors
+    /// `NoSpace` if there is no room for a rewritten segment: nothing has changed then. `Io` or
+    /// `Damaged`: compaction stops until the log is reopened, what is there stays as it is.
+    /// `CompactionStopped`, `Poisoned`.
+    pub fn compact(
+        &self,
+        checkpointed: EntryIndex,
+        live: &mut dyn FnMut(QueueId, Offset) -> bool,
+        budget: CompactBudget,
+    ) -> Result<CompactReport, LogError> {
+        self.shared.compact(checkpointed, live, budget)
+    }
+
     /// Where a job lies. It can be read once its entry is written.
     pub fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
-        let (segment, position, ordinal) = self.shared.locate(queue, offset)?;
-        Some(JobLocation { segment, position, ordinal })
+        self.shared.locate(queue, offset)
     }
 
     /// Drops a deleted queue from the job index. Its id must not come again.
@@ -243,11 +330,12 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let tail = self.shared.tail.lock();
         LogStats {
-            segments: tail.segments,
+            segments: tail.old.len() + tail.sealed.len() + 1,
             segment_bytes: self.shared.options.segment_bytes,
             active_bytes: tail.position,
             pending_bytes: tail.pending.len(),
             indexed_entries: tail.index.entries(),
+            indexed_spans: tail.index.spans(),
             appended: tail.last_index(),
             written: self.shared.written(),
             synced: self.shared.synced(),
@@ -256,7 +344,7 @@ impl Log {
 
     /// Opens the log on its fresh segment, whose header is not written yet.
     pub(super) fn begin(beginning: Beginning) -> Result<Self, LogError> {
-        let Beginning { dir, options, lock, fresh, header, next_segment, index, kept } = beginning;
+        let Beginning { dir, options, lock, fresh, header, next_segment, .. } = beginning;
         let before = EntryIndex(header.first_index.0 - 1);
         let tail = Tail {
             next_index: header.first_index,
@@ -265,12 +353,16 @@ impl Log {
             proved: before,
             pending: Batch::default(),
             inflight: None,
-            index,
+            index: beginning.index,
             dirty: Vec::new(),
             spare: Spare::Wanted,
             spare_awaited: false,
             next_segment,
-            segments: kept + 1,
+            old: beginning.old,
+            sealed: beginning.sealed,
+            untabled: VecDeque::new(),
+            header,
+            last: Last::default(),
             closed: false,
             stopping: false,
             woken: false,
@@ -286,9 +378,12 @@ impl Log {
             background_signal: Condvar::new(),
             writer: Mutex::default(),
             syncing: Mutex::new(()),
+            compaction: Mutex::new(Compaction::new(beginning.manifest)),
             appended: AtomicU64::new(before.0),
             written: AtomicU64::new(before.0),
             synced: AtomicU64::new(before.0),
+            pending_bytes: AtomicU64::new(0),
+            resume: Mutex::new(Resume::default()),
             poison: OnceLock::new(),
             _lock: lock,
         });
@@ -335,7 +430,12 @@ impl Log {
         }
         let (files, dir) = (&self.shared.options.files, &self.shared.dir);
         for path in paths {
-            files.remove(path).map_err(|error| LogError::io("removing", path, error))?;
+            match files.remove(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::io("removing", path, error));
+                }
+                _ => {}
+            }
         }
         files.sync_dir(dir).map_err(|error| LogError::io("syncing", dir, error))
     }
@@ -353,45 +453,5 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.end_background();
-    }
-}
-
-impl JobLocation {
-    /// Reads the job through the map. Its body is not checked; [`JobView::verify`] does.
-    ///
-    /// # Errors
-    /// `NotWritten` while the entry is in memory only, `Damaged` if the frame is no longer there.
-    pub fn read(&self) -> Result<JobView<'_>, LogError> {
-        let Self { segment, position, ordinal } = self;
-        let entry = segment.entry_at(*position)?;
-        EntryView::split(entry)
-            .and_then(|view| view.job(*ordinal).ok_or("the entry has no such job"))
-            .map_err(|reason| segment.damaged(*position, reason))
-    }
-
-    /// The job's body by reference to the map, for large ones. It keeps the segment mapped.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn body(&self) -> Result<Bytes, LogError> {
-        let begin_of = |bytes: &[u8]| bytes.as_ptr().addr();
-        let job = self.read()?;
-        let map = self.segment.map.get(self.position as usize, self.position as usize);
-        let begin = begin_of(job.body) - map.map_or(0, begin_of) + self.position as usize;
-        let end = begin + job.body.len();
-        Ok(Bytes::from_owner(MappedBody { segment: Arc::clone(&self.segment), begin, end }))
-    }
-}
-
-/// A published stretch of a segment.
-struct MappedBody {
-    segment: Arc<Segment>,
-    begin: usize,
-    end: usize,
-}
-
-impl AsRef<[u8]> for MappedBody {
-    fn as_ref(&self) -> &[u8] {
-        self.segment.map.get(self.begin, self.end).unwrap_or_default()
     }
 }

@@ -1,157 +1,261 @@
-//! The job index: where the entry of each job lies. Eight bytes an entry, derivable from the
-//! segments, and never evidence against them.
+//! The job index: in which segment the entry of each job lies.
+//!
+//! In memory are only the rows of the segment that grows, and of those sealed so recently that
+//! their tables are not written yet; of all others a span for each queue and segment, which leads
+//! to the segment's table. So memory does not grow with the backlog.
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::types::{Offset, QueueId};
 
 use super::segment::Segment;
+use super::table::{Row, Rows, Table, TableQueue};
 
 /// Where the jobs of all queues lie.
 #[derive(Debug, Default)]
 pub(super) struct JobIndex {
-    queues: FxHashMap<QueueId, Vec<Run>>,
+    /// What the segment that grows has.
+    active: Rows,
+    /// Sealed segments without a table, oldest first.
+    recent: Vec<Recent>,
+    /// Per queue the segments with a table that hold its jobs, by rising offsets.
+    spans: FxHashMap<QueueId, Vec<Span>>,
+    /// Deleted queues that `recent` may still have.
+    forgotten: FxHashSet<QueueId>,
 }
 
-/// Entries of one queue in one segment whose offsets follow each other without a gap.
 #[derive(Debug)]
-struct Run {
+struct Recent {
     segment: Arc<Segment>,
+    rows: Arc<Rows>,
+}
+
+/// The jobs of one queue in one segment with a table. There may be gaps between its offsets.
+#[derive(Clone, Debug)]
+pub(super) struct Span {
     base: u64,
     end: u64,
-    places: Vec<Place>,
+    table: Arc<Table>,
+    slot: u32,
 }
 
-/// One entry: its base offset less the run's, and the position of its frame.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    delta: u32,
-    position: u32,
-}
-
-const _: () = assert!(size_of::<Place>() == 8);
-
-/// Where one job lies.
+/// Where to find a job, as far as memory tells.
 #[derive(Debug)]
-pub(super) struct Found<'a> {
-    pub(super) segment: &'a Arc<Segment>,
-    /// Where the frame of its entry begins.
-    pub(super) position: u32,
-    /// Its place within the entry.
-    pub(super) ordinal: u32,
+pub(super) enum Found {
+    /// In this entry.
+    Row(Arc<Segment>, Row),
+    /// If anywhere, in what this table says; which may have to be read from the disk.
+    Span(Span),
+}
+
+impl Span {
+    /// Where the frame of the entry begins that holds a job. It may read the disk. None if no
+    /// entry does, 0 if that can't be found out.
+    pub(super) fn position(&self, offset: Offset) -> Option<u32> {
+        match self.table.is_lost() {
+            true => Some(0),
+            false => self.table.find(self.slot, offset).map(|row| row.position),
+        }
+    }
+
+    pub(super) fn segment(&self) -> &Arc<Segment> {
+        &self.table.segment
+    }
 }
 
 impl JobIndex {
-    /// Adds an entry of `count` jobs. A queue's offsets must go up.
-    pub(super) fn add(
-        &mut self,
+    /// Adds an entry of the segment that grows. A queue's offsets must go up.
+    #[inline]
+    pub(super) fn add(&mut self, queue: QueueId, row: Row) -> Result<(), &'static str> {
+        if !self.active.has(queue) && self.sealed_end_of(queue).is_some_and(|end| row.base < end) {
+            return Err("the base offset is not above the queue's last one");
+        }
+        self.active.add(queue, row)
+    }
+
+    /// One more than the last offset of the queue in front of the segment that grows.
+    fn sealed_end_of(&self, queue: QueueId) -> Option<u64> {
+        let recent = self.recent.iter().rev().find_map(|recent| recent.rows.end_of(queue));
+        recent.or_else(|| self.spans.get(&queue)?.last().map(|span| span.end))
+    }
+
+    /// Finds a job. `active` is the segment that grows.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        active: &Arc<Segment>,
         queue: QueueId,
-        base_offset: Offset,
-        count: u32,
-        segment: &Arc<Segment>,
-        position: u32,
+        offset: Offset,
+    ) -> Option<Found> {
+        if let Some(row) = self.active.find(queue, offset) {
+            return Some(Found::Row(Arc::clone(active), row));
+        }
+        for recent in self.recent.iter().rev() {
+            if let Some(row) = recent.rows.find(queue, offset)
+                && !self.forgotten.contains(&queue)
+            {
+                return Some(Found::Row(Arc::clone(&recent.segment), row));
+            }
+        }
+        let spans = self.spans.get(&queue)?;
+        let after = spans.partition_point(|span| span.base <= offset.0);
+        let span = spans.get(after.checked_sub(1)?).filter(|span| offset.0 < span.end)?;
+        Some(Found::Span(span.clone()))
+    }
+
+    /// Notes that `segment`, which grew until now, is sealed, and returns its rows.
+    pub(super) fn seal(&mut self, segment: &Arc<Segment>) -> Arc<Rows> {
+        let rows = Arc::new(std::mem::take(&mut self.active));
+        let recent = Recent { segment: Arc::clone(segment), rows: Arc::clone(&rows) };
+        self.recent.push(recent);
+        rows
+    }
+
+    /// Adds queues of a table whose segment comes after those of all tables added before.
+    pub(super) fn add_spans(
+        &mut self,
+        table: &Arc<Table>,
+        queues: &[TableQueue],
     ) -> Result<(), &'static str> {
-        let runs = self.queues.entry(queue).or_default();
-        let (base, end) = (base_offset.0, base_offset.0 + u64::from(count));
-        match runs.last_mut() {
-            Some(run) if base < run.end => {
+        for &TableQueue { queue, slot, base, end } in queues {
+            if self.forgotten.contains(&queue) {
+                continue;
+            }
+            let spans = self.spans.entry(queue).or_default();
+            if spans.last().is_some_and(|last| base < last.end) {
                 return Err("the base offset is not above the queue's last one");
             }
-            Some(run) if base == run.end && run.segment.id == segment.id => {
-                if let Ok(delta) = u32::try_from(base - run.base) {
-                    run.places.push(Place { delta, position });
-                    run.end = end;
-                    return Ok(());
-                }
-            }
-            _ => {}
+            spans.push(Span { base, end, table: Arc::clone(table), slot });
         }
-        if let Some(finished) = runs.last_mut() {
-            finished.places.shrink_to_fit();
-        }
-        let places = vec![Place { delta: 0, position }];
-        runs.push(Run { segment: Arc::clone(segment), base, end, places });
         Ok(())
     }
 
-    /// Finds a job.
-    #[inline]
-    pub(super) fn find(&self, queue: QueueId, offset: Offset) -> Option<Found<'_>> {
-        let runs = self.queues.get(&queue)?;
-        let after = runs.partition_point(|run| run.base <= offset.0);
-        let run = runs.get(after.checked_sub(1)?).filter(|run| offset.0 < run.end)?;
-        let delta = u32::try_from(offset.0 - run.base).unwrap_or(u32::MAX);
-        let after = run.places.partition_point(|place| place.delta <= delta);
-        let place = run.places.get(after.checked_sub(1)?)?;
-        let ordinal = u32::try_from(offset.0 - run.base - u64::from(place.delta)).ok()?;
-        Some(Found { segment: &run.segment, position: place.position, ordinal })
+    /// For one queue, has the jobs in `table` stand for those in the segments `gone`.
+    pub(super) fn replace_spans(
+        &mut self,
+        queue: QueueId,
+        gone: &[u64],
+        table: Option<(&Arc<Table>, TableQueue)>,
+    ) {
+        let Some(spans) = self.spans.get_mut(&queue) else { return };
+        spans.retain(|span| !gone.contains(&span.table.segment.id));
+        if let Some((table, TableQueue { slot, base, end, .. })) = table {
+            let at = spans.partition_point(|span| span.base < base);
+            spans.insert(at, Span { base, end, table: Arc::clone(table), slot });
+        }
+        if spans.is_empty() {
+            self.spans.remove(&queue);
+        }
+    }
+
+    /// Forgets the rows of a sealed segment, for which its table stands from now on.
+    pub(super) fn forget_recent(&mut self, segment: u64) {
+        self.recent.retain(|recent| recent.segment.id != segment);
+        if self.recent.is_empty() {
+            self.forgotten.clear();
+        }
     }
 
     /// Drops all that is known of a queue.
     pub(super) fn forget(&mut self, queue: QueueId) {
-        self.queues.remove(&queue);
+        self.active.forget(queue);
+        self.spans.remove(&queue);
+        if !self.recent.is_empty() {
+            self.forgotten.insert(queue);
+        }
     }
 
-    /// How many entries it knows.
+    /// How many entries are indexed in memory.
     pub(super) fn entries(&self) -> usize {
-        self.queues.values().flatten().map(|run| run.places.len()).sum()
+        self.active.len() + self.recent.iter().map(|recent| recent.rows.len()).sum::<usize>()
+    }
+
+    /// How many spans there are.
+    pub(super) fn spans(&self) -> usize {
+        self.spans.values().map(Vec::len).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::frame::Seed;
+    use crate::log::files::SystemFiles;
     use crate::log::map::Map;
+    use crate::log::table::{Extent, Last};
+    use crate::types::EntryIndex;
 
     fn segment(id: u64) -> Arc<Segment> {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let map = Map::whole(&file).unwrap();
-        Arc::new(Segment { id, path: "test".into(), seed: Seed::new([0; 16], id), map })
+        Arc::new(Segment::own([0; 16], id, "test".into(), map))
+    }
+
+    fn row(base: u64, position: u32) -> Row {
+        Row { base, position, count: 2, length: 88 }
+    }
+
+    /// The segment and position where the index finds a job.
+    fn place(index: &JobIndex, active: &Arc<Segment>, offset: u64) -> Option<(u64, u32)> {
+        Some(match index.find(active, QueueId(3), Offset(offset))? {
+            Found::Row(segment, row) => (segment.id, row.position),
+            Found::Span(span) => (span.segment().id, span.position(Offset(offset))?),
+        })
     }
 
     #[test]
-    fn jobs_are_found_over_gaps_and_segments_and_nothing_else_is() {
+    fn jobs_are_found_while_their_segment_grows_and_when_it_is_sealed_and_has_a_table() {
+        let dir = tempfile::tempdir().unwrap();
         let (one, two) = (segment(1), segment(2));
         let mut index = JobIndex::default();
         let queue = QueueId(3);
-        let far = 10 + (1 << 40);
-        let entries = [(10, 5, &one, 4096), (15, 1, &one, 5000), (20, 2, &one, 6000)];
-        let later = [(22, 1, &two, 4096), (far, 3, &two, 8000), (far + 3, 1, &two, 9000)];
-        for (base, count, segment, position) in entries.into_iter().chain(later) {
-            index.add(queue, Offset(base), count, segment, position).unwrap();
-            for ordinal in 0..count {
-                let found = index.find(queue, Offset(base + u64::from(ordinal))).unwrap();
-                assert_eq!(
-                    (found.segment.id, found.position, found.ordinal),
-                    (segment.id, position, ordinal)
-                );
-            }
-        }
-        for missing in [0, 9, 16, 19, 23, far - 1, far + 4, u64::MAX] {
-            assert!(index.find(queue, Offset(missing)).is_none(), "{missing}");
-        }
-        assert!(index.find(QueueId(4), Offset(10)).is_none());
-        assert!(index.add(queue, Offset(far), 1, &two, 9500).is_err());
-        assert_eq!(index.entries(), 6);
-        index.forget(queue);
-        assert!(index.find(queue, Offset(10)).is_none());
-        assert_eq!(index.entries(), 0);
+        index.add(queue, row(10, 4096)).unwrap();
+        index.add(queue, row(15, 5000)).unwrap();
+        let check = |index: &JobIndex, active| {
+            assert_eq!(place(index, active, 10), Some((1, 4096)));
+            assert_eq!(place(index, active, 16), Some((1, 5000)));
+            assert_eq!([9, 12, 14, 17].map(|offset| place(index, active, offset)), [None; 4]);
+        };
+        check(&index, &one);
+        let rows = index.seal(&one);
+        assert!(index.add(queue, row(16, 4096)).is_err(), "below what is sealed");
+        index.add(queue, row(20, 4096)).unwrap();
+        check(&index, &two);
+        let (first_index, last_index) = (EntryIndex(1), EntryIndex(2));
+        let extent = Extent { header_crc: 1, first_index, last_index, end: 6000 };
+        let last = Last::default();
+        let table = Table::write(&SystemFiles, dir.path(), &one, extent, &rows, last);
+        let table = Arc::new(table);
+        let queues: Vec<_> = table.queues().collect();
+        index.add_spans(&table, &queues).unwrap();
+        index.forget_recent(1);
+        assert_eq!((index.entries(), index.spans()), (1, 1));
+        check(&index, &two);
+        assert_eq!(place(&index, &two, 21), Some((2, 4096)));
+        assert!(index.add_spans(&table, &queues).is_err(), "no table twice");
+        let mut other = JobIndex::default();
+        other.add_spans(&table, &queues).unwrap();
+        assert!(other.add(queue, row(16, 4096)).is_err(), "below what a table has");
     }
 
     #[test]
-    fn a_run_whose_offsets_outgrow_32_bits_goes_on_in_another() {
-        let one = segment(1);
+    fn a_forgotten_queue_is_gone_from_all_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (segment(1), segment(2));
         let mut index = JobIndex::default();
-        let mut base = 0;
-        for position in [4096, 8192, 12288] {
-            index.add(QueueId(1), Offset(base), u32::MAX, &one, position).unwrap();
-            let found = index.find(QueueId(1), Offset(base + 5)).unwrap();
-            assert_eq!((found.position, found.ordinal), (position, 5));
-            base += u64::from(u32::MAX);
-        }
+        index.add(QueueId(3), row(10, 4096)).unwrap();
+        let rows = index.seal(&one);
+        index.forget(QueueId(3));
+        assert_eq!(place(&index, &two, 10), None);
+        let (first_index, last_index) = (EntryIndex(1), EntryIndex(1));
+        let extent = Extent { header_crc: 1, first_index, last_index, end: 6000 };
+        let last = Last::default();
+        let table = Table::write(&SystemFiles, dir.path(), &one, extent, &rows, last);
+        let queues: Vec<_> = table.queues().collect();
+        index.add_spans(&Arc::new(table), &queues).unwrap();
+        index.forget_recent(1);
+        assert_eq!((index.entries(), index.spans()), (0, 0));
     }
 }

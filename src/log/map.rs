@@ -53,6 +53,11 @@ impl Map {
         self.get(0, self.len()).unwrap_or_default()
     }
 
+    /// All published bytes from `begin` on.
+    pub(super) fn from(&self, begin: usize) -> Option<&[u8]> {
+        self.get(begin, self.published.load(Ordering::Acquire))
+    }
+
     /// The bytes from `begin` to `end`, if they are published.
     #[inline]
     pub(super) fn get(&self, begin: usize, end: usize) -> Option<&[u8]> {
@@ -66,9 +71,14 @@ impl Map {
         Some(unsafe { slice::from_raw_parts(self.raw.as_ptr().add(begin), end - begin) })
     }
 
-    /// Brings the bytes into memory, so that a bad disk is an error here and not a signal later.
-    pub(super) fn populate(&self) -> io::Result<()> {
-        match self.raw.advise_range(Advice::PopulateRead, 0, self.len()) {
+    /// Brings the bytes from `begin` to `end` into memory, so that a bad disk, or a file that has
+    /// become shorter, is an error here and not a signal later.
+    pub(super) fn populate_range(&self, begin: usize, end: usize) -> io::Result<()> {
+        let end = end.min(self.len());
+        let Some(len) = end.checked_sub(begin).filter(|len| *len > 0) else {
+            return Ok(());
+        };
+        match self.raw.advise_range(Advice::PopulateRead, begin, len) {
             // Kernels before 5.14 do not know the advice; the pages then come one by one.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             other => other,

@@ -18,13 +18,17 @@
 //! | `recovery.rs`, `replay.rs` | opening: which segments count, torn tail or damage; the walk |
 //! | `handle.rs` | what others see of an open log |
 //! | `tail.rs`, `shared.rs` | the end of the log in memory; appending, writing and syncing it |
-//! | `index.rs` | where each job lies |
+//! | `index.rs`, `table.rs` | where each job lies: in memory, and in a file beside each segment |
+//! | `location.rs` | reading a job from where it lies |
+//! | `reader.rs` | reading written entries back |
+//! | `compact.rs`, `manifest.rs` | dropping what is dead; where the log begins since |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
 //!
 //! **Invariant:** a file is never written behind a recovered tail, never truncated, and after a
 //! failed write or sync never written or synced again.
 
+mod compact;
 mod durability;
 mod entry;
 mod error;
@@ -33,18 +37,24 @@ pub mod format;
 mod frame;
 mod handle;
 mod index;
+mod location;
+mod manifest;
 mod map;
+mod reader;
 mod recovery;
 mod replay;
 mod segment;
 mod shared;
 mod spare;
+mod table;
 mod tail;
 
+pub use compact::{CompactBudget, CompactReport};
 pub use durability::{Durability, ParseDurabilityError};
 pub use entry::{EntryKind, EntryView, JobView, NewEntry};
 pub use error::LogError;
 pub use files::{DataFile, Files, SystemFiles};
-pub use handle::{JobLocation, Log, LogOptions, LogStats};
+pub use handle::{Log, LogOptions, LogStats, SegmentInfo};
+pub use location::JobLocation;
 pub use recovery::{Recovered, Recovery, TornTail};
 pub use replay::Replay;

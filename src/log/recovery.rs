@@ -19,10 +19,11 @@ use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
-use super::index::JobIndex;
+use super::manifest::{self, Manifest};
 use super::map::Map;
-use super::replay::{Link, Place, Replay, Walk, framed_entry};
-use super::segment::{HeaderError, OpenSegment, Segment, SegmentHeader, file_name, id_in};
+use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
+use super::segment::{FileKind, HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, id_in};
+use super::table;
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -34,8 +35,9 @@ pub struct Recovery {
     chain: Vec<Link>,
     /// Files behind the chain's end. They count only as evidence.
     beyond: Vec<Loose>,
-    /// Older files that a later segment has replaced.
-    replaced: Vec<PathBuf>,
+    manifest: Manifest,
+    /// Files that do not count any more.
+    leftovers: Vec<PathBuf>,
     spare: Option<(u64, PathBuf)>,
     next_segment: u64,
     log_id: Option<[u8; 16]>,
@@ -84,11 +86,60 @@ struct Loose {
 #[derive(Debug)]
 struct Replayed {
     recovered: Recovered,
-    index: JobIndex,
+    indexed: Indexed,
     /// Where the part that is kept as it lies ends.
     end: Place,
     /// Entries behind `end` that `start` writes once more.
     unproved: VecDeque<(EntryIndex, Place)>,
+}
+
+/// The files of a directory, by what they are.
+struct Listed {
+    /// The ids of segments that may belong to the chain, in order.
+    segments: Vec<u64>,
+    /// What compaction has replaced, or has left unfinished.
+    leftovers: Vec<PathBuf>,
+    /// The lowest id that no file has had.
+    next_id: u64,
+}
+
+impl Listed {
+    fn sort(dir: &Path, names: &[String], manifest: &Manifest) -> Self {
+        let mut listed =
+            Self { segments: Vec::new(), leftovers: Vec::new(), next_id: manifest.next_id.max(1) };
+        let mut jobs = Vec::new();
+        let mut tables = Vec::new();
+        for name in names {
+            if let Some(id) = FileKind::Segment.id_in(name) {
+                listed.next_id = listed.next_id.max(id + 1);
+                match id > manifest.base.id {
+                    true => listed.segments.push(id),
+                    false if manifest.names(FileKind::Segment, id) => {}
+                    false => listed.leftovers.push(dir.join(name)),
+                }
+            } else if let Some(id) = FileKind::Jobs.id_in(name) {
+                listed.next_id = listed.next_id.max(id + 1);
+                match manifest.names(FileKind::Jobs, id) {
+                    true => jobs.push(id),
+                    false => listed.leftovers.push(dir.join(name)),
+                }
+            } else if let Some(id) = id_in(name, table::EXTENSION) {
+                tables.push(id);
+            } else if name == manifest::NEW_NAME {
+                listed.leftovers.push(dir.join(name));
+            }
+        }
+        listed.segments.sort_unstable();
+        for id in tables {
+            let used = listed.segments.binary_search(&id).is_ok()
+                || jobs.contains(&id)
+                || manifest.names(FileKind::Segment, id);
+            if !used {
+                listed.leftovers.push(dir.join(table::file_name(id)));
+            }
+        }
+        listed
+    }
 }
 
 impl Recovery {
@@ -106,10 +157,13 @@ impl Recovery {
             _ => LogError::io("locking", &lock_path, error),
         })?;
         let names = files.list(dir).map_err(|error| LogError::io("listing", dir, error))?;
-        let mut ids: Vec<u64> = names.iter().filter_map(|name| id_in(name)).collect();
-        ids.sort_unstable();
-        let mut found = Vec::with_capacity(ids.len());
-        for id in ids {
+        let (manifest, log_id) = match Manifest::load(files, dir)? {
+            Some((manifest, log_id)) => (manifest, Some(log_id)),
+            None => (Manifest::default(), None),
+        };
+        let Listed { segments, leftovers, next_id } = Listed::sort(dir, &names, &manifest);
+        let mut found = Vec::with_capacity(segments.len());
+        for id in segments {
             found.push(Loose::open(&options, dir, id)?);
         }
         let mut recovery = Self {
@@ -117,26 +171,46 @@ impl Recovery {
             lock,
             chain: Vec::new(),
             beyond: Vec::new(),
-            replaced: Vec::new(),
+            last_term: manifest.base.last.term,
+            manifest,
+            leftovers,
             spare: None,
-            next_segment: found.last().map_or(0, |last| last.id) + 1,
-            log_id: None,
-            last_term: Term(0),
+            next_segment: next_id,
+            log_id,
             replayed: None,
             options,
         };
         recovery.check_identity(&found)?;
-        recovery.take_spare(&mut found);
-        recovery.resolve_chain(found);
+        recovery.take_spare(&mut found)?;
+        recovery.resolve_chain(found)?;
         Ok(recovery)
     }
 
-    /// Hands every entry to `each`, in the order of their indexes.
+    /// What tells this log from all others; none if it is new.
+    pub fn known_log_id(&self) -> Option<[u8; 16]> {
+        self.log_id
+    }
+
+    /// Hands every entry above `after` to `each`, in the order of their indexes. For those up to
+    /// `after` a checkpoint stands, before which they were synced; 0 for none.
     ///
     /// # Errors
-    /// `Damaged` with file and position, `Replay` with what `each` returned, or `Io`.
-    pub fn replay(&mut self, each: &mut Replay<'_>) -> Result<Recovered, LogError> {
-        let mut walk = Walk::new(&self.chain, each);
+    /// `Damaged` with file and position, also if the log ends below `after`; `Purged` if it begins
+    /// above; `Replay` with what `each` returned, or `Io`.
+    pub fn replay(
+        &mut self,
+        after: EntryIndex,
+        each: &mut Replay<'_>,
+    ) -> Result<Recovered, LogError> {
+        let base = self.manifest.base;
+        if after < base.index {
+            return Err(LogError::Purged { base: base.index, asked: after });
+        }
+        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let mut walk = Walk::new(&self.chain, shelf, &base, after, each);
+        for old in &self.manifest.old {
+            walk.indexed.add_old(shelf, self.log_id, old)?;
+        }
         let (mut place, mut reason) = walk.run()?;
         self.refuse_damage(place, reason, &walk)?;
         let mut recovered = walk.recovered.clone();
@@ -144,7 +218,7 @@ impl Recovery {
             (place, reason) = (torn_at, "the bodies of an entry are not whole");
         }
         walk.deliver_rest()?;
-        let Walk { index, waiting: unproved, recovered: last, .. } = walk;
+        let Walk { indexed, waiting: unproved, recovered: last, .. } = walk;
         recovered.last_index = last.last_index;
         recovered.last_stamp = last.last_stamp;
         recovered.last_term = last.last_term.max(self.last_term);
@@ -154,7 +228,7 @@ impl Recovery {
             tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
         }
         let end = unproved.front().map_or(place, |(_, place)| *place);
-        self.replayed = Some(Replayed { recovered: recovered.clone(), index, end, unproved });
+        self.replayed = Some(Replayed { recovered: recovered.clone(), indexed, end, unproved });
         Ok(recovered)
     }
 
@@ -167,7 +241,7 @@ impl Recovery {
         let replayed = match self.replayed.take() {
             Some(replayed) => replayed,
             None => {
-                self.replay(&mut |_| Ok(()))?;
+                self.replay(self.manifest.base.index, &mut |_| Ok(()))?;
                 return self.start(term);
             }
         };
@@ -181,6 +255,7 @@ impl Recovery {
             EntryIndex(replayed.recovered.last_index.0 + 1 - replayed.unproved.len() as u64);
         let (previous, previous_end, kept) = self.predecessor(replayed.end);
         let header = SegmentHeader {
+            kind: FileKind::Segment,
             id: fresh.segment.id,
             log_id,
             term,
@@ -191,7 +266,9 @@ impl Recovery {
             wall_ms: self.options.files.wall_ms(),
             size: self.options.segment_bytes,
         };
-        let Self { dir, options, lock, chain, beyond, replaced, .. } = self;
+        let mut indexed = replayed.indexed;
+        let sealed = self.seal(&mut indexed, kept, &header)?;
+        let Self { dir, options, lock, chain, beyond, manifest, leftovers, .. } = self;
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
             dir,
@@ -200,8 +277,10 @@ impl Recovery {
             fresh: Arc::clone(&fresh),
             header,
             next_segment,
-            index: replayed.index,
-            kept,
+            index: indexed.index,
+            manifest,
+            old: indexed.old,
+            sealed,
         })?;
         for (_, Place { link, position }) in &replayed.unproved {
             let Some(link) = chain.get(*link) else {
@@ -211,8 +290,11 @@ impl Recovery {
             log.append_again(framed.view, framed.bodies_crc)?;
         }
         log.finish_start(&fresh, &header)?;
-        let gone = chain.iter().skip(kept).map(|link| link.segment.path.clone());
-        let gone = gone.chain(beyond.into_iter().map(|loose| loose.path)).chain(replaced);
+        let gone = chain.iter().skip(kept).flat_map(|link| {
+            let table = table::file_name(link.segment.id);
+            [link.segment.path.clone(), link.segment.path.with_file_name(table)]
+        });
+        let gone = gone.chain(beyond.into_iter().map(|loose| loose.path)).chain(leftovers);
         log.remove(&gone.collect::<Vec<_>>())?;
         Ok(log)
     }
@@ -251,16 +333,23 @@ impl Recovery {
     }
 
     /// Takes the newest file for the fresh segment if it is an unused spare of the right size.
-    fn take_spare(&mut self, found: &mut Vec<Loose>) {
+    fn take_spare(&mut self, found: &mut Vec<Loose>) -> Result<(), LogError> {
+        let Some(last) = found.last().filter(|last| last.header.is_err()) else {
+            return Ok(());
+        };
+        last.populate()?;
         let unused = found.pop_if(|last| {
             last.bytes().len() == self.options.segment_bytes as usize && used(last.bytes()) == 0
         });
         self.spare = unused.map(|loose| (loose.id, loose.path));
+        Ok(())
     }
 
-    /// Follows the headers from the newest segment to the oldest. Where one is missing on the way,
-    /// everything from there on lies beyond the chain's end, and the search begins again before it.
-    fn resolve_chain(&mut self, mut found: Vec<Loose>) {
+    /// Follows the headers from the newest segment to the log's beginning. Where one is missing on
+    /// the way, everything from there on lies beyond the chain's end, and the search begins again
+    /// before it.
+    fn resolve_chain(&mut self, mut found: Vec<Loose>) -> Result<(), LogError> {
+        let base = self.manifest.base;
         let mut end = u64::MAX;
         let mut wanted = Vec::new();
         while let Some(tip) =
@@ -268,14 +357,14 @@ impl Recovery {
         {
             wanted.clear();
             let mut next = tip.id;
-            while next != 0 {
+            while next != base.id {
                 let at = found.binary_search_by_key(&next, |loose| loose.id).ok();
                 let header = at.and_then(|at| found.get(at)?.header.as_ref().ok());
                 let Some(header) = header else { break };
                 wanted.push(next);
                 next = header.previous;
             }
-            if next == 0 {
+            if next == base.id {
                 break;
             }
             wanted.clear();
@@ -285,15 +374,20 @@ impl Recovery {
         for loose in found.drain(..) {
             match (loose.header, loose.map) {
                 (Ok(header), Some(map)) if wanted.contains(&loose.id) => {
-                    let seed = Seed::new(header.log_id, loose.id);
-                    let segment = Segment { id: loose.id, path: loose.path, seed, map };
+                    let segment = Segment::cold(header.log_id, loose.id, loose.path, map);
                     self.chain.push(Link { header, segment: Arc::new(segment) });
                 }
                 (header, map) if loose.id > tip => {
                     self.beyond.push(Loose { header, map, ..loose });
                 }
-                _ => self.replaced.push(loose.path),
+                _ => self.leftovers.push(loose.path),
             }
+        }
+        match self.chain.first() {
+            Some(Link { header, segment }) if header.previous_end != base.end => {
+                Err(segment.damaged(0, "the segment does not go on where the manifest says"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -305,6 +399,10 @@ impl Recovery {
         walk: &Walk<'_, '_>,
     ) -> Result<(), LogError> {
         let expected = EntryIndex(walk.expected);
+        for link in self.chain.iter().skip(stop.link) {
+            link.segment.warm(0, link.segment.map.len())?;
+        }
+        self.beyond.iter().try_for_each(Loose::populate)?;
         let chain = self.chain.iter().enumerate().skip(stop.link);
         let proved = walk.recovered.proved >= expected
             || chain.clone().any(|(number, link)| match number == stop.link {
@@ -362,23 +460,47 @@ impl Recovery {
         Ok((OpenSegment::create(&self.options, &self.dir, log_id, id, &fill)?, id + 1))
     }
 
+    /// The first `kept` segments of the chain, which the one with the header `fresh` continues.
+    /// Makes the index tables that the replay has not made.
+    fn seal(
+        &self,
+        indexed: &mut Indexed,
+        kept: usize,
+        fresh: &SegmentHeader,
+    ) -> Result<Vec<Sealed>, LogError> {
+        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let chain = self.chain.get(..kept).unwrap_or_default();
+        let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
+        for (link, next) in chain.iter().zip(successors).skip(indexed.tables.len()) {
+            indexed.finish_segment(shelf, &link.segment, link.extent(next))?;
+        }
+        let sealed = indexed.tables.iter().map(|table| Sealed {
+            segment: Arc::clone(&table.segment),
+            extent: table.extent,
+            last: table.last(),
+            table: Some(Arc::clone(table)),
+        });
+        Ok(sealed.collect())
+    }
+
     /// What the fresh segment continues: the previous segment's id, its end, and how many
     /// segments of the chain are kept. A segment of which nothing is kept is passed over, so that
     /// starts without appends in between do not add up.
     fn predecessor(&self, end: Place) -> (u64, u32, usize) {
+        let base = self.manifest.base;
         match self.chain.get(end.link) {
             Some(link) if end.position as usize > SEGMENT_HEADER_BYTES => {
                 (link.segment.id, end.position, end.link + 1)
             }
             Some(link) => (link.header.previous, link.header.previous_end, end.link),
-            None => (0, 0, 0),
+            None => (base.id, base.end, 0),
         }
     }
 }
 
 impl Loose {
     fn open(options: &LogOptions, dir: &Path, id: u64) -> Result<Self, LogError> {
-        let path = dir.join(file_name(id));
+        let path = dir.join(FileKind::Segment.file_name(id));
         let io = |operation, error| LogError::io(operation, &path, error);
         let file = options.files.open(&path).map_err(|error| io("opening", error))?;
         let bytes = file.metadata().map_err(|error| io("reading", error))?.len();
@@ -387,13 +509,20 @@ impl Loose {
             return Ok(Self { id, path, map: None, header });
         }
         let map = Map::whole(&file).map_err(|error| io("mapping", error))?;
+        map.populate_range(0, SEGMENT_HEADER_BYTES).map_err(|error| io("reading", error))?;
         let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
-        let header = SegmentHeader::decode(page);
+        let header = SegmentHeader::decode(FileKind::Segment, page);
         Ok(Self { id, path, map: Some(map), header })
     }
 
     fn bytes(&self) -> &[u8] {
         self.map.as_ref().map_or(&[], Map::bytes)
+    }
+
+    /// Brings the file into memory, so that a bad disk is an error.
+    fn populate(&self) -> Result<(), LogError> {
+        let populated = self.map.as_ref().map_or(Ok(()), |map| map.populate_range(0, map.len()));
+        populated.map_err(|error| LogError::io("reading", &self.path, error))
     }
 
     /// Whether anything in the file says that the entry `index` was synced.

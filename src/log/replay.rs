@@ -1,18 +1,25 @@
-//! Replay: reads the chain of segments frame by frame and delivers its entries in order.
+//! Replay: reads the chain of segments frame by frame and delivers its entries in order. Segments
+//! that a checkpoint stands for are not read if they have an index table.
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::types::{EntryIndex, Term};
 
 use super::entry::EntryView;
 use super::error::LogError;
-use super::format::SEGMENT_HEADER_BYTES;
+use super::files::Files;
+use super::format::{SEGMENT_FIELD_CRC, SEGMENT_HEADER_BYTES};
 use super::frame::FramedEntry;
 use super::index::JobIndex;
+use super::manifest::{Base, OldFile};
+use super::map::Map;
 use super::recovery::Recovered;
-use super::segment::{Segment, SegmentHeader};
+use super::segment::{FileKind, Segment, SegmentHeader};
+use super::table::{Extent, Last, Row, Rows, Table, scan};
 
 /// What replay calls for each entry. An error ends the replay.
 pub type Replay<'a> = dyn FnMut(&EntryView<'_>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
@@ -32,13 +39,43 @@ pub(super) struct Place {
     pub(super) position: u32,
 }
 
+/// Where index tables are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shelf<'a> {
+    pub(super) files: &'a dyn Files,
+    pub(super) dir: &'a Path,
+}
+
+/// An older file, from which compaction may have taken the dead jobs.
+#[derive(Clone, Debug)]
+pub(super) struct Old {
+    pub(super) kind: FileKind,
+    pub(super) table: Arc<Table>,
+}
+
+/// What is known of where jobs lie.
+#[derive(Debug, Default)]
+pub(super) struct Indexed {
+    pub(super) index: JobIndex,
+    /// The tables of the older files, in order.
+    pub(super) old: Vec<Old>,
+    /// The tables of the first segments of the chain.
+    pub(super) tables: Vec<Arc<Table>>,
+    /// What the segment behind them has, and its last entry.
+    rows: Rows,
+    last: Last,
+}
+
 /// The walk through the chain. Entries wait until a later frame proves them, so that the tail that
 /// nothing proves can be looked at more closely before anybody sees it.
 pub(super) struct Walk<'a, 'f> {
     chain: &'a [Link],
+    shelf: Shelf<'a>,
     each: &'a mut Replay<'f>,
     pub(super) waiting: VecDeque<(EntryIndex, Place)>,
-    pub(super) index: JobIndex,
+    pub(super) indexed: Indexed,
+    /// Entries up to here are indexed and not delivered: a checkpoint stands for them.
+    after: EntryIndex,
     /// The index that the next entry must have.
     pub(super) expected: u64,
     /// The term of the last entry read, which the next may not go below.
@@ -49,16 +86,114 @@ pub(super) struct Walk<'a, 'f> {
 /// Why a segment was not read to its end, and where.
 type Stop = (Place, &'static str);
 
+impl Link {
+    /// What counts of the segment, by the header of the one that continues it.
+    pub(super) fn extent(&self, next: &SegmentHeader) -> Extent {
+        Extent::new(&self.header, EntryIndex(next.first_index.0 - 1), next.previous_end)
+    }
+}
+
+impl Indexed {
+    /// Adds an older file that the manifest names.
+    pub(super) fn add_old(
+        &mut self,
+        shelf: Shelf<'_>,
+        log_id: Option<[u8; 16]>,
+        old: &OldFile,
+    ) -> Result<(), LogError> {
+        let OldFile { kind, id, extent } = *old;
+        let path = shelf.dir.join(kind.file_name(id));
+        let file = shelf.files.open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                LogError::damaged(&path, 0, "a file that the manifest names is missing")
+            }
+            _ => LogError::io("opening", &path, error),
+        })?;
+        let bytes = file.metadata().map_err(|error| LogError::io("reading", &path, error))?.len();
+        if bytes < u64::from(extent.end) {
+            return Err(LogError::damaged(&path, bytes, "the file is shorter than it was"));
+        }
+        let map = Map::whole(&file).map_err(|error| LogError::io("mapping", &path, error))?;
+        map.populate_range(0, SEGMENT_HEADER_BYTES)
+            .map_err(|error| LogError::io("reading", &path, error))?;
+        let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
+        let header = SegmentHeader::decode(kind, page);
+        if !header.is_ok_and(|header| {
+            header.id == id
+                && Some(header.log_id) == log_id
+                && SEGMENT_FIELD_CRC.u32(page) == extent.header_crc
+        }) {
+            return Err(LogError::damaged(&path, 0, "the header is not the one it had"));
+        }
+        let segment = Segment::cold(log_id.unwrap_or_default(), id, path, map);
+        self.skip_segment(shelf, &Arc::new(segment), extent)?;
+        self.old.extend(self.tables.pop().map(|table| Old { kind, table }));
+        Ok(())
+    }
+
+    /// Adds the table of the next segment of the chain, which is complete now.
+    pub(super) fn finish_segment(
+        &mut self,
+        shelf: Shelf<'_>,
+        segment: &Arc<Segment>,
+        extent: Extent,
+    ) -> Result<(), LogError> {
+        let (rows, last) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.last));
+        let table = Table::write(shelf.files, shelf.dir, segment, extent, &rows, last);
+        self.add_table(table).map_err(|reason| segment.damaged(0, reason))
+    }
+
+    /// Adds the table of the next segment of the chain, from the disk if it has a good one there.
+    fn skip_segment(
+        &mut self,
+        shelf: Shelf<'_>,
+        segment: &Arc<Segment>,
+        extent: Extent,
+    ) -> Result<(), LogError> {
+        let found = Table::open(shelf.files, shelf.dir, segment, extent);
+        // A table that contradicts those before it is as good as none.
+        if found.is_some_and(|table| self.add_table(table).is_ok()) {
+            return Ok(());
+        }
+        (self.rows, self.last) = scan(segment, &extent)?;
+        self.finish_segment(shelf, segment, extent)
+    }
+
+    fn add_table(&mut self, table: Table) -> Result<(), &'static str> {
+        let table = Arc::new(table);
+        let queues: Vec<_> = table.queues().collect();
+        self.index.add_spans(&table, &queues)?;
+        self.tables.push(table);
+        Ok(())
+    }
+}
+
 impl<'a, 'f> Walk<'a, 'f> {
-    pub(super) fn new(chain: &'a [Link], each: &'a mut Replay<'f>) -> Self {
+    /// A walk that begins behind `base` and delivers the entries above `after`, up to which all was
+    /// synced.
+    pub(super) fn new(
+        chain: &'a [Link],
+        shelf: Shelf<'a>,
+        base: &Base,
+        after: EntryIndex,
+        each: &'a mut Replay<'f>,
+    ) -> Self {
         Self {
             chain,
+            shelf,
             each,
             waiting: VecDeque::new(),
-            index: JobIndex::default(),
-            expected: 1,
-            term: Term(0),
-            recovered: Recovered::default(),
+            indexed: Indexed::default(),
+            after,
+            expected: base.index.0 + 1,
+            term: base.last.term,
+            recovered: Recovered {
+                last_index: base.index,
+                last_term: base.last.term,
+                last_stamp: base.last.stamp,
+                proved: after,
+                torn: None,
+            },
         }
     }
 
@@ -66,12 +201,44 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// the entries that are proved until then.
     pub(super) fn run(&mut self) -> Result<Stop, LogError> {
         for (number, link) in self.chain.iter().enumerate() {
-            let end = self.chain.get(number + 1).map(|next| next.header.previous_end);
-            if let Some(stop) = self.segment(number, link, end)? {
-                return Ok(stop);
+            self.check_header(link)?;
+            let next = self.chain.get(number + 1).map(|next| &next.header);
+            match next {
+                Some(next) if next.first_index.0 <= self.after.0 + 1 => self.skip(link, next)?,
+                _ => {
+                    let end = next.map(|next| next.previous_end);
+                    if let Some(stop) = self.segment(number, link, end)? {
+                        return Ok(stop);
+                    }
+                }
             }
         }
         Ok(Stop::default())
+    }
+
+    fn check_header(&mut self, Link { header, segment }: &Link) -> Result<(), LogError> {
+        if header.first_index.0 != self.expected {
+            return Err(segment.damaged(0, "the segment does not begin with the next index"));
+        }
+        if header.term < self.term {
+            return Err(segment.damaged(0, "the segment's term is below the one before"));
+        }
+        self.prove(header.durable)
+    }
+
+    /// Passes over a segment that a checkpoint stands for.
+    fn skip(&mut self, link: &Link, next: &SegmentHeader) -> Result<(), LogError> {
+        let extent = link.extent(next);
+        self.indexed.skip_segment(self.shelf, &link.segment, extent)?;
+        if let Some(table) = self.indexed.tables.last().filter(|_| extent.has_entries()) {
+            let Last { term, stamp } = table.last();
+            self.term = term;
+            self.recovered.last_index = extent.last_index;
+            self.recovered.last_term = term;
+            self.recovered.last_stamp = stamp;
+        }
+        self.expected = next.first_index.0;
+        Ok(())
     }
 
     /// Reads one segment up to `end`, or if it is the last, up to the first that is no frame.
@@ -82,14 +249,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         end: Option<u32>,
     ) -> Result<Option<Stop>, LogError> {
         let Link { header, segment } = link;
-        segment.map.populate().map_err(|error| LogError::io("reading", &segment.path, error))?;
-        if header.first_index.0 != self.expected {
-            return Err(segment.damaged(0, "the segment does not begin with the next index"));
-        }
-        if header.term < self.term {
-            return Err(segment.damaged(0, "the segment's term is below the one before"));
-        }
-        self.prove(header.durable)?;
+        segment.warm(0, segment.map.len())?;
         let mut position = SEGMENT_HEADER_BYTES as u32;
         while end != Some(position) {
             let place = Place { link: number, position };
@@ -133,16 +293,32 @@ impl<'a, 'f> Walk<'a, 'f> {
                 break;
             }
             self.waiting.pop_front();
+            self.finish_before(place.link)?;
             let Some(link) = self.chain.get(place.link) else {
                 continue;
             };
             let view = framed_entry(&link.segment, place.position)?.view;
             if view.count > 0 {
-                self.index
-                    .add(view.queue, view.base_offset, view.count, &link.segment, place.position)
-                    .map_err(|reason| link.segment.damaged(place.position, reason))?;
+                let row = Row::of(&view, place.position);
+                let added = self.indexed.rows.add(view.queue, row);
+                added.map_err(|reason| link.segment.damaged(place.position, reason))?;
             }
+            self.indexed.last = Last { term: view.term, stamp: view.stamp };
             self.deliver(&view)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables of the segments in front of `link`, which is reached.
+    fn finish_before(&mut self, link: usize) -> Result<(), LogError> {
+        while self.indexed.tables.len() < link {
+            let number = self.indexed.tables.len();
+            let (Some(link), Some(next)) = (self.chain.get(number), self.chain.get(number + 1))
+            else {
+                break;
+            };
+            let extent = link.extent(&next.header);
+            self.indexed.finish_segment(self.shelf, &link.segment, extent)?;
         }
         Ok(())
     }
@@ -178,7 +354,9 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     fn deliver(&mut self, view: &EntryView<'_>) -> Result<(), LogError> {
-        (self.each)(view).map_err(|source| LogError::Replay { index: view.index, source })?;
+        if view.index > self.after {
+            (self.each)(view).map_err(|source| LogError::Replay { index: view.index, source })?;
+        }
         self.recovered.last_index = view.index;
         self.recovered.last_term = view.term;
         self.recovered.last_stamp = view.stamp;

@@ -1,9 +1,8 @@
 //! Segments: one preallocated file each, its header, and what reads and writes it.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crc32fast::Hasher;
 
@@ -12,13 +11,57 @@ use crate::types::{EntryIndex, Term};
 use super::error::LogError;
 use super::files::DataFile;
 use super::format::*;
-use super::frame::Seed;
+use super::frame::{Frame, FramedEntry, Seed};
 use super::handle::LogOptions;
 use super::map::Map;
+use super::table::{Extent, Last, Table};
+
+/// What a file with frames in it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// Entries as they were appended.
+    Segment,
+    /// What compaction has kept of segments.
+    Jobs,
+}
+
+impl FileKind {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Segment => SEGMENT_MAGIC,
+            Self::Jobs => JOBS_MAGIC,
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Jobs => "jobs",
+        }
+    }
+
+    /// The name of the file of this id.
+    pub(super) fn file_name(self, id: u64) -> String {
+        format!("{id:020}.{}", self.extension())
+    }
+
+    /// The id in a file name, if it is one of this kind.
+    pub(super) fn id_in(self, name: &str) -> Option<u64> {
+        id_in(name, self.extension())
+    }
+}
+
+/// The id in the name of a file that belongs to a segment, if it is one.
+pub(super) fn id_in(name: &str, extension: &str) -> Option<u64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
+    let id = digits.parse().ok()?;
+    (id > 0 && format!("{id:020}") == digits).then_some(id)
+}
 
 /// What the first page of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
+    pub(super) kind: FileKind,
     pub(super) id: u64,
     pub(super) log_id: [u8; 16],
     /// The term under which the segment was opened: no entry in it has a higher one.
@@ -44,7 +87,7 @@ pub(super) enum HeaderError {
 impl SegmentHeader {
     pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut page = [0; SEGMENT_HEADER_BYTES];
-        SEGMENT_FIELD_MAGIC.put(&mut page, SEGMENT_MAGIC);
+        SEGMENT_FIELD_MAGIC.put(&mut page, self.kind.magic());
         SEGMENT_FIELD_VERSION.put(&mut page, FORMAT_VERSION.to_le_bytes());
         SEGMENT_FIELD_ID.put(&mut page, self.id.to_le_bytes());
         SEGMENT_FIELD_LOG_ID.put(&mut page, self.log_id);
@@ -60,8 +103,8 @@ impl SegmentHeader {
         page
     }
 
-    pub(super) fn decode(page: &[u8]) -> Result<Self, HeaderError> {
-        if page.len() != SEGMENT_HEADER_BYTES || !page.starts_with(&SEGMENT_MAGIC) {
+    pub(super) fn decode(kind: FileKind, page: &[u8]) -> Result<Self, HeaderError> {
+        if page.len() != SEGMENT_HEADER_BYTES || !page.starts_with(&kind.magic()) {
             return Err(HeaderError::Invalid("the file does not begin with a segment header"));
         }
         if header_crc(page) != SEGMENT_FIELD_CRC.u32(page) {
@@ -72,6 +115,7 @@ impl SegmentHeader {
             return Err(HeaderError::Version(version));
         }
         let header = Self {
+            kind,
             id: SEGMENT_FIELD_ID.u64(page),
             log_id: SEGMENT_FIELD_LOG_ID.id(page),
             term: Term(SEGMENT_FIELD_TERM.u64(page)),
@@ -98,41 +142,102 @@ fn header_crc(page: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The file name of a segment.
-pub(super) fn file_name(id: u64) -> String {
-    format!("{id:020}.segment")
-}
-
-/// The segment id in a file name, if it is one.
-pub(super) fn id_in(name: &str) -> Option<u64> {
-    let id = name.strip_suffix(".segment")?.parse().ok()?;
-    (id > 0 && file_name(id) == name).then_some(id)
-}
-
 /// A segment as its readers know it.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) id: u64,
+    pub(super) log_id: [u8; 16],
     pub(super) path: PathBuf,
     pub(super) seed: Seed,
     pub(super) map: Map,
+    /// What is known of the bytes of a segment that another process has written.
+    cold: Option<Cold>,
 }
 
+/// What this process has looked at of a segment that it has not written itself.
+#[derive(Debug)]
+struct Cold {
+    /// One bit for each window that has been brought into memory without an error.
+    windows: Box<[AtomicU64]>,
+    /// Where the frame begins that was checked last.
+    checked: AtomicU32,
+}
+
+/// What is brought into memory at once: as much as the kernel would read ahead by itself.
+const WINDOW_BYTES: usize = 128 << 10;
+
 impl Segment {
-    /// The bytes of the entry whose frame begins at `position`.
-    ///
-    /// The frame was checked when it was replayed or was written by this process, so only what
-    /// keeps the access within bounds is looked at again.
+    /// A segment that this process writes.
+    pub(super) fn own(log_id: [u8; 16], id: u64, path: PathBuf, map: Map) -> Self {
+        Self { id, log_id, path, seed: Seed::new(log_id, id), map, cold: None }
+    }
+
+    /// A segment that another process has written: nothing in it is believed before it is checked.
+    pub(super) fn cold(log_id: [u8; 16], id: u64, path: PathBuf, map: Map) -> Self {
+        let windows = map.len().div_ceil(WINDOW_BYTES).div_ceil(64);
+        let windows = (0..windows).map(|_| AtomicU64::new(0)).collect();
+        let cold = Some(Cold { windows, checked: AtomicU32::new(0) });
+        Self { id, log_id, path, seed: Seed::new(log_id, id), map, cold }
+    }
+
+    /// Whether the bytes come from another process, and so from a disk that may have changed them.
     #[inline]
-    pub(super) fn entry_at(&self, position: u32) -> Result<&[u8], LogError> {
-        let begin = position as usize + FRAME_HEADER_BYTES;
-        let header = self.map.get(position as usize, begin).ok_or(LogError::NotWritten)?;
+    pub(super) fn is_cold(&self) -> bool {
+        self.cold.is_some()
+    }
+
+    /// Brings the bytes from `begin` to `end` into memory if that was not done yet, so that a disk
+    /// that can't be read is an error and not a signal.
+    #[inline]
+    pub(super) fn warm(&self, begin: usize, end: usize) -> Result<(), LogError> {
+        let Some(Cold { windows, .. }) = &self.cold else { return Ok(()) };
+        for window in begin / WINDOW_BYTES..end.div_ceil(WINDOW_BYTES) {
+            let Some(word) = windows.get(window / 64) else { break };
+            let bit = 1 << (window % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                let begin = window * WINDOW_BYTES;
+                let populated = self.map.populate_range(begin, begin + WINDOW_BYTES);
+                populated.map_err(|error| LogError::io("reading", &self.path, error))?;
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry whose frame begins at `position`.
+    ///
+    /// In a segment written by this process only what keeps the access within bounds is looked at;
+    /// in others also the frame's checksum, when it is not the frame that was checked last.
+    #[inline]
+    pub(super) fn entry_at(&self, position: u32) -> Result<FramedEntry<'_>, LogError> {
+        let begin = position as usize;
+        self.warm(begin, begin + FRAME_HEADER_BYTES)?;
+        let header = self.map.get(begin, begin + FRAME_HEADER_BYTES).ok_or(LogError::NotWritten)?;
         if !header.starts_with(&ENTRY_MAGIC) {
             return Err(self.damaged(position, "no frame begins here any more"));
         }
-        self.map
-            .get(begin, begin + FRAME_FIELD_LENGTH.u32(header) as usize)
-            .ok_or_else(|| self.damaged(position, "the frame's length runs over what is written"))
+        let end = begin + FRAME_HEADER_BYTES + FRAME_FIELD_LENGTH.u32(header) as usize;
+        self.warm(begin, end)?;
+        let frame = self.map.get(begin, end).ok_or_else(|| {
+            self.damaged(position, "the frame's length runs over what is written")
+        })?;
+        if let Some(Cold { checked, .. }) = &self.cold
+            && checked.load(Ordering::Relaxed) != position
+        {
+            self.seed.parse(frame, position).map_err(|reason| self.damaged(position, reason))?;
+            checked.store(position, Ordering::Relaxed);
+        }
+        FramedEntry::again(frame).map_err(|reason| self.damaged(position, reason))
+    }
+
+    /// The frame at `position`, checked.
+    pub(super) fn frame_at(&self, position: u32) -> Result<Frame<'_>, LogError> {
+        let begin = position as usize;
+        self.warm(begin, begin + FRAME_HEADER_BYTES)?;
+        let header = self.map.get(begin, begin + FRAME_HEADER_BYTES).ok_or(LogError::NotWritten)?;
+        self.warm(begin, begin + FRAME_HEADER_BYTES + FRAME_FIELD_LENGTH.u32(header) as usize)?;
+        let bytes = self.map.from(begin).ok_or(LogError::NotWritten)?;
+        self.seed.parse(bytes, position).map_err(|reason| self.damaged(position, reason))
     }
 
     /// All bytes from `position` on of a segment that is mapped whole.
@@ -143,6 +248,16 @@ impl Segment {
     pub(super) fn damaged(&self, position: u32, reason: &'static str) -> LogError {
         LogError::damaged(&self.path, u64::from(position), reason)
     }
+}
+
+/// A segment to which no more entries are appended.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) segment: Arc<Segment>,
+    pub(super) extent: Extent,
+    pub(super) last: Last,
+    /// Its index table, unless that is still to be made.
+    pub(super) table: Option<Arc<Table>>,
 }
 
 /// A segment that may still be written or synced. When the last one to hold it lets go, the file
@@ -167,15 +282,11 @@ impl OpenSegment {
         fill: &dyn Fn() -> bool,
     ) -> Result<Self, LogError> {
         let (files, bytes) = (&options.files, options.segment_bytes);
-        let path = dir.join(file_name(id));
+        let path = dir.join(FileKind::Segment.file_name(id));
         let file = files.create(&path, bytes, fill).map_err(|source| {
             // A half-made file is of no use; if it can't be removed either, the next start does.
             let _ = files.remove(&path);
-            let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-            match full.contains(&source.kind()) {
-                true => LogError::NoSpace { dir: dir.to_owned(), bytes, source },
-                false => LogError::io("creating", &path, source),
-            }
+            LogError::creating(dir, &path, bytes, source)
         })?;
         files.sync_dir(dir).map_err(|error| LogError::io("syncing", dir, error))?;
         Self::new(file, path, log_id, id)
@@ -190,7 +301,7 @@ impl OpenSegment {
     ) -> Result<Self, LogError> {
         let map = Map::growing(file.file(), SEGMENT_HEADER_BYTES)
             .map_err(|error| LogError::io("mapping", &path, error))?;
-        let segment = Arc::new(Segment { id, path, seed: Seed::new(log_id, id), map });
+        let segment = Arc::new(Segment::own(log_id, id, path, map));
         Ok(Self { segment, file, last_index: AtomicU64::new(OPEN) })
     }
 
@@ -212,6 +323,7 @@ mod tests {
 
     fn header() -> SegmentHeader {
         SegmentHeader {
+            kind: FileKind::Segment,
             id: 4,
             log_id: [5; 16],
             term: Term(6),
@@ -224,17 +336,22 @@ mod tests {
         }
     }
 
+    fn decode(page: &[u8]) -> Result<SegmentHeader, HeaderError> {
+        SegmentHeader::decode(FileKind::Segment, page)
+    }
+
     #[test]
     fn a_header_reads_back_and_no_flipped_bit_passes() {
         let page = header().encode();
-        assert_eq!(SegmentHeader::decode(&page), Ok(header()));
+        assert_eq!(decode(&page), Ok(header()));
+        assert!(SegmentHeader::decode(FileKind::Jobs, &page).is_err());
         for bit in 0..page.len() * 8 {
             let mut bad = page;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(SegmentHeader::decode(&bad), Err(HeaderError::Invalid(_))));
+            assert!(matches!(decode(&bad), Err(HeaderError::Invalid(_))));
         }
-        assert!(SegmentHeader::decode(&[0; SEGMENT_HEADER_BYTES]).is_err());
-        assert!(SegmentHeader::decode(&[]).is_err());
+        assert!(decode(&[0; SEGMENT_HEADER_BYTES]).is_err());
+        assert!(decode(&[]).is_err());
     }
 
     #[test]
@@ -243,14 +360,17 @@ mod tests {
         SEGMENT_FIELD_VERSION.put(&mut page, 2u32.to_le_bytes());
         let crc = header_crc(&page);
         SEGMENT_FIELD_CRC.put(&mut page, crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&page), Err(HeaderError::Version(2)));
+        assert_eq!(decode(&page), Err(HeaderError::Version(2)));
     }
 
     #[test]
     fn only_exact_names_are_segments() {
-        assert_eq!(id_in(&file_name(12)), Some(12));
-        for name in ["12.segment", "lock", "00000000000000000000.segment", "x.segment"] {
-            assert_eq!(id_in(name), None, "{name}");
+        for kind in [FileKind::Segment, FileKind::Jobs] {
+            assert_eq!(kind.id_in(&kind.file_name(12)), Some(12));
         }
+        for name in ["12.segment", "lock", "00000000000000000000.segment", "x.segment"] {
+            assert_eq!(FileKind::Segment.id_in(name), None, "{name}");
+        }
+        assert_eq!(FileKind::Jobs.id_in(&FileKind::Segment.file_name(12)), None);
     }
 }

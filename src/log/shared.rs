@@ -1,6 +1,6 @@
 //! What the handle of the log and its background thread share: appending, writing, syncing.
 //!
-//! Three locks, always taken in this order: `syncing` (over `fdatasync`), `writer` (over
+//! Locks, always taken in this order: `compaction`, `syncing` (over `fdatasync`), `writer` (over
 //! `pwrite`), `tail` (memory only, never over a system call). So a slow disk holds up those who
 //! wait for it and nobody else.
 
@@ -16,10 +16,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
 use super::LogOptions;
+use super::compact::Compaction;
 use super::entry::{EntryView, body_len};
 use super::error::LogError;
 use super::format::*;
-use super::segment::{OpenSegment, Segment};
+use super::index::Found;
+use super::location::JobLocation;
+use super::reader::Resume;
+use super::segment::OpenSegment;
 use super::tail::{Batch, Spare, Tail};
 
 /// The state of an open log.
@@ -40,10 +44,16 @@ pub(super) struct Shared {
     /// the tail's pending one, so that nothing is allocated.
     pub(super) writer: Mutex<Arc<Batch>>,
     pub(super) syncing: Mutex<()>,
+    /// Held over a compaction, and taken before all others.
+    pub(super) compaction: Mutex<Compaction>,
     /// Index of the last entry appended. These three change under the tail's lock.
     pub(super) appended: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) synced: AtomicU64,
+    /// Bytes appended and not yet written.
+    pub(super) pending_bytes: AtomicU64,
+    /// Where reading entries back has stopped.
+    pub(super) resume: Mutex<Resume>,
     /// The first failure of a write or sync.
     pub(super) poison: OnceLock<Arc<str>>,
     /// Holds the lock on the directory.
@@ -77,9 +87,11 @@ impl Shared {
         }
         let mut tail = self.make_room(frame_bytes(bytes as usize) as u32)?;
         entry.index = tail.next_index;
+        let before = tail.position;
         tail.push(&entry, bodies_crc, self.synced())
             .map_err(|reason| LogError::InvalidEntry { reason })?;
         self.appended.store(entry.index.0, Ordering::Release);
+        self.pending_bytes.fetch_add(u64::from(tail.position - before), Ordering::Relaxed);
         drop(tail);
         self.appended_signal.notify_all();
         Ok(entry.index)
@@ -156,6 +168,7 @@ impl Shared {
             let mut tail = self.tail.lock();
             tail.retire(writer);
             self.written.store(last.0, Ordering::Release);
+            self.pending_bytes.store(tail.pending.len() as u64, Ordering::Relaxed);
             tail.dirty.len() > 1
         };
         if rolled {
@@ -227,8 +240,11 @@ impl Shared {
     }
 
     fn move_synced(&self, to: EntryIndex) -> Result<EntryIndex, LogError> {
-        let _tail = self.tail.lock();
+        let tail = self.tail.lock();
         let before = self.synced.fetch_max(to.0, Ordering::AcqRel);
+        if !tail.untabled.is_empty() {
+            self.background_signal.notify_one();
+        }
         Ok(EntryIndex(before.max(to.0)))
     }
 
@@ -251,25 +267,24 @@ impl Shared {
 
     pub(super) fn job_len(&self, queue: QueueId, offset: Offset) -> Option<u32> {
         let tail = self.tail.lock();
-        let found = tail.index.find(queue, offset)?;
-        if let Some(frame) = tail.in_memory(found.segment, found.position) {
-            return body_len(frame.get(FRAME_HEADER_BYTES..)?, found.ordinal);
+        let found = tail.index.find(&tail.active.segment, queue, offset)?;
+        if let Found::Row(segment, row) = &found
+            && let Some(frame) = tail.in_memory(segment, row.position)
+        {
+            let ordinal = offset.0.checked_sub(row.base)? as u32;
+            return body_len(frame.get(FRAME_HEADER_BYTES..)?, ordinal);
         }
-        // The map may have to wait for the disk, which must not happen under the tail's lock.
-        let (segment, position, ordinal) =
-            (Arc::clone(found.segment), found.position, found.ordinal);
+        // Tables and maps may have to wait for the disk, which must not happen under the lock.
         drop(tail);
-        body_len(segment.entry_at(position).ok()?, ordinal)
+        let location = JobLocation::new(found, queue, offset)?;
+        Some(location.read_unchecked().ok()?.body.len() as u32)
     }
 
-    pub(super) fn locate(
-        &self,
-        queue: QueueId,
-        offset: Offset,
-    ) -> Option<(Arc<Segment>, u32, u32)> {
+    pub(super) fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
         let tail = self.tail.lock();
-        let found = tail.index.find(queue, offset)?;
-        Some((Arc::clone(found.segment), found.position, found.ordinal))
+        let found = tail.index.find(&tail.active.segment, queue, offset)?;
+        drop(tail);
+        JobLocation::new(found, queue, offset)
     }
 
     pub(super) fn refuse_if_poisoned(&self) -> Result<(), LogError> {

@@ -1,17 +1,21 @@
-//! The background thread: prepares the next segment ahead, and syncs the sealed ones.
+//! The background thread: prepares the next segment ahead, syncs the sealed ones, and makes their
+//! index tables.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::segment::OpenSegment;
+use super::segment::{OpenSegment, Sealed};
 use super::shared::Shared;
+use super::table::{Rows, Table};
 use super::tail::{Spare, Tail};
 
 enum Work {
     /// Prepare the segment of this id.
     Prepare(u64),
     SyncSealed,
+    /// Make the index table of the segment of this id.
+    Table(u64, Arc<Rows>),
     End,
 }
 
@@ -29,6 +33,7 @@ fn run(shared: &Shared) {
                     tracing::error!(%error, "syncing a sealed segment failed");
                 }
             }
+            Work::Table(id, rows) => make_table(shared, id, &rows),
             Work::End => return,
         }
     }
@@ -45,6 +50,11 @@ fn next_work(shared: &Shared) -> Work {
         }
         if shared.poison.get().is_none() && tail.sealed_dirty(shared.written()) > 0 {
             return Work::SyncSealed;
+        }
+        if let Some((id, rows)) = tail.untabled.front()
+            && tail.is_synced(*id, shared.synced())
+        {
+            return Work::Table(*id, Arc::clone(rows));
         }
         shared.background_signal.wait(&mut tail);
     }
@@ -73,4 +83,28 @@ fn prepare(shared: &Shared, id: u64) {
         }
     };
     shared.spare_signal.notify_all();
+}
+
+/// Queues of a table that are taken into the index under one lock.
+const SPANS_AT_ONCE: usize = 512;
+
+/// Writes the index table of a sealed segment, and has it stand for the rows in memory.
+fn make_table(shared: &Shared, id: u64, rows: &Rows) {
+    let Some(Sealed { segment, extent, last, .. }) = shared.tail.lock().sealed_of(id).cloned()
+    else {
+        return;
+    };
+    let (files, dir) = (&*shared.options.files, &shared.dir);
+    let table = Arc::new(Table::write(files, dir, &segment, extent, rows, last));
+    let queues: Vec<_> = table.queues().collect();
+    for some in queues.chunks(SPANS_AT_ONCE) {
+        let added = shared.tail.lock().index.add_spans(&table, some);
+        added.expect("the offsets went up when the entries were appended");
+    }
+    let mut tail = shared.tail.lock();
+    tail.index.forget_recent(id);
+    tail.untabled.pop_front();
+    if let Some(sealed) = tail.sealed.iter_mut().find(|sealed| sealed.segment.id == id) {
+        sealed.table = Some(table);
+    }
 }

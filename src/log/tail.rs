@@ -1,5 +1,6 @@
 //! The tail: the end of the log in memory, behind one short lock.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::index::JobIndex;
-use super::segment::{OpenSegment, Segment, SegmentHeader};
+use super::replay::Old;
+use super::segment::{FileKind, OpenSegment, Sealed, Segment, SegmentHeader};
+use super::table::{Extent, Last, Row, Rows};
 
 /// Bytes on their way to the files: what one `write` takes.
 #[derive(Debug, Default)]
@@ -103,8 +106,16 @@ pub(super) struct Tail {
     pub(super) spare_awaited: bool,
     /// The id for the next file.
     pub(super) next_segment: u64,
-    /// How many segments the log has, without the spare.
-    pub(super) segments: usize,
+    /// The older files in front of the log's beginning, in the order of their entries.
+    pub(super) old: Vec<Old>,
+    /// The segments between the log's beginning and the active one, oldest first.
+    pub(super) sealed: Vec<Sealed>,
+    /// Sealed segments whose index tables are still to be made, oldest first, by their ids.
+    pub(super) untabled: VecDeque<(u64, Arc<Rows>)>,
+    /// The header of the active segment.
+    pub(super) header: SegmentHeader,
+    /// The last entry in the active segment.
+    pub(super) last: Last,
     /// No more appends are taken.
     pub(super) closed: bool,
     /// The background thread is to end.
@@ -128,8 +139,7 @@ impl Tail {
     ) -> Result<(), &'static str> {
         let segment = &self.active.segment;
         if entry.count > 0 {
-            let position = self.position;
-            self.index.add(entry.queue, entry.base_offset, entry.count, segment, position)?;
+            self.index.add(entry.queue, Row::of(entry, self.position))?;
         }
         let seed = segment.seed;
         let position = self.position;
@@ -138,6 +148,7 @@ impl Tail {
         self.position += frame_bytes(entry.encoded_bytes() as usize) as u32;
         self.proved = self.proved.max(durable);
         self.next_index = EntryIndex(entry.index.0 + 1);
+        self.last = Last { term: entry.term, stamp: entry.stamp };
         Ok(())
     }
 
@@ -160,6 +171,7 @@ impl Tail {
         wall_ms: u64,
     ) {
         let header = SegmentHeader {
+            kind: FileKind::Segment,
             id: fresh.segment.id,
             log_id,
             term,
@@ -171,9 +183,17 @@ impl Tail {
             size: fresh.segment.map.len() as u32,
         };
         self.active.seal(self.last_index());
+        let segment = &self.active.segment;
+        self.untabled.push_back((segment.id, self.index.seal(segment)));
+        self.sealed.push(Sealed {
+            segment: Arc::clone(segment),
+            extent: Extent::new(&self.header, self.last_index(), self.position),
+            last: mem::take(&mut self.last),
+            table: None,
+        });
+        self.header = header;
         self.active = Arc::new(fresh);
         self.position = 0;
-        self.segments += 1;
         let begin = self.pending.len();
         let segment = Arc::clone(&self.active);
         self.pending.parts.push(Part { segment, position: 0, begin });
@@ -188,6 +208,16 @@ impl Tail {
         self.pending
             .frame_at(segment, position)
             .or_else(|| self.inflight.as_ref()?.frame_at(segment, position))
+    }
+
+    /// The sealed segment of this id.
+    pub(super) fn sealed_of(&self, id: u64) -> Option<&Sealed> {
+        self.sealed.iter().rev().find(|sealed| sealed.segment.id == id)
+    }
+
+    /// Whether the sealed segment of this id is synced to its end.
+    pub(super) fn is_synced(&self, id: u64, synced: EntryIndex) -> bool {
+        self.sealed_of(id).is_some_and(|sealed| sealed.extent.last_index <= synced)
     }
 
     /// Hands what is pending to the writer, in exchange for its empty batch. False if there is

@@ -2,9 +2,8 @@
 
 use std::ops::Bound;
 
-use super::group::DeadJob;
 use super::machine::Queue;
-use super::{GroupKind, Holder, Machine, QueueSettings};
+use super::{GroupKind, Holder, Machine, QueueSettings, RemovedCounts};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// A queue, described.
@@ -51,6 +50,8 @@ pub struct GroupCounts {
     pub delayed: u64,
     /// Jobs that are not fetched again.
     pub dead: u64,
+    /// Jobs that left without a commit since the group was made.
+    pub removed: RemovedCounts,
     /// The lowest offset that is not consumed: the oldest job that the group keeps alive.
     pub committed: Offset,
     /// Jobs above `committed` that are consumed.
@@ -122,6 +123,11 @@ impl Machine {
         self.queues.get(&queue).map(|state| state.next)
     }
 
+    /// The id that the next queue gets.
+    pub fn next_queue(&self) -> QueueId {
+        self.next_queue
+    }
+
     /// All queues, by name.
     pub fn queues(&self) -> impl Iterator<Item = QueueInfo<'_>> {
         self.queue_names.values().filter_map(|queue| self.queue(*queue))
@@ -135,7 +141,7 @@ impl Machine {
 
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
-        let Queue { name, settings, first, next, groups } = self.queues.get(&queue)?;
+        let Queue { name, settings, first, next, groups, .. } = self.queues.get(&queue)?;
         let group_count = groups.len();
         Some(QueueInfo { queue, name, settings, first: *first, next: *next, group_count })
     }
@@ -154,8 +160,9 @@ impl Machine {
         let counts = GroupCounts {
             ready: self.ready_count(group),
             leased: state.leased_count,
-            delayed: state.delayed_count,
+            delayed: state.delayed_count + state.enqueued_delayed,
             dead: state.dead.len() as u64,
+            removed: state.removed,
             committed: consumed.floor(),
             consumed_above: consumed.above_count(),
             marked: state.marks.len() as u64,
@@ -172,13 +179,7 @@ impl Machine {
             return 0;
         };
         let next = self.next_offset(state.queue).unwrap_or_default();
-        next.0 - state.next_fetch.0 + state.ready.len() as u64
-    }
-
-    /// The dead jobs of a group from an offset on, by offset.
-    pub fn dead(&self, group: GroupId, from: Offset) -> impl Iterator<Item = (Offset, &DeadJob)> {
-        let state = self.groups.get(&group).into_iter();
-        state.flat_map(move |state| state.dead.range(from..)).map(|(offset, job)| (*offset, job))
+        next.0 - state.next_fetch.0 - state.skipped_ahead + state.ready.len() as u64
     }
 
     /// The lease of a job, if it is leased.
@@ -204,6 +205,11 @@ impl Machine {
         }
         if state.consumed.contains(offset) {
             return Some(JobState::Consumed);
+        }
+        if state.kind == GroupKind::Work
+            && let Some(due_log_ms) = self.enqueued_due_log_ms(state.queue, offset)
+        {
+            return Some(JobState::Delayed { due_log_ms });
         }
         if offset >= state.next_fetch || state.ready.contains(&offset) {
             return Some(JobState::Ready);

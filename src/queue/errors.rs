@@ -150,6 +150,22 @@ pub enum Contradiction {
         /// The job.
         offset: Offset,
     },
+    /// Terms for a job that is not new.
+    #[error("the log gives terms to offset {offset} of queue {queue}, which is not a new job")]
+    NotNew {
+        /// The queue.
+        queue: QueueId,
+        /// The job.
+        offset: Offset,
+    },
+    /// The job was not dead.
+    #[error("the log retries or drops offset {offset} of group {group}, which was not dead")]
+    NotDead {
+        /// The group.
+        group: GroupId,
+        /// The job.
+        offset: Offset,
+    },
     /// A grant that was given before.
     #[error("the log gives grant {found}, but {least} is the next")]
     GrantTwice {

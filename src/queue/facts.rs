@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::QueueSettings;
+use super::{Due, QueueSettings, Removal};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// Something that has happened to the queues and groups of a log, other than new jobs.
@@ -95,6 +95,29 @@ pub enum Fact {
         /// What the worker said; empty if it said nothing.
         message: Box<str>,
     },
+    /// New jobs are not like all others. Stands in the entry of the jobs.
+    Termed {
+        /// The queue.
+        queue: QueueId,
+        /// The jobs by offset, each run with its terms.
+        runs: Vec<(Run, JobTerms)>,
+    },
+    /// Dead jobs are ready again, their failures and crashes forgotten.
+    DeadRetried {
+        /// The work group.
+        group: GroupId,
+        /// The jobs.
+        runs: Runs,
+    },
+    /// Jobs are consumed without a commit.
+    Removed {
+        /// The work group.
+        group: GroupId,
+        /// Why.
+        cause: Removal,
+        /// The jobs.
+        runs: Runs,
+    },
 }
 
 /// How the members of a group share its jobs.
@@ -122,6 +145,13 @@ pub struct Run {
     pub first: Offset,
     /// How many.
     pub count: u32,
+}
+
+/// What sets a job apart from the others of its queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobTerms {
+    /// When it can be fetched first, if not at once.
+    pub due: Option<Due>,
 }
 
 /// Offsets as runs. One or two of them take no allocation.

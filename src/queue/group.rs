@@ -1,14 +1,16 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), or fresh. Fresh jobs are all those from `next_fetch` on and cost nothing.
+//! delayed), or fresh. Fresh jobs are all those from `next_fetch` on, but for those that their
+//! queue says are not, and cost nothing. `next_fetch` is a fresh job or the end of the queue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
+use super::dead::DeadJobs;
 use super::offset_set::OffsetSet;
-use super::{EndReason, GroupKind};
+use super::{EndReason, GroupKind, RemovedCounts};
 use crate::types::{Offset, QueueId};
 
 #[derive(Debug)]
@@ -24,11 +26,17 @@ pub(super) struct Group {
     pub(super) ready: BTreeSet<Offset>,
     /// What is known of the jobs that have been handed back and are neither consumed nor dead.
     pub(super) marks: FxHashMap<Offset, Mark>,
-    pub(super) dead: BTreeMap<Offset, DeadJob>,
+    pub(super) dead: DeadJobs,
+    /// How many jobs left without a commit.
+    pub(super) removed: RemovedCounts,
     /// How many jobs are leased.
     pub(super) leased_count: u64,
     /// How many marks have a due time.
     pub(super) delayed_count: u64,
+    /// How many jobs that were enqueued with a due time are not due yet.
+    pub(super) enqueued_delayed: u64,
+    /// How many jobs from `next_fetch` on are not fresh.
+    pub(super) skipped_ahead: u64,
     /// Whether the last grant took more redelivered jobs than fresh ones, so that fresh jobs are
     /// first next time.
     pub(super) fresh_owed: bool,
@@ -50,23 +58,6 @@ pub(super) struct Mark {
 /// The cost of a job that comes back; see `GroupCounts::marked`.
 const _: () = assert!(size_of::<(Offset, Mark)>() == 40);
 
-/// A job that is not fetched again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadJob {
-    /// Why its last lease ended.
-    pub reason: EndReason,
-    /// What the worker said last; empty if it said nothing.
-    pub message: Box<str>,
-    /// How often it was delivered.
-    pub attempts: u32,
-    /// How often a worker said that it failed.
-    pub failures: u32,
-    /// How often its worker was lost.
-    pub crashes: u32,
-    /// When it died, in milliseconds since the Unix epoch.
-    pub died_wall_ms: u64,
-}
-
 impl Group {
     pub(super) fn new(queue: QueueId, name: Box<str>, kind: GroupKind, start: Offset) -> Self {
         Self {
@@ -77,9 +68,12 @@ impl Group {
             next_fetch: start,
             ready: BTreeSet::new(),
             marks: FxHashMap::default(),
-            dead: BTreeMap::new(),
+            dead: DeadJobs::new(),
+            removed: RemovedCounts::default(),
             leased_count: 0,
             delayed_count: 0,
+            enqueued_delayed: 0,
+            skipped_ahead: 0,
             fresh_owed: false,
             woken: false,
         }

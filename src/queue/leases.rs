@@ -223,6 +223,14 @@ impl Leases {
         })
     }
 
+    /// All leased jobs, by group and offset.
+    pub(super) fn jobs(&self) -> Vec<(GroupId, Offset)> {
+        let leases = self.slots.iter().filter(|lease| lease.group != GroupId(0));
+        let mut jobs: Vec<_> = leases.map(|lease| (lease.group, lease.offset)).collect();
+        jobs.sort_unstable();
+        jobs
+    }
+
     /// The sessions that hold leases, by id.
     pub(super) fn session_ids(&self) -> Vec<SessionId> {
         let mut ids: Vec<_> = self.session_index.keys().copied().collect();

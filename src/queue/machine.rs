@@ -6,9 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
-use super::group::{DeadJob, Group};
+use super::dead;
+use super::delays::Delays;
+use super::group::{Group, Mark};
 use super::leases::Leases;
-use super::{Contradiction, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run};
+use super::{
+    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run,
+};
 use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 /// The queues and groups of one log.
@@ -27,8 +31,15 @@ pub struct Machine {
     pub(super) leases: Leases,
     /// All delayed jobs by due time in `log_ms`.
     pub(super) delayed: BTreeSet<(u64, GroupId, Offset)>,
+    /// The queues that have jobs enqueued with a due time, by the next one of either clock.
+    pub(super) due_log: BTreeSet<(u64, QueueId)>,
+    pub(super) due_wall: BTreeSet<(u64, QueueId)>,
+    /// The time up to which delayed jobs have been made ready.
+    pub(super) now: Stamp,
+    /// When dead jobs go, in `log_ms`, where they are not kept for ever.
+    pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
-    woken: Vec<GroupId>,
+    pub(super) woken: Vec<GroupId>,
     pub(super) next_queue: QueueId,
     pub(super) next_group: GroupId,
     pub(super) next_grant: Grant,
@@ -43,6 +54,7 @@ pub(super) struct Queue {
     /// The offset that its next job gets.
     pub(super) next: Offset,
     pub(super) groups: BTreeMap<Box<str>, GroupId>,
+    pub(super) delays: Delays,
 }
 
 impl Machine {
@@ -55,6 +67,10 @@ impl Machine {
             groups: FxHashMap::default(),
             leases: Leases::new(),
             delayed: BTreeSet::new(),
+            due_log: BTreeSet::new(),
+            due_wall: BTreeSet::new(),
+            now: Stamp::default(),
+            dead_ends: BTreeSet::new(),
             woken: Vec::new(),
             next_queue: QueueId(1),
             next_group: GroupId(1),
@@ -73,7 +89,7 @@ impl Machine {
         count: u32,
         stamp: Stamp,
     ) -> Result<(), Contradiction> {
-        self.advance(stamp.log_ms);
+        self.advance(stamp);
         let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let next = base.0.checked_add(u64::from(count)).filter(|_| base == state.next);
         let Some(next) = next else {
@@ -97,7 +113,7 @@ impl Machine {
         stamp: Stamp,
         lease_now_ms: u64,
     ) -> Result<(), Contradiction> {
-        self.advance(stamp.log_ms);
+        self.advance(stamp);
         match fact {
             Fact::QueueCreated { queue, name, settings, first_offset } => {
                 self.queue_created(*queue, name, settings, *first_offset)
@@ -122,12 +138,17 @@ impl Machine {
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
             }
+            Fact::Termed { queue, runs } => self.termed(*queue, runs),
+            Fact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
+            Fact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
         }
     }
 
-    /// Makes ready the delayed jobs that are due at `log_ms`. No fact, since due times are facts;
+    /// Makes ready the delayed jobs that are due. No fact, since due times are facts;
     /// applying an entry does it too, with the stamp of the entry.
-    pub fn advance(&mut self, log_ms: u64) {
+    pub fn advance(&mut self, now: Stamp) {
+        let log_ms = now.log_ms;
+        self.advance_delays(now);
         while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
             && due_log_ms <= log_ms
         {
@@ -138,11 +159,6 @@ impl Machine {
             }
             wake(&mut self.groups, &mut self.woken, group);
         }
-    }
-
-    /// When the next delayed job is due, on the clock of the log.
-    pub fn next_due_log_ms(&self) -> Option<u64> {
-        self.delayed.first().map(|(due_log_ms, ..)| *due_log_ms)
     }
 
     /// Lets all leases run in full from now on, when the server is ready after a replay, and marks
@@ -186,16 +202,25 @@ impl Machine {
         self.next_queue = QueueId(queue.0 + 1);
         self.queue_names.insert(name.into(), queue);
         let (name, settings) = (name.into(), settings.clone());
-        let state = Queue { name, settings, first, next: first, groups: BTreeMap::new() };
+        let state = Queue {
+            name,
+            settings,
+            first,
+            next: first,
+            groups: BTreeMap::new(),
+            delays: Delays::default(),
+        };
         self.queues.insert(queue, state);
         Ok(())
     }
 
     fn queue_deleted(&mut self, queue: QueueId) -> Result<(), Contradiction> {
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let groups: Vec<_> = state.groups.values().copied().collect();
+        groups.into_iter().for_each(|group| drop(self.remove_group(group)));
+        let dues = self.next_dues(queue);
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        for group in state.groups.values() {
-            self.remove_group(*group);
-        }
+        self.due_changed(queue, dues);
         self.queue_names.remove(&state.name);
         self.retired.insert(state.name, state.next);
         Ok(())
@@ -214,6 +239,7 @@ impl Machine {
         queue.groups.insert(state.name.clone(), group);
         self.next_group = GroupId(group.0 + 1);
         self.groups.insert(group, state);
+        self.recount(group);
         wake(&mut self.groups, &mut self.woken, group);
         Ok(())
     }
@@ -231,6 +257,12 @@ impl Machine {
         if state.leased_count > 0 {
             self.leases.remove_group(group);
         }
+        let queue = self.queues.get(&state.queue);
+        for (offset, job) in &state.dead {
+            if let Some(end_log_ms) = dead::end_log_ms(queue, job.died) {
+                self.dead_ends.remove(&(end_log_ms, group, *offset));
+            }
+        }
         for (offset, mark) in &state.marks {
             if let Some(due_log_ms) = mark.due_log_ms {
                 self.delayed.remove(&(due_log_ms, group, *offset));
@@ -247,19 +279,21 @@ impl Machine {
         runs: &[Run],
         lease_now_ms: u64,
     ) -> Result<(), Contradiction> {
+        self.undelay_granted(group, runs);
         let Self { queues, groups, leases, delayed, next_grant, .. } = self;
         let state = work_group(groups, group)?;
-        let end = queues.get(&state.queue).map_or(Offset(0), |queue| queue.next);
+        let queue = queues.get(&state.queue).ok_or(Contradiction::NoSuchQueue(state.queue))?;
         let mut grant = first_grant;
         if grant < *next_grant {
             return Err(Contradiction::GrantTwice { found: grant, least: *next_grant });
         }
         let (mut fresh_count, mut redelivered_count) = (0_u64, 0_u64);
         for run in runs {
-            inside(group, *run, end)?;
+            inside(group, *run, queue.next)?;
             for offset in run.offsets() {
                 if offset == state.next_fetch {
                     state.next_fetch = offset.next();
+                    state.settle(queue);
                     fresh_count += 1;
                 } else if take_redelivered(state, delayed, group, offset) {
                     redelivered_count += 1;
@@ -278,6 +312,23 @@ impl Machine {
             state.fresh_owed = redelivered_count > fresh_count;
         }
         Ok(())
+    }
+
+    /// Whether to wait for a due time is for the one who grants: the wall clock may have gone back
+    /// since.
+    fn undelay_granted(&mut self, group: GroupId, runs: &[Run]) {
+        let Some(queue) = self.groups.get(&group).map(|state| state.queue) else { return };
+        let delays = self.queues.get(&queue).map(|state| &state.delays);
+        if delays.is_none_or(|delays| delays.is_empty()) {
+            return;
+        }
+        for run in runs {
+            let end = Offset(run.first.0.saturating_add(u64::from(run.count)));
+            let delays = self.queues.get(&queue).map(|state| &state.delays);
+            let delayed: Vec<_> =
+                delays.into_iter().flat_map(|delays| delays.within(run.first, end)).collect();
+            delayed.into_iter().for_each(|offset| self.undelay_enqueued(queue, offset));
+        }
     }
 
     fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
@@ -336,18 +387,30 @@ impl Machine {
             }
             Outcome::Dead => {
                 state.remove_mark(offset);
-                let dead = DeadJob {
+                let job = DeadJob {
                     reason,
                     message: message.into(),
                     attempts: mark.attempts,
                     failures: mark.failures,
                     crashes: mark.crashes,
-                    died_wall_ms: stamp.wall_ms,
+                    died: stamp,
                 };
-                state.dead.insert(offset, dead);
+                self.died(group, offset, job);
             }
         }
         Ok(())
+    }
+}
+
+/// What the facts of other files need.
+impl Machine {
+    /// Makes a job ready again that was delivered so many times.
+    pub(super) fn made_ready(&mut self, group: GroupId, offset: Offset, attempts: u32) {
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.marks.insert(offset, Mark { attempts, ..Mark::default() });
+            state.ready.insert(offset);
+        }
+        wake(&mut self.groups, &mut self.woken, group);
     }
 }
 
@@ -358,7 +421,11 @@ impl Default for Machine {
 }
 
 /// Notes that a group has got ready jobs.
-fn wake(groups: &mut FxHashMap<GroupId, Group>, woken: &mut Vec<GroupId>, group: GroupId) {
+pub(super) fn wake(
+    groups: &mut FxHashMap<GroupId, Group>,
+    woken: &mut Vec<GroupId>,
+    group: GroupId,
+) {
     if let Some(state) = groups.get_mut(&group)
         && !std::mem::replace(&mut state.woken, true)
     {
@@ -389,7 +456,7 @@ fn undelay(state: &mut Group, offset: Offset) -> Option<u64> {
     due_log_ms
 }
 
-fn work_group(
+pub(super) fn work_group(
     groups: &mut FxHashMap<GroupId, Group>,
     group: GroupId,
 ) -> Result<&mut Group, Contradiction> {
@@ -401,7 +468,7 @@ fn work_group(
 }
 
 /// Checks that a run ends by `end`, so that walking it is bounded by what the queue holds.
-fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
+pub(super) fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
     match run.first.0.checked_add(u64::from(run.count)) {
         Some(run_end) if run_end <= end.0 => Ok(()),
         _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),

@@ -13,12 +13,18 @@
 //! | `machine` | the state, and how a fact changes it |
 //! | `requests` | validation: requests become facts or refusals |
 //! | `describe` | what can be seen |
+//! | `records` | the state as plain data, for a checkpoint |
 //! | `facts`, `settings`, `errors` | the types that pass through |
 //! | `group` | the state of one group |
 //! | `offset_set` | what a group has consumed |
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retry` | backoff and death |
+//! | `delays` | jobs enqueued with a due time |
+//! | `dead` | dead jobs: listed, retried, dropped |
+//! | `removed` | jobs that leave a group without a commit |
 
+mod dead;
+mod delays;
 mod describe;
 mod errors;
 mod facts;
@@ -26,6 +32,8 @@ mod group;
 mod leases;
 mod machine;
 mod offset_set;
+mod records;
+mod removed;
 mod requests;
 mod retry;
 mod settings;
@@ -33,13 +41,18 @@ mod settings;
 mod tests;
 mod wheel;
 
+pub use dead::DeadJob;
+pub use delays::Due;
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
-    EndReason, Fact, GroupKind, Holder, Outcome, Retry, Run, Runs, SessionEnd, Start, push_offset,
+    EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, Retry, Run, Runs, SessionEnd, Start,
+    push_offset,
 };
-pub use group::DeadJob;
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
+pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
+pub use records::{BadRecord, MarkedPlace, Record, Restore};
+pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
-pub use settings::{BACKOFF_MS_MAX, QueueSettings, SettingsError};
+pub use settings::{BACKOFF_MS_MAX, DEAD_KEPT_MS, QueueSettings, SettingsError};

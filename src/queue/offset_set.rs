@@ -9,12 +9,26 @@ use std::collections::BTreeMap;
 
 use crate::types::Offset;
 
+/// Offsets of a chunk.
+pub const CHUNK_LEN: u32 = 1 << CHUNK_BITS;
+/// Words of a chunk's bitmap.
+pub const CHUNK_WORDS: usize = (CHUNK_LEN / u64::BITS) as usize;
 const CHUNK_BITS: u32 = 16;
-const CHUNK_LEN: u32 = 1 << CHUNK_BITS;
-const WORD_COUNT: usize = (CHUNK_LEN / u64::BITS) as usize;
 
 /// From here on a bitmap (8 KiB) is smaller than a sorted array of u16.
 const ARRAY_LEN_MAX: usize = 4096;
+
+/// Consumed offsets within one chunk of 64 Ki, as a checkpoint keeps them. One set of them has one
+/// form: full, or dense if there are more than 4,096, or sparse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChunkMembers {
+    /// The low 16 bits of each, ascending.
+    Sparse(Vec<u16>),
+    /// One bit for each offset of the chunk.
+    Dense(Box<[u64; CHUNK_WORDS]>),
+    /// All offsets of the chunk.
+    Full,
+}
 
 /// A set of offsets that starts as "everything below `floor`" and only grows.
 #[derive(Debug)]
@@ -33,7 +47,7 @@ enum Chunk {
     /// Sorted, at most `ARRAY_LEN_MAX` long, nothing below the floor.
     Array(Vec<u16>),
     /// Bits below the floor may still be set, but are not counted.
-    Bitmap { words: Box<[u64; WORD_COUNT]>, count: u32 },
+    Bitmap { words: Box<[u64; CHUNK_WORDS]>, count: u32 },
     /// Every offset of the chunk.
     Full,
 }
@@ -80,6 +94,38 @@ impl OffsetSet {
     pub(super) fn raise(&mut self, floor: Offset) {
         debug_assert!(self.chunks.is_empty(), "only a set without members above its floor");
         self.floor = self.floor.max(floor.0);
+    }
+
+    /// The chunks of the offsets above the floor, ascending, by `offset >> 16`.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = (u64, ChunkMembers)> {
+        let floor_chunk = self.floor >> CHUNK_BITS;
+        self.chunks.iter().map(move |(number, chunk)| {
+            let from = if *number == floor_chunk { low(self.floor) } else { 0 };
+            (*number, chunk.members(from))
+        })
+    }
+
+    /// Adds a chunk that [`chunks`](Self::chunks) gave, behind those added before; false if it is
+    /// none that it can have given.
+    pub(super) fn add_chunk(&mut self, number: u64, members: ChunkMembers) -> bool {
+        let behind = self.chunks.last_key_value().is_none_or(|(last, _)| *last < number);
+        let fits = number <= u64::MAX >> CHUNK_BITS;
+        let Some(chunk) = Chunk::restore(members).filter(|_| behind && fits) else {
+            return false;
+        };
+        let first = (number << CHUNK_BITS) + u64::from(chunk.first());
+        if first <= self.floor {
+            return false;
+        }
+        self.above_count += u64::from(chunk.count());
+        self.chunks.insert(number, chunk);
+        true
+    }
+
+    /// The highest offset above the floor, if there is one.
+    pub(super) fn last(&self) -> Option<Offset> {
+        let (number, chunk) = self.chunks.last_key_value()?;
+        Some(Offset((number << CHUNK_BITS) + u64::from(chunk.last())))
     }
 
     /// The heap memory of the set in bytes; the nodes of the tree are estimated.
@@ -154,7 +200,7 @@ impl Chunk {
     }
 
     fn bitmap(array: &[u16]) -> Self {
-        let mut words = Box::new([0; WORD_COUNT]);
+        let mut words = Box::new([0; CHUNK_WORDS]);
         for &low in array {
             if let Some(word) = words.get_mut(word_of(low)) {
                 *word |= bit_of(low);
@@ -193,6 +239,67 @@ impl Chunk {
         }
     }
 
+    /// The members from `from` on.
+    fn members(&self, from: u16) -> ChunkMembers {
+        match self {
+            Self::Array(array) => ChunkMembers::Sparse(array.clone()),
+            Self::Full => ChunkMembers::Full,
+            Self::Bitmap { words, count } => {
+                let mut words = words.clone();
+                for (number, word) in words.iter_mut().enumerate() {
+                    let below = usize::from(from).saturating_sub(number * u64::BITS as usize);
+                    *word &= u64::MAX.checked_shl(below as u32).unwrap_or(0);
+                }
+                match *count as usize {
+                    0..=ARRAY_LEN_MAX => ChunkMembers::Sparse(members_of(&words).collect()),
+                    _ => ChunkMembers::Dense(words),
+                }
+            }
+        }
+    }
+
+    /// The chunk with these members; none if they are not in their one form.
+    fn restore(members: ChunkMembers) -> Option<Self> {
+        match members {
+            ChunkMembers::Sparse(array) => {
+                let ascends = array.is_sorted_by(|one, next| one < next);
+                let fits = (1..=ARRAY_LEN_MAX).contains(&array.len());
+                (ascends && fits).then_some(Self::Array(array))
+            }
+            ChunkMembers::Dense(words) => {
+                let count: u32 = words.iter().map(|word| word.count_ones()).sum();
+                let fits = count as usize > ARRAY_LEN_MAX && count < CHUNK_LEN;
+                fits.then_some(Self::Bitmap { words, count })
+            }
+            ChunkMembers::Full => Some(Self::Full),
+        }
+    }
+
+    /// The lowest member of a chunk that was just restored.
+    fn first(&self) -> u16 {
+        match self {
+            Self::Array(array) => array.first().copied().unwrap_or_default(),
+            Self::Bitmap { words, .. } => members_of(words).next().unwrap_or_default(),
+            Self::Full => 0,
+        }
+    }
+
+    fn last(&self) -> u16 {
+        match self {
+            Self::Array(array) => array.last().copied().unwrap_or_default(),
+            Self::Bitmap { words, .. } => members_of(words).last().unwrap_or_default(),
+            Self::Full => u16::MAX,
+        }
+    }
+
+    fn count(&self) -> u32 {
+        match self {
+            Self::Array(array) => array.len() as u32,
+            Self::Bitmap { count, .. } => *count,
+            Self::Full => CHUNK_LEN,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Self::Array(array) => array.is_empty(),
@@ -204,10 +311,22 @@ impl Chunk {
     fn heap_bytes(&self) -> usize {
         match self {
             Self::Array(array) => array.capacity() * size_of::<u16>(),
-            Self::Bitmap { .. } => WORD_COUNT * size_of::<u64>(),
+            Self::Bitmap { .. } => CHUNK_WORDS * size_of::<u64>(),
             Self::Full => 0,
         }
     }
+}
+
+/// The members of a bitmap, ascending.
+fn members_of(words: &[u64; CHUNK_WORDS]) -> impl Iterator<Item = u16> {
+    words.iter().zip(0_u32..).flat_map(|(word, number)| {
+        let mut rest = *word;
+        std::iter::from_fn(move || {
+            let bit = rest.trailing_zeros();
+            rest &= rest.checked_sub(1)?;
+            Some((number * u64::BITS + bit) as u16)
+        })
+    })
 }
 
 /// The place of an offset within its chunk.
@@ -260,6 +379,18 @@ mod tests {
         assert_eq!(set.insert(Offset(offset)), model.insert(offset), "at {offset}, seed {seed}");
     }
 
+    /// The set rebuilt from its chunks, with the same members.
+    fn restored(set: &OffsetSet, seed: u64) -> OffsetSet {
+        let mut copy = OffsetSet::new(set.floor());
+        for (number, members) in set.chunks() {
+            assert!(copy.add_chunk(number, members.clone()), "chunk {number}, seed {seed}");
+            assert!(!copy.add_chunk(number, members), "twice");
+        }
+        assert_eq!((copy.floor(), copy.above_count()), (set.floor(), set.above_count()));
+        assert!(copy.chunks().eq(set.chunks()), "seed {seed}");
+        copy
+    }
+
     #[test]
     fn agrees_with_a_plain_set() {
         for seed in 0..6 {
@@ -280,6 +411,9 @@ mod tests {
                     check(&set, &model, seed);
                     let probe = model.floor.saturating_sub(2) + (noise >> 20) % window;
                     assert_eq!(set.contains(Offset(probe)), model.contains(probe), "seed {seed}");
+                }
+                if step % 4_096 == 0 {
+                    set = restored(&set, seed);
                 }
             }
             check(&set, &model, seed);
@@ -309,6 +443,28 @@ mod tests {
             check(&set, &model, seed);
             assert_eq!((set.floor().0, set.chunks.len()), (end, 0));
         }
+    }
+
+    #[test]
+    fn a_chunk_that_no_set_has_is_refused() {
+        let dense = |count: usize| {
+            let mut words = Box::new([0; CHUNK_WORDS]);
+            (0..count).for_each(|at| words[at / 64] |= 1 << (at % 64));
+            ChunkMembers::Dense(words)
+        };
+        let unordered = [vec![], vec![2, 1], vec![1, 1], (0..4_097).collect()];
+        let mut wrong: Vec<_> = unordered.map(ChunkMembers::Sparse).into();
+        wrong.extend([dense(4_096), dense(65_536), dense(0)]);
+        for members in wrong {
+            assert!(!OffsetSet::new(Offset(0)).add_chunk(1, members.clone()), "{members:?}");
+        }
+        let at_floor = ChunkMembers::Sparse(vec![7, 9]);
+        assert!(!OffsetSet::new(Offset(7)).add_chunk(0, at_floor.clone()));
+        let mut set = OffsetSet::new(Offset(6));
+        assert!(set.add_chunk(0, at_floor) && set.add_chunk(3, dense(5_000)));
+        assert!(!set.add_chunk(2, ChunkMembers::Full), "out of order");
+        assert!(!set.add_chunk(1 << 48, ChunkMembers::Full), "beyond every offset");
+        assert_eq!((set.above_count(), set.last()), (5_002, Some(Offset(3 * 65_536 + 4_999))));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::leases::{LEASE_MS_MAX, Lease};
 use super::retry::{after_crash, after_delay, after_failure, mix};
 use super::{
     EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, QueueSettings, Refusal,
-    Retry, Run, Runs, SessionEnd, Start, push_offset,
+    Retry, Runs, SessionEnd, Start, push_offset,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
@@ -17,8 +17,8 @@ use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 #[derive(Clone, Debug, Default)]
 pub struct Picked {
     redelivered: SmallVec<[Offset; 4]>,
-    fresh_first: Offset,
-    fresh_count: u32,
+    fresh: Runs,
+    fresh_count: usize,
 }
 
 impl Picked {
@@ -29,7 +29,7 @@ impl Picked {
 
     /// How many jobs were picked.
     pub fn len(&self) -> usize {
-        self.redelivered.len() + self.fresh_count as usize
+        self.redelivered.len() + self.fresh_count
     }
 
     /// Whether no job was picked.
@@ -39,7 +39,8 @@ impl Picked {
 
     /// The jobs in the order of their grants: redelivered ones, then fresh ones, by offset.
     pub fn offsets(&self) -> impl Iterator<Item = Offset> {
-        self.redelivered.iter().copied().chain(self.fresh().offsets())
+        let fresh = self.fresh.iter().flat_map(|run| run.offsets());
+        self.redelivered.iter().copied().chain(fresh)
     }
 
     /// The jobs as runs, in the same order.
@@ -48,14 +49,8 @@ impl Picked {
         for offset in &self.redelivered {
             push_offset(&mut runs, *offset);
         }
-        if self.fresh_count > 0 {
-            runs.push(self.fresh());
-        }
+        runs.extend_from_slice(&self.fresh);
         runs
-    }
-
-    fn fresh(&self) -> Run {
-        Run { first: self.fresh_first, count: self.fresh_count }
     }
 }
 
@@ -145,16 +140,17 @@ impl Machine {
         picked: &mut Picked,
     ) {
         picked.redelivered.clear();
+        picked.fresh.clear();
         picked.fresh_count = 0;
         let Some(state) = self.groups.get(&group).filter(|g| g.kind == GroupKind::Work) else {
             return;
         };
-        let end = self.next_offset(state.queue).unwrap_or_default();
+        let Some(queue) = self.queues.get(&state.queue) else { return };
+        let end = queue.next;
         let mut redelivered = state.ready.iter().copied().peekable();
         let mut fresh = state.next_fetch;
         let mut fresh_turn = state.fresh_owed;
-        picked.fresh_first = fresh;
-        while picked.len() < jobs_max && picked.fresh_count < u32::MAX {
+        while picked.len() < jobs_max {
             let waiting = redelivered.peek().copied().filter(|_| !fresh_turn || fresh >= end);
             let Some(offset) = waiting.or_else(|| (fresh < end).then_some(fresh)) else {
                 break;
@@ -166,7 +162,8 @@ impl Machine {
                 redelivered.next();
                 picked.redelivered.push(offset);
             } else {
-                fresh = fresh.next();
+                push_offset(&mut picked.fresh, fresh);
+                fresh = state.next_fresh(queue, fresh.next());
                 picked.fresh_count += 1;
             }
             fresh_turn = waiting.is_some();

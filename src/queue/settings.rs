@@ -5,6 +5,9 @@ use thiserror::Error;
 /// The longest backoff that can be set: 365 days, in milliseconds.
 pub const BACKOFF_MS_MAX: u64 = 365 * 24 * 3_600 * 1_000;
 
+/// How long dead jobs are kept where nothing else is set: 90 days, in milliseconds.
+pub const DEAD_KEPT_MS: u64 = 90 * 24 * 3_600 * 1_000;
+
 /// How a queue treats the jobs that come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
@@ -21,6 +24,8 @@ pub struct QueueSettings {
     pub crash_backoff_first_ms: u64,
     /// Where the doubling ends, in milliseconds, before jitter.
     pub crash_backoff_longest_ms: u64,
+    /// How long a dead job is kept, in milliseconds of the log's clock; 0 for ever.
+    pub dead_kept_ms: u64,
 }
 
 /// A setting that is not allowed.
@@ -61,6 +66,7 @@ impl Default for QueueSettings {
             crashes_max: 5,
             crash_backoff_first_ms: 5_000,
             crash_backoff_longest_ms: 300_000,
+            dead_kept_ms: DEAD_KEPT_MS,
         }
     }
 }

@@ -364,10 +364,66 @@ fn a_group_is_woken_once_per_asking_in_the_order_of_events() {
     let fact = scene.machine.release(scene.group, offset, grant, 250, scene.log_ms);
     scene.apply(fact.unwrap());
     assert_eq!((take(&mut scene), scene.machine.next_due_log_ms()), (vec![], Some(1_250)));
-    scene.machine.advance(1_249);
+    scene.machine.advance(Stamp { wall_ms: 0, log_ms: 1_249 });
     assert_eq!(take(&mut scene), []);
-    scene.machine.advance(1_250);
+    scene.machine.advance(Stamp { wall_ms: 0, log_ms: 1_250 });
     assert_eq!((take(&mut scene), scene.machine.next_due_log_ms()), (vec![GroupId(1)], None));
+}
+
+/// Gives the last `count` jobs terms, as the entry that enqueues them does.
+fn delay(scene: &mut Scene, count: u32, due_of: impl Fn(u64) -> Due) {
+    let next = scene.machine.next_offset(scene.queue).unwrap().0;
+    let offsets = next - u64::from(count)..next;
+    let run = |offset| Run { first: Offset(offset), count: 1 };
+    let terms = |offset| JobTerms { due: Some(due_of(offset)) };
+    let runs = offsets.map(|offset| (run(offset), terms(offset))).collect();
+    scene.apply(Fact::Termed { queue: scene.queue, runs });
+}
+
+#[test]
+fn a_million_delayed_jobs_fit_in_64_mib_and_leave_nothing_behind() {
+    let mut scene = Scene::new();
+    for batch in 0..1_000 {
+        scene.enqueue(1_000);
+        delay(&mut scene, 1_000, |offset| {
+            Due::Log(10_000 + retry::mix(batch, offset, 0) % 3_600_000)
+        });
+    }
+    let heap_bytes = scene.machine.delay_heap_bytes();
+    assert!(heap_bytes <= 64 << 20, "{heap_bytes}");
+    assert_eq!((scene.counts().delayed, scene.counts().ready), (1_000_000, 0));
+    // What is ready is not behind them.
+    scene.enqueue(1);
+    assert_eq!(scene.fetch(9).len(), 1);
+    scene.machine.advance(Stamp { wall_ms: 0, log_ms: 4_000_000 });
+    assert_eq!((scene.counts().delayed, scene.counts().ready), (0, 1_000_000));
+    assert_eq!((scene.machine.delay_heap_bytes(), scene.machine.next_due_log_ms()), (0, None));
+}
+
+/// The wall clock went forward, a job of the time of day became ready and was granted, and the
+/// clock had gone back meanwhile: the log must still replay.
+#[test]
+fn a_job_that_was_due_on_a_wall_clock_that_went_back_replays() {
+    let mut scene = Scene::new();
+    scene.enqueue(3);
+    scene.record.pop();
+    let stamp = Stamp { wall_ms: 0, log_ms: scene.log_ms };
+    let (queue, group) = (scene.queue, scene.group);
+    let run = Run { first: Offset(1), count: 1 };
+    let terms = JobTerms { due: Some(Due::Wall(500)) };
+    let termed = Fact::Termed { queue, runs: vec![(run, terms)] };
+    scene.record.push((Entry::Jobs(Offset(0), 3), scene.log_ms));
+    scene.apply(termed);
+    assert_eq!((scene.counts().ready, scene.counts().delayed), (2, 1));
+    scene.machine.advance(Stamp { wall_ms: 600, ..stamp });
+    assert_eq!((scene.counts().ready, scene.counts().delayed), (3, 0));
+    // The stamps of these facts have a wall clock of 0.
+    let jobs = scene.fetch(3);
+    assert_eq!(jobs.iter().map(|job| job.0.0).collect::<Vec<_>>(), [0, 1, 2]);
+    scene.restart();
+    assert_eq!((scene.counts().leased, scene.counts().delayed), (3, 0));
+    jobs.into_iter().for_each(|(offset, grant)| scene.commit(offset, grant));
+    assert_eq!(scene.machine.group(group).unwrap().counts.committed, Offset(3));
 }
 
 fn run(first: u64, count: u32) -> Runs {
@@ -447,6 +503,10 @@ fn a_stream_that_goes_back_is_a_contradiction() {
 #[test]
 fn a_queue_that_cannot_be_is_a_contradiction() {
     let (queue, missing) = (QueueId(1), QueueId(5));
+    let late = Fact::Termed { queue, runs: vec![(run(0, 1)[0], JobTerms::default())] };
+    check_contradiction(late, Contradiction::NotNew { queue, offset: Offset(0) });
+    let beyond = Fact::Termed { queue, runs: vec![(run(2, 2)[0], JobTerms::default())] };
+    check_contradiction(beyond, Contradiction::NotNew { queue, offset: Offset(2) });
     let deleted = Fact::QueueDeleted { queue: missing };
     check_contradiction(deleted, Contradiction::NoSuchQueue(missing));
     let name = Box::<str>::from("bills");

@@ -5,20 +5,23 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use joblog_protocol::ErrorCode;
 use joblog_protocol::frame::{Header, Peek};
 use joblog_protocol::limits::{FRAME_HEADER_BYTES, FRAME_LENGTH_MAX};
 use rustc_hash::FxHashMap;
-use tokio::io::AsyncWrite;
+use smallvec::{SmallVec, smallvec};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use super::ServerOptions;
 use super::reply::{Body, HeldReplies, OUTPUT_BYTES_MAX, Reply};
-use crate::broker::{Broker, Event, Mailbox, Release, SessionHandle, Shard, WaiterId};
-use crate::types::EntryIndex;
+use crate::broker::{Caller, Event, Gate, Gates, Grants, Logs, Mailbox, Release, WaiterId};
+use crate::types::LogId;
 
 /// Bytes asked of the socket in one read.
 const READ_BYTES: usize = 64 * 1024;
@@ -29,15 +32,20 @@ const INPUT_KEPT_BYTES: usize = 256 * 1024;
 /// Replies that may be held on one connection; beyond this nothing more is read from it.
 const HELD_REPLIES_MAX: usize = 4_096;
 
+/// How long a client may take to close after the last reply.
+const LINGER_WAIT: Duration = Duration::from_secs(1);
+
 /// One connection.
 pub(super) struct Connection {
-    pub(super) broker: Arc<Broker>,
+    pub(super) logs: Arc<Logs>,
     pub(super) options: ServerOptions,
     pub(super) mailbox: Arc<Mailbox>,
     /// The session, once it has been greeted.
-    pub(super) session: Option<SessionHandle>,
-    /// The FETCHes that wait, with their correlation ids.
-    pub(super) waiting: FxHashMap<WaiterId, u64>,
+    pub(super) session: Option<Caller>,
+    /// The FETCHes that wait, by ticket.
+    pub(super) waiting: FxHashMap<u64, Waiting>,
+    /// The last ticket given.
+    pub(super) last_ticket: u64,
     /// No more requests are acted on; what is held is written, and then the connection closes.
     pub(super) closing: bool,
     /// The client is not there any more: what the socket does not take at once is dropped.
@@ -49,23 +57,32 @@ pub(super) struct Connection {
     skip_bytes: usize,
     held: HeldReplies,
     /// The gate for whose release this connection is to be woken.
-    awaited: Option<EntryIndex>,
+    awaited: Option<Gate>,
     output: BytesMut,
 }
 
+/// A FETCH that waits.
+pub(super) struct Waiting {
+    pub(super) correlation: u64,
+    /// The logs that it waits in.
+    pub(super) places: SmallVec<[(LogId, WaiterId); 1]>,
+}
+
 impl Connection {
+    /// A connection of the I/O thread with this number.
     pub(super) fn new(
         stream: TcpStream,
-        broker: Arc<Broker>,
-        shard: Arc<Shard>,
+        logs: Arc<Logs>,
+        io_thread: usize,
         options: ServerOptions,
     ) -> Self {
         Self {
-            broker,
+            mailbox: logs.mailbox(io_thread),
+            logs,
             options,
-            mailbox: Mailbox::new(shard),
             session: None,
             waiting: FxHashMap::default(),
+            last_ticket: 0,
             closing: false,
             gone: false,
             stream,
@@ -116,20 +133,37 @@ impl Connection {
         self.held.len() >= HELD_REPLIES_MAX || self.output.len() >= OUTPUT_BYTES_MAX
     }
 
+    /// Waits until the client has read what was sent and closes, or for a moment: closing with
+    /// unread input would have the kernel take back the last replies.
+    pub(super) async fn linger(&mut self) {
+        let mut sink = [0; 4096];
+        let drained = async {
+            self.stream.shutdown().await?;
+            while self.stream.read(&mut sink).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Whatever it ends with, the connection is over.
+        drop(timeout(LINGER_WAIT, drained).await);
+    }
+
     fn take_events(&mut self, cx: &Context<'_>) {
         self.mailbox.take(cx, &mut self.events);
         for event in std::mem::take(&mut self.events) {
             match event {
-                Event::Granted { waiter, grants, gate } => {
-                    if let Some(correlation) = self.waiting.remove(&waiter) {
-                        self.push_jobs(gate, correlation, grants);
+                Event::Granted { ticket, grants, gate } => {
+                    if let Some(waiting) = self.waiting.remove(&ticket) {
+                        self.logs.forget_waits(&waiting.places);
+                        self.push_jobs(smallvec![gate], waiting.correlation, grants);
                     }
                 }
-                Event::WaitEnded { waiter } => {
-                    if let Some(correlation) = self.waiting.remove(&waiter) {
-                        self.push_no_jobs(correlation);
+                Event::WaitEnded { ticket } => {
+                    if let Some(waiting) = self.waiting.remove(&ticket) {
+                        self.logs.forget_waits(&waiting.places);
+                        self.push_jobs(Gates::new(), waiting.correlation, Grants::none());
                     }
                 }
+                // Each log says so.
+                Event::Replaced if self.gone => {}
                 Event::Replaced => {
                     self.push_error(0, 0, ErrorCode::SessionReplaced, REPLACED.to_owned());
                     self.gone = true;
@@ -167,13 +201,13 @@ impl Connection {
     pub(super) fn leave(&mut self) {
         if let Some(session) = self.session.take() {
             let grants = self.held.take_grants();
-            self.broker.disconnect(&session, &self.mailbox, &mut grants.into_iter());
+            self.logs.disconnect(&session, &self.mailbox, grants);
         }
     }
 
     fn act_on_input(&mut self) {
         if let Some(session) = &self.session {
-            self.broker.heard(session);
+            self.logs.heard(session);
         }
         let mut input = std::mem::take(&mut self.input);
         while !self.closing && self.act_on_frame(&mut input) {}
@@ -181,7 +215,7 @@ impl Connection {
             input = BytesMut::new();
         }
         self.input = input;
-        self.broker.flush();
+        self.logs.flush();
     }
 
     /// Acts on the frame at the front; false if it is not complete.
@@ -221,7 +255,10 @@ impl Connection {
     /// Encodes what may leave. Whether something is held back until a release.
     fn release(&mut self) -> bool {
         loop {
-            let Some(gate) = self.held.release(&self.broker, &mut self.output) else {
+            let mut damaged = Vec::new();
+            let gate = self.held.release(&self.logs, &mut self.output, &mut damaged);
+            damaged.iter().for_each(|job| self.logs.damage(job));
+            let Some(gate) = gate else {
                 self.awaited = None;
                 return false;
             };
@@ -229,7 +266,7 @@ impl Connection {
                 self.awaited = Some(gate);
                 self.mailbox.wake_when_released(gate);
                 // It may have been released just before it was put on the list.
-                if self.broker.release_of(gate) != Release::Held {
+                if self.logs.release_of(&[gate]).0 != Release::Held {
                     continue;
                 }
             }
@@ -252,7 +289,7 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Has a reply leave when its gate is released. An error that closes the connection is its
+    /// Has a reply leave when its gates are released. An error that closes the connection is its
     /// last reply.
     pub(super) fn push(&mut self, reply: Reply) {
         if let Body::Error(code, _) = &reply.body
@@ -271,8 +308,8 @@ impl Connection {
         code: ErrorCode,
         text: String,
     ) {
-        let gate = EntryIndex(0);
-        self.push(Reply { gate, opcode, correlation, body: Body::Error(code, text) });
+        let body = Body::Error(code, text);
+        self.push(Reply { gates: Gates::new(), opcode, correlation, body });
     }
 }
 

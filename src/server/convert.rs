@@ -1,25 +1,40 @@
 //! Between the wire's types and the domain's: the only place that knows both.
 
-use joblog_protocol::messages::admin;
+use std::collections::BTreeMap;
+
+use joblog_protocol::job::{Due, Terms};
+use joblog_protocol::limits::BULK_JOBS_MAX;
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::lease::{Fail, FailOutcome};
+use joblog_protocol::messages::{admin, bulk};
 use joblog_protocol::{ErrorCode, Token};
 
 use crate::broker::{
-    BrokerError, DEFAULT_GROUP, DeadJob, EndReason, Failed, GroupDescription, GroupKind, Held,
-    HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal, Retry, Start,
+    BrokerError, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found, GroupDescription,
+    GroupKind, Held, HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal,
+    Removal, RemovedCounts, Retry, Start, Wish, WishedDue,
 };
-use crate::types::{Grant, Offset};
+use crate::types::{Grant, LogId, Offset};
 
-/// The token of a grant: its number, little-endian. Clients do not look inside.
-pub(super) fn token(grant: Grant) -> Token {
-    Token::new(&grant.0.to_le_bytes()).expect("eight bytes are a token")
+/// The token of a grant: its number, little-endian, and behind it the log's unless that is 0.
+/// Clients do not look inside.
+pub(super) fn token(log: LogId, grant: Grant) -> Token {
+    let [n0, n1, n2, n3, n4, n5, n6, n7] = grant.0.to_le_bytes();
+    let [l0, l1] = log.0.to_le_bytes();
+    let bytes = [n0, n1, n2, n3, n4, n5, n6, n7, l0, l1];
+    let used = if log.0 == 0 { 8 } else { 10 };
+    let (token, _) = bytes.split_at(used);
+    Token::new(token).expect("eight or ten bytes are a token")
 }
 
-/// The grant of a token, if it has a form that this server gives out.
-pub(super) fn grant(token: &Token) -> Option<Grant> {
-    let bytes: [u8; 8] = token.as_bytes().try_into().ok()?;
-    Some(Grant(u64::from_le_bytes(bytes)))
+/// The log and grant of a token, if it has a form that this server gives out.
+pub(super) fn grant(token: &Token) -> Option<(LogId, Grant)> {
+    let (number, log) = token.as_bytes().split_first_chunk::<8>()?;
+    let log = match log {
+        [] => LogId(0),
+        log => LogId(u16::from_le_bytes(log.try_into().ok()?)),
+    };
+    Some((log, Grant(u64::from_le_bytes(*number))))
 }
 
 /// The group that a name stands for.
@@ -28,10 +43,21 @@ pub(super) fn group(name: &str) -> &str {
 }
 
 pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
-    let held =
-        |handle: &Handle| Held { offset: Offset(handle.offset), grant: grant(&handle.token) };
+    let held = |handle: &Handle| Held {
+        offset: Offset(handle.offset),
+        grant: grant(&handle.token).map(|(_, grant)| grant),
+    };
     let jobs = set.handles.iter().map(held).collect();
     HeldSet { queue: set.queue, group: group(set.group), jobs }
+}
+
+/// What a producer wants of one job.
+pub(super) fn wish(terms: &Terms) -> Wish {
+    let due = terms.due.map(|due| match due {
+        Due::In(delay_ms) => WishedDue::In { delay_ms },
+        Due::At(wall_ms) => WishedDue::At { wall_ms },
+    });
+    Wish { due }
 }
 
 pub(super) fn retry(fail: &Fail<'_>) -> Retry {
@@ -98,6 +124,7 @@ pub(super) fn settings(wire: &admin::QueueSettings) -> QueueSettings {
         crash_backoff_longest_ms: wire
             .crash_backoff_longest_ms
             .unwrap_or(default.crash_backoff_longest_ms),
+        dead_kept_ms: wire.dead_kept_ms.unwrap_or(default.dead_kept_ms),
     }
 }
 
@@ -109,6 +136,7 @@ fn wire_settings(settings: &QueueSettings) -> admin::QueueSettings {
         crashes_max: Some(settings.crashes_max),
         crash_backoff_first_ms: Some(settings.crash_backoff_first_ms),
         crash_backoff_longest_ms: Some(settings.crash_backoff_longest_ms),
+        dead_kept_ms: Some(settings.dead_kept_ms),
     }
 }
 
@@ -166,7 +194,45 @@ pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescript
         leased: counts.leased,
         delayed: counts.delayed,
         dead: counts.dead,
+        removed: removed(&counts.removed),
         dead_jobs: group.dead.into_iter().map(dead_job).collect(),
+    }
+}
+
+fn removed(counts: &RemovedCounts) -> BTreeMap<String, u64> {
+    let name = |cause| match cause {
+        Removal::Dropped => "dropped",
+        Removal::Aged => "aged",
+    };
+    let counted = Removal::ALL.into_iter().map(|cause| (name(cause).to_owned(), counts.of(cause)));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
+
+/// The dead jobs that a query means.
+pub(super) fn dead_query(query: &bulk::DeadQuery) -> DeadQuery<'_> {
+    DeadQuery {
+        queue: &query.queue,
+        group: group(&query.group),
+        jobs: query.jobs.as_deref(),
+        error: query.error.as_deref(),
+        older_than_ms: query.older_than_ms,
+        younger_than_ms: query.younger_than_ms,
+        from: Offset(query.from),
+        limit: (query.limit as usize).clamp(1, BULK_JOBS_MAX),
+    }
+}
+
+pub(super) fn dead_list(found: Found<(Offset, DeadJob)>) -> bulk::DeadList {
+    let jobs = found.jobs.into_iter().map(dead_job).collect();
+    bulk::DeadList { jobs, next: found.next.0, more: found.more }
+}
+
+pub(super) fn bulk_done(found: Found<Offset>) -> bulk::BulkDone {
+    bulk::BulkDone {
+        count: found.jobs.len() as u64,
+        refused: found.refused.into_iter().map(|offset| offset.0).collect(),
+        next: found.next.0,
+        more: found.more,
     }
 }
 
@@ -183,6 +249,6 @@ fn dead_job((offset, job): (Offset, DeadJob)) -> admin::DeadJob {
         attempts: job.attempts,
         failures: job.failures,
         crashes: job.crashes,
-        died_at_ms: job.died_wall_ms,
+        died_at_ms: job.died.wall_ms,
     }
 }

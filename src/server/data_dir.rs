@@ -1,12 +1,14 @@
 //! The data directory: one server at a time, and how long a sync takes on its disk.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::types::LogId;
 
 /// Syncs measured at start.
 const PROBES: usize = 9;
@@ -28,6 +30,20 @@ pub enum DataDirError {
         dir: PathBuf,
         /// Its process id, as the lock file says.
         holder: String,
+    },
+    /// It was made with another number of logs.
+    #[error(
+        "logs is {asked}, but {} was made with {there}, which can't be changed; leave the setting \
+         out, or make another directory",
+        dir.display()
+    )]
+    LogCount {
+        /// The directory.
+        dir: PathBuf,
+        /// How many it has.
+        there: u16,
+        /// How many were asked for.
+        asked: u16,
     },
     /// The system refuses.
     #[error("{what} {}: {source}", path.display())]
@@ -81,9 +97,44 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Where the log of this number lives.
-    pub fn log_dir(&self, log: u32) -> PathBuf {
+    /// Where a log lives.
+    pub fn log_dir(&self, log: LogId) -> PathBuf {
         self.path.join(format!("log-{log}"))
+    }
+
+    /// How many logs there are to open. A new directory gets as many as are asked for, or 1.
+    ///
+    /// # Errors
+    /// [`DataDirError::LogCount`] if it has another number: queues would be looked for in the
+    /// wrong log.
+    pub fn log_count(&self, asked: Option<u16>) -> Result<u16, DataDirError> {
+        let path = self.path.join("LOGS");
+        let io = |source| DataDirError::Io { what: "could not read", path: path.clone(), source };
+        let there = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| io(ErrorKind::InvalidData.into()))?,
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(error)),
+            Err(_) => {
+                let count = asked.unwrap_or(1);
+                self.write_log_count(count).map_err(io)?;
+                count
+            }
+        };
+        match asked {
+            Some(asked) if there != asked => {
+                Err(DataDirError::LogCount { dir: self.path.clone(), there, asked })
+            }
+            _ => Ok(there),
+        }
+    }
+
+    /// Whole or not at all, before any log is made.
+    fn write_log_count(&self, count: u16) -> io::Result<()> {
+        let new = self.path.join("LOGS.new");
+        let mut file = File::create(&new)?;
+        writeln!(file, "{count}")?;
+        file.sync_all()?;
+        fs::rename(&new, self.path.join("LOGS"))?;
+        File::open(&self.path)?.sync_all()
     }
 
     /// Measures the median time of a small write with its sync on this disk.

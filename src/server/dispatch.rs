@@ -1,25 +1,29 @@
 //! From a frame to a broker call to a held reply: one method for each command.
 
+use std::sync::Arc;
+
 use joblog_protocol::frame::Header;
+use joblog_protocol::job::Batch;
 use joblog_protocol::limits::{
-    FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN, WAITING_FETCHES_MAX,
+    BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
+    WAITING_FETCHES_MAX,
 };
-use joblog_protocol::messages::admin;
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read};
 use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
 use joblog_protocol::messages::session::{Hello, HelloReply, VERSION};
+use joblog_protocol::messages::{admin, bulk};
 use joblog_protocol::{DecodeError, ErrorCode, Opcode};
 use smallvec::{SmallVec, smallvec};
 
-use super::connection::Connection;
+use super::connection::{Connection, Waiting};
 use super::convert;
 use super::reply::{Body, Reply};
 use crate::broker::{
-    FetchRequest, FetchTerms, FetchedJobs, Gated, Grants, HeldSet, Holder, JobBatch, SessionHandle,
-    Verdicts, Wait,
+    Caller, DeadAction, FetchRequest, FetchTerms, FetchedJobs, Gated, Gates, Grants, HeldSet,
+    Holder, JobBatch, Ticket, Verdicts, Wait,
 };
-use crate::types::{EntryIndex, Grant, Offset, SessionId};
+use crate::types::{Offset, SessionId};
 
 /// What this server calls itself.
 const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
@@ -27,8 +31,8 @@ const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
 /// Queues in one page of LIST_QUEUES.
 const LIST_QUEUES_MAX: usize = 1_000;
 
-/// What a command's method gives: a body with its gate, or why the request can't be read.
-type Answer = Result<(EntryIndex, Body), DecodeError>;
+/// What a command's method gives: a body with its gates, or why the request can't be read.
+type Answer = Result<(Gates, Body), DecodeError>;
 
 impl Connection {
     /// Acts on one request.
@@ -50,7 +54,7 @@ impl Connection {
             known => self.answer(known, &session, body),
         };
         match answer {
-            Ok((gate, body)) => self.push(Reply { gate, opcode, correlation, body }),
+            Ok((gates, body)) => self.push(Reply { gates, opcode, correlation, body }),
             Err(error) => self.push_error(opcode, correlation, error.code(), error.to_string()),
         }
     }
@@ -66,7 +70,7 @@ impl Connection {
             return self.push_reserved(header);
         }
         match self.hello(body) {
-            Ok((gate, body)) => self.push(Reply { gate, opcode, correlation, body }),
+            Ok((gates, body)) => self.push(Reply { gates, opcode, correlation, body }),
             Err(error) => self.push_error(opcode, correlation, error.code(), error.to_string()),
         }
     }
@@ -83,7 +87,7 @@ impl Connection {
                 "versions {} to {} are asked for; this server speaks {VERSION}",
                 hello.version_min, hello.version_max
             );
-            return Ok((EntryIndex(0), Body::Error(ErrorCode::UnsupportedVersion, text)));
+            return Ok((Gates::new(), Body::Error(ErrorCode::UnsupportedVersion, text)));
         }
         check_range("session", u64::from(hello.session != [0; 16]), 1, 1, "not all zero")?;
         let silence_ms = match u64::from(hello.silence_ms) {
@@ -94,14 +98,13 @@ impl Connection {
                 Some(ms)
             }
         };
-        let held: Vec<Grant> = hello.held.iter().filter_map(convert::grant).collect();
+        let held: Vec<_> = hello.held.iter().filter_map(convert::grant).collect();
         let session = SessionId(hello.session);
-        let gated = self.broker.hello(session, silence_ms, &held, &self.mailbox);
-        let handle = gated.result.as_ref().ok().map(|greeted| greeted.handle.clone());
-        self.session = handle;
+        let gated = self.logs.hello(session, silence_ms, &held, &self.mailbox);
+        self.session = gated.result.as_ref().ok().map(|(caller, _)| caller.clone());
         self.closing = self.session.is_none();
         let job_bytes_max = self.options.job_bytes_max as u32;
-        Ok(answer(gated, |greeted| {
+        Ok(answer(gated, |(_, greeted)| {
             let mut out = bytes::BytesMut::new();
             let reply = HelloReply {
                 version: VERSION,
@@ -117,25 +120,29 @@ impl Connection {
         }))
     }
 
-    fn answer(&mut self, opcode: Opcode, session: &SessionHandle, body: &[u8]) -> Answer {
+    fn answer(&mut self, opcode: Opcode, session: &Caller, body: &[u8]) -> Answer {
         match opcode {
             Opcode::Hello => {
                 let text = "this connection has been greeted already".to_owned();
-                Ok((EntryIndex(0), Body::Error(ErrorCode::BadRequest, text)))
+                Ok((Gates::new(), Body::Error(ErrorCode::BadRequest, text)))
             }
             Opcode::Goodbye => self.goodbye(session),
-            Opcode::Ping => Ok((EntryIndex(0), Body::Bytes(body.into()))),
+            Opcode::Ping => Ok((Gates::new(), Body::Bytes(body.into()))),
             Opcode::Enqueue => self.enqueue(body),
             Opcode::Fetch => unreachable!("FETCH has two replies and is acted on by its own"),
-            Opcode::Commit => self.commit(body),
+            Opcode::Commit => self.commit(session, body),
             Opcode::Release => {
                 let Release { jobs, delay_ms } = Release::decode(body)?;
-                Ok(answer(self.broker.release(&convert::held_set(&jobs), delay_ms), statuses))
+                Ok(answer(
+                    self.logs.of(jobs.queue).release(&convert::held_set(&jobs), delay_ms),
+                    statuses,
+                ))
             }
             Opcode::Fail => {
                 let fail = Fail::decode(body)?;
                 let set = convert::held_set(&fail.jobs);
-                let gated = self.broker.fail(&set, convert::retry(&fail), fail.reason);
+                let retry = convert::retry(&fail);
+                let gated = self.logs.of(set.queue).fail(&set, retry, fail.reason);
                 let outcomes = |results: SmallVec<[_; 2]>| {
                     Body::Failed(results.iter().map(convert::fail_outcome).collect())
                 };
@@ -143,41 +150,47 @@ impl Connection {
             }
             Opcode::Extend => {
                 let Extend { jobs, lease_ms } = Extend::decode(body)?;
-                Ok(answer(self.broker.extend(&convert::held_set(&jobs), lease_ms), statuses))
+                Ok(answer(
+                    self.logs.of(jobs.queue).extend(&convert::held_set(&jobs), lease_ms),
+                    statuses,
+                ))
             }
             Opcode::Read => {
                 let Read { queue, from, jobs_max, bytes_max } = Read::decode(body)?;
                 let jobs_max = (jobs_max as usize).min(FETCH_JOBS_MAX);
                 let bytes_max = u64::from(bytes_max).min(FETCH_BYTES_MAX as u64);
-                Ok(answer(self.broker.read(queue, Offset(from), jobs_max, bytes_max), Body::Read))
+                let broker = self.logs.of(queue);
+                Ok(answer(broker.read(queue, Offset(from), jobs_max, bytes_max), Body::Read))
             }
             opcode => self.administer(opcode, body),
         }
     }
 
     fn administer(&mut self, opcode: Opcode, body: &[u8]) -> Answer {
-        let broker = &self.broker;
+        let logs = &self.logs;
         Ok(match opcode {
             Opcode::CreateQueue => {
                 let admin::CreateQueue { queue, settings } = admin::decode(body)?;
                 admin::check_name(&queue)?;
-                answer(broker.create_queue(&queue, convert::settings(&settings)), |()| Body::Empty)
+                answer(logs.of(&queue).create_queue(&queue, convert::settings(&settings)), |()| {
+                    Body::Empty
+                })
             }
             Opcode::DeleteQueue => {
                 let admin::QueueName { queue } = admin::decode(body)?;
-                answer(broker.delete_queue(&queue), |()| Body::Empty)
+                answer(logs.of(&queue).delete_queue(&queue), |()| Body::Empty)
             }
             Opcode::ListQueues => {
                 let admin::ListQueues { after, limit } = admin::decode(body)?;
                 let limit = (limit as usize).clamp(1, LIST_QUEUES_MAX);
-                answer(broker.list_queues(&after, limit), |(queues, more)| {
+                answer(logs.list_queues(&after, limit), |(queues, more)| {
                     Body::json(&convert::queue_list(queues, more))
                 })
             }
             Opcode::DescribeQueue | Opcode::ListGroups => {
                 let admin::QueueName { queue } = admin::decode(body)?;
-                let durability = broker.durability().to_string();
-                answer(broker.describe_queue(&queue), |description| {
+                let durability = logs.of(&queue).durability().to_string();
+                answer(logs.of(&queue).describe_queue(&queue), |description| {
                     let description = convert::queue_description(description, durability);
                     match opcode {
                         Opcode::ListGroups => Body::json(&description.groups),
@@ -189,35 +202,57 @@ impl Connection {
                 let admin::CreateGroup { queue, group, kind, start } = admin::decode(body)?;
                 admin::check_name(&group)?;
                 let (kind, start) = (convert::kind(kind), convert::start(start));
-                answer(broker.create_group(&queue, &group, kind, start), |()| Body::Empty)
+                answer(logs.of(&queue).create_group(&queue, &group, kind, start), |()| Body::Empty)
             }
             Opcode::DeleteGroup => {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
-                answer(broker.delete_group(&queue, &group), |()| Body::Empty)
+                answer(logs.of(&queue).delete_group(&queue, &group), |()| Body::Empty)
             }
+            Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => self.dead(opcode, body)?,
             _ => {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
-                answer(broker.describe_group(&queue, &group), |description| {
+                answer(logs.of(&queue).describe_group(&queue, &group), |description| {
                     Body::json(&convert::group_description(description))
                 })
             }
         })
     }
 
-    fn goodbye(&mut self, session: &SessionHandle) -> Answer {
-        let answer = answer(self.broker.goodbye(session), |()| Body::Empty);
+    fn dead(&self, opcode: Opcode, body: &[u8]) -> Answer {
+        let query: bulk::DeadQuery = admin::decode(body)?;
+        let named = query.jobs.as_ref().map_or(0, Vec::len) as u64;
+        check_range("jobs", named, 0, BULK_JOBS_MAX as u64, "at most 4096 offsets")?;
+        let query = convert::dead_query(&query);
+        let broker = self.logs.of(query.queue);
+        let action = match opcode {
+            Opcode::DeadRetry => DeadAction::Retry,
+            Opcode::DeadDrop => DeadAction::Drop,
+            _ => {
+                let list = |found| Body::json(&convert::dead_list(found));
+                return Ok(answer(broker.dead_list(&query), list));
+            }
+        };
+        let done = |found| Body::json(&convert::bulk_done(found));
+        Ok(answer(broker.dead_act(&query, action), done))
+    }
+
+    fn goodbye(&mut self, session: &Caller) -> Answer {
+        let answer = answer(self.logs.goodbye(session), |()| Body::Empty);
         self.closing = true;
         Ok(answer)
     }
 
     fn enqueue(&mut self, body: &[u8]) -> Answer {
         let Enqueue { queue, create, batch } = Enqueue::decode(body)?;
-        if let Err(error) = batch.check(self.options.job_bytes_max) {
-            return Ok((EntryIndex(0), Body::Error(error.code(), error.to_string())));
+        let mut wishes = Vec::new();
+        let wish = |ordinal, terms| wishes.push((ordinal, convert::wish(&terms)));
+        if let Err(error) = batch.check_terms(self.options.job_bytes_max, wish) {
+            return Ok((Gates::new(), Body::Error(error.code(), error.to_string())));
         }
         let count = batch.count;
-        let jobs = JobBatch { count, table: batch.table, bodies: batch.bodies };
-        Ok(answer(self.broker.enqueue(queue, create, jobs), |enqueued| {
+        let Batch { table, bodies, .. } = batch;
+        let jobs = JobBatch { count, table, bodies, wishes: &wishes };
+        Ok(answer(self.logs.of(queue).enqueue(queue, create, jobs), |enqueued| {
             Body::Enqueued(EnqueueReply {
                 first_offset: enqueued.first.0,
                 count,
@@ -226,15 +261,16 @@ impl Connection {
         }))
     }
 
-    fn commit(&mut self, body: &[u8]) -> Answer {
+    fn commit(&mut self, session: &Caller, body: &[u8]) -> Answer {
         Ok(match Commit::decode(body)? {
             Commit::Jobs(sets) => {
                 let sets: SmallVec<[HeldSet<'_>; 1]> = sets.iter().map(convert::held_set).collect();
-                answer(self.broker.commit(&sets), statuses)
+                answer(self.logs.commit(session, &sets), statuses)
             }
             Commit::Through { queue, group, offset } => {
                 let group = convert::group(group);
-                let gated = self.broker.commit_through(queue, group, Offset(offset));
+                let broker = self.logs.of(queue);
+                let gated = broker.commit_through(queue, group, Offset(offset));
                 answer(gated, |verdict| statuses(smallvec![verdict]))
             }
         })
@@ -243,7 +279,7 @@ impl Connection {
     /// FETCH: its commits are answered at once, its jobs when there are some.
     fn fetch(
         &mut self,
-        session: &SessionHandle,
+        session: &Caller,
         correlation: u64,
         body: &[u8],
     ) -> Result<(), DecodeError> {
@@ -256,36 +292,46 @@ impl Connection {
         }
         let commits: SmallVec<[HeldSet<'_>; 1]> =
             fetch.commits.iter().map(convert::held_set).collect();
-        let wait = Wait { wait_ms: fetch.wait_ms.into(), mailbox: &self.mailbox };
+        let ticket = (fetch.wait_ms > 0).then(|| {
+            self.last_ticket += 1;
+            Arc::new(Ticket::new(self.last_ticket))
+        });
         let request = FetchRequest {
             queues: &fetch.queues,
             group: convert::group(fetch.group),
             terms: self.terms(&fetch, session),
-            wait: (fetch.wait_ms > 0).then_some(wait),
+            wait: ticket.as_ref().map(|ticket| Wait {
+                wait_ms: fetch.wait_ms.into(),
+                mailbox: &self.mailbox,
+                ticket,
+            }),
             commits: &commits,
         };
-        let Gated { result, gate } = self.broker.fetch(session, &request);
+        let Gated { result, gates } = self.logs.fetch(session, &request);
         let fetched = match result {
             Ok(fetched) => fetched,
             Err(error) => {
                 let body = Body::Error(convert::error_code(&error), error.to_string());
-                self.push(Reply { gate, opcode, correlation, body });
+                self.push(Reply { gates, opcode, correlation, body });
                 return Ok(());
             }
         };
         if !commits.is_empty() {
             let statuses = fetched.commits.iter().map(convert::status).collect();
             let body = Body::Statuses { statuses, more: true };
-            self.push(Reply { gate, opcode, correlation, body });
+            self.push(Reply { gates: gates.clone(), opcode, correlation, body });
         }
-        match fetched.jobs {
-            FetchedJobs::Now(grants) => self.push_jobs(gate, correlation, grants),
-            FetchedJobs::Waiting(waiter) => drop(self.waiting.insert(waiter, correlation)),
+        match (fetched.jobs, ticket) {
+            (FetchedJobs::Now(grants), _) => self.push_jobs(gates, correlation, grants),
+            (FetchedJobs::Waiting(places), Some(ticket)) => {
+                self.waiting.insert(ticket.id, Waiting { correlation, places });
+            }
+            (FetchedJobs::Waiting(_), None) => unreachable!("without a wait it is answered"),
         }
         Ok(())
     }
 
-    fn terms(&self, fetch: &Fetch<'_>, session: &SessionHandle) -> FetchTerms {
+    fn terms(&self, fetch: &Fetch<'_>, session: &Caller) -> FetchTerms {
         let (holder, lease_ms) = match fetch.lease {
             LeaseKind::Session { run_ms_max } => {
                 (Holder::Session(session.session), run_ms_max.unwrap_or(self.options.run_ms_max))
@@ -297,29 +343,24 @@ impl Connection {
             bytes_max: u64::from(fetch.bytes_max).min(FETCH_BYTES_MAX as u64),
             holder,
             lease_ms,
+            first_ordinal: 0,
         }
     }
 
     /// Answers a FETCH with its jobs.
-    pub(super) fn push_jobs(&mut self, gate: EntryIndex, correlation: u64, grants: Grants) {
+    pub(super) fn push_jobs(&mut self, gates: Gates, correlation: u64, grants: Grants) {
         let opcode = Opcode::Fetch as u8;
-        self.push(Reply { gate, opcode, correlation, body: Body::Jobs(grants) });
-    }
-
-    /// Answers a FETCH whose wait is over.
-    pub(super) fn push_no_jobs(&mut self, correlation: u64) {
-        let grants = Grants { lease_ms: 0, jobs: SmallVec::new() };
-        self.push_jobs(EntryIndex(0), correlation, grants);
+        self.push(Reply { gates, opcode, correlation, body: Body::Jobs(grants) });
     }
 }
 
 /// The body of a broker's answer.
-fn answer<T>(gated: Gated<T>, body: impl FnOnce(T) -> Body) -> (EntryIndex, Body) {
+fn answer<T>(gated: Gated<T>, body: impl FnOnce(T) -> Body) -> (Gates, Body) {
     let body = match gated.result {
         Ok(value) => body(value),
         Err(error) => Body::Error(convert::error_code(&error), error.to_string()),
     };
-    (gated.gate, body)
+    (gated.gates, body)
 }
 
 fn statuses(verdicts: Verdicts) -> Body {

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ServerOptions;
 use super::connection::Connection;
-use crate::broker::{Broker, Shard};
+use crate::broker::Logs;
 
 /// A connection that has not sent its HELLO by then is closed.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
@@ -51,35 +51,34 @@ impl ServeError {
 /// Serves until `shutdown` is done, and returns when the connections have ended: the caller binds,
 /// and decides when to stop.
 ///
-/// The calling thread accepts and is the first I/O thread; the broker's other shards get one each.
+/// The calling thread accepts and is the first I/O thread.
 ///
 /// # Errors
 /// [`ServeError`] if the system gives no thread or runtime, or refuses the listener.
 pub fn serve(
     listener: StdListener,
-    broker: &Arc<Broker>,
+    logs: &Arc<Logs>,
     options: &ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
     let tracker = TaskTracker::new();
-    let lane = |shard: &Arc<Shard>| Lane {
-        broker: Arc::clone(broker),
-        shard: Arc::clone(shard),
+    let lane = |io_thread| Lane {
+        logs: Arc::clone(logs),
+        io_thread,
         options: options.clone(),
         tracker: tracker.clone(),
         draining: draining.clone(),
     };
-    let (first, others) = broker.shards().split_first().expect("a broker has a shard");
-    let mut others =
-        others.iter().map(|shard| lane(shard).start(&stop)).collect::<Result<Vec<_>, _>>()?;
-    let first = lane(first);
+    let others = (1..options.io_threads).map(|io_thread| lane(io_thread).start(&stop));
+    let mut others = others.collect::<Result<Vec<_>, _>>()?;
+    let first = lane(0);
     let runtime = runtime()?;
     let served = runtime.block_on(async {
         let accepted = first.accept(listener, &mut others, shutdown).await;
         tracker.close();
         draining.cancel();
-        broker.stop();
+        logs.stop();
         if timeout(DRAIN_WAIT, tracker.wait()).await.is_err() {
             tracing::warn!(connections = tracker.len(), "cut off: they did not end in time");
         }
@@ -101,8 +100,8 @@ fn runtime() -> Result<Runtime, ServeError> {
 
 /// What an I/O thread works with.
 struct Lane {
-    broker: Arc<Broker>,
-    shard: Arc<Shard>,
+    logs: Arc<Logs>,
+    io_thread: usize,
     options: ServerOptions,
     tracker: TaskTracker,
     /// Cancelled when no new connections are taken: those without a session end.
@@ -202,14 +201,14 @@ impl Lane {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small frames may be delayed");
         }
-        let (broker, shard) = (Arc::clone(&self.broker), Arc::clone(&self.shard));
-        let connection = Connection::new(stream, broker, shard, self.options.clone());
+        let logs = Arc::clone(&self.logs);
+        let connection = Connection::new(stream, logs, self.io_thread, self.options.clone());
         self.tracker.spawn(run(connection, self.draining.clone()));
     }
 
     fn spawn_notifier(&self) {
-        let (broker, shard) = (Arc::clone(&self.broker), Arc::clone(&self.shard));
-        tokio::spawn(poll_fn(move |cx| shard.poll_wake(cx, || broker.woken())));
+        let (logs, io_thread) = (Arc::clone(&self.logs), self.io_thread);
+        tokio::spawn(poll_fn(move |cx| logs.poll_wake(io_thread, cx)));
     }
 }
 
@@ -223,7 +222,11 @@ async fn run(mut connection: Connection, draining: CancellationToken) {
         }
         Some(Ok(ended)) => ended,
     };
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection has ended");
+    match served {
+        Ok(()) => {
+            connection.leave();
+            connection.linger().await;
+        }
+        Err(error) => tracing::debug!(%error, "a connection has ended"),
     }
 }

@@ -32,6 +32,8 @@ pub struct ServerOptions {
     pub job_bytes_max: usize,
     /// Time of a session lease in milliseconds, if the FETCH does not say.
     pub run_ms_max: u64,
+    /// I/O threads; the brokers have as many shards.
+    pub io_threads: usize,
     /// Connections at most; more are refused with `TOO_MANY`.
     pub connections_max: usize,
 }

@@ -11,18 +11,20 @@ use joblog_protocol::messages::fetch::{Delivery, FetchReply, ReadReply};
 use joblog_protocol::messages::handles::Statuses;
 use joblog_protocol::messages::lease::{FailReply, encode_fail_reply, encode_statuses};
 use joblog_protocol::{ErrorCode, Opcode};
+use smallvec::SmallVec;
 
 use super::convert;
-use crate::broker::{Broker, GrantedJob, Grants, JobLocation, LogError, ReadJobs, Release};
-use crate::types::EntryIndex;
+use crate::broker::{
+    DamagedJob, Gate, Gates, GrantedJob, Grants, JobView, LogError, Logs, ReadJobs, Release,
+};
 
 /// Bytes of replies that wait for the socket; more replies are made when some have left.
 pub(super) const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 
-/// A reply that is to leave when its gate is released.
+/// A reply that is to leave when its gates are released.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) gate: EntryIndex,
+    pub(super) gates: Gates,
     pub(super) opcode: u8,
     pub(super) correlation: u64,
     pub(super) body: Body,
@@ -82,14 +84,21 @@ impl HeldReplies {
 
     /// Writes what may leave, while `out` is below its bound. Gives the gate that the next one
     /// waits for, if that is what holds it.
-    pub(super) fn release(&mut self, broker: &Broker, out: &mut BytesMut) -> Option<EntryIndex> {
+    ///
+    /// Jobs that can't be read are left out of their replies, and added to `damaged`.
+    pub(super) fn release(
+        &mut self,
+        logs: &Logs,
+        out: &mut BytesMut,
+        damaged: &mut Vec<DamagedJob>,
+    ) -> Option<Gate> {
         while let Some(reply) = self.replies.front()
             && out.len() < OUTPUT_BYTES_MAX
         {
-            match broker.release_of(reply.gate) {
-                Release::Released => encode(out, reply),
-                Release::Held => return Some(reply.gate),
-                Release::Lost => put_lost(out, reply),
+            match logs.release_of(&reply.gates) {
+                (Release::Released, _) => encode(out, reply, damaged),
+                (Release::Held, gate) => return gate,
+                (Release::Lost, _) => put_lost(out, reply),
             }
             self.replies.pop_front();
         }
@@ -115,7 +124,7 @@ fn put_lost(out: &mut BytesMut, reply: &Reply) {
     put_error(out, reply.opcode, reply.correlation, ErrorCode::OutcomeUnknown, text);
 }
 
-fn encode(out: &mut BytesMut, reply: &Reply) {
+fn encode(out: &mut BytesMut, reply: &Reply, damaged: &mut Vec<DamagedJob>) {
     let Reply { opcode, correlation, ref body, .. } = *reply;
     let known = match (Opcode::from_code(opcode), body) {
         (Some(known), body) if !matches!(body, Body::Error(..)) => known,
@@ -125,7 +134,9 @@ fn encode(out: &mut BytesMut, reply: &Reply) {
     let start = out.len();
     let more = matches!(body, Body::Statuses { more: true, .. });
     let mut encoded = Ok(());
-    put_reply(out, known, correlation, more, |out| encoded = encode_body(out, body));
+    put_reply(out, known, correlation, more, |out| {
+        encoded = encode_body(out, body, damaged);
+    });
     if let Err(error) = encoded {
         tracing::error!(%error, "a job could not be read");
         out.truncate(start);
@@ -136,59 +147,60 @@ fn encode(out: &mut BytesMut, reply: &Reply) {
     if bytes > FRAME_LENGTH_MAX {
         out.truncate(start);
         let text = format!("the answer has {bytes} bytes; at most {FRAME_LENGTH_MAX} fit a frame");
-        put_error(out, opcode, correlation, ErrorCode::TooMany, &text);
+        put_error(out, opcode, correlation, ErrorCode::FrameTooLarge, &text);
     }
 }
 
-fn encode_body(out: &mut BytesMut, body: &Body) -> Result<(), LogError> {
+fn encode_body(
+    out: &mut BytesMut,
+    body: &Body,
+    damaged: &mut Vec<DamagedJob>,
+) -> Result<(), LogError> {
     match body {
         Body::Error(..) | Body::Empty => {}
         Body::Bytes(bytes) => out.extend_from_slice(bytes),
         Body::Enqueued(reply) => reply.encode(out),
         Body::Statuses { statuses, .. } => encode_statuses(out, statuses),
         Body::Failed(outcomes) => encode_fail_reply(out, outcomes),
-        Body::Jobs(grants) => {
-            FetchReply::encode_head(out, grants.lease_ms, grants.jobs.len() as u32);
-            for job in &grants.jobs {
-                encode_granted(out, job)?;
-            }
-        }
+        Body::Jobs(grants) => encode_grants(out, grants, damaged),
         Body::Read(read) => {
             ReadReply::encode_head(out, read.next.0, read.end.0, read.jobs.len() as u32);
             for (offset, location) in &read.jobs {
-                encode_job(out, location, |delivery| Delivery { offset: offset.0, ..delivery })?;
+                Delivery { offset: offset.0, ..unnamed(location.read()?) }.encode(out);
             }
         }
     }
     Ok(())
 }
 
-fn encode_granted(out: &mut BytesMut, job: &GrantedJob) -> Result<(), LogError> {
-    encode_job(out, &job.location, |delivery| Delivery {
-        queue_ordinal: job.queue_ordinal,
-        offset: job.offset.0,
-        token: Some(convert::token(job.grant)),
-        attempt: job.attempt,
-        ..delivery
-    })
+/// A job that can't be read is left out: it is to be dead, and the others are served.
+fn encode_grants(out: &mut BytesMut, grants: &Grants, damaged: &mut Vec<DamagedJob>) {
+    let mut readable: SmallVec<[(&GrantedJob, JobView<'_>); 1]> = SmallVec::new();
+    for job in &grants.jobs {
+        match job.location.read() {
+            Ok(view) => readable.push((job, view)),
+            Err(error) => damaged.push(DamagedJob::of(job, &error)),
+        }
+    }
+    FetchReply::encode_head(out, grants.lease_ms, readable.len() as u32);
+    for (job, view) in readable {
+        let token = Some(convert::token(job.log, job.grant));
+        let GrantedJob { queue_ordinal, attempt, .. } = *job;
+        let offset = job.offset.0;
+        Delivery { queue_ordinal, offset, token, attempt, ..unnamed(view) }.encode(out);
+    }
 }
 
-fn encode_job<'a>(
-    out: &mut BytesMut,
-    location: &'a JobLocation,
-    complete: impl FnOnce(Delivery<'a>) -> Delivery<'a>,
-) -> Result<(), LogError> {
-    let job = location.read()?;
-    let delivery = Delivery {
+/// A job as READ delivers it, but for its offset.
+fn unnamed(view: JobView<'_>) -> Delivery<'_> {
+    Delivery {
         queue_ordinal: 0,
         offset: 0,
         token: None,
         attempt: 0,
-        enqueued_at_ms: job.stamp.wall_ms,
-        flags: job.flags,
-        crc32: job.crc,
-        body: job.body,
-    };
-    complete(delivery).encode(out);
-    Ok(())
+        enqueued_at_ms: view.stamp.wall_ms,
+        flags: view.flags,
+        crc32: view.crc,
+        body: view.body,
+    }
 }

@@ -10,10 +10,12 @@
     reason = "each test binary uses a part, and a test may stop at what it did not expect"
 )]
 
+mod cli;
 mod proxy;
 mod raw;
 mod server;
 
+pub(crate) use cli::{qctl_code, qctl_objects};
 pub(crate) use proxy::{Cut, CuttingProxy};
 pub(crate) use raw::{Frame, Job, Raw, all_done, new_session, of_default, only};
 pub(crate) use server::Server;
@@ -22,6 +24,15 @@ use std::time::Duration;
 
 /// How long a test waits for what must come. Long, since machines are shared; never slept through.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Asks until it is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// Pseudo-random numbers from a seed (xorshift), the same in every run.
 pub(crate) struct Dice(u64);

@@ -115,9 +115,18 @@ impl Request {
         self
     }
 
+    pub(crate) fn is_heartbeat(&self) -> bool {
+        self.opcode == Opcode::Ping && self.body.is_empty()
+    }
+
     /// The wait of a FETCH in milliseconds.
     pub(crate) fn wait_ms(&self) -> u32 {
         Fetch::decode(&self.body).unwrap().wait_ms
+    }
+
+    /// The delay of a RELEASE in milliseconds.
+    pub(crate) fn delay_ms(&self) -> u64 {
+        Release::decode(&self.body).unwrap().delay_ms
     }
 
     /// The offsets that a RELEASE, or a COMMIT of one queue, names.
@@ -174,17 +183,17 @@ impl Peer {
     pub(crate) fn next(&mut self) -> Request {
         loop {
             let request = self.read().expect("the client closed the connection");
-            match (request.opcode, request.correlation) {
-                (Opcode::Ping, 0) => self.reply(&request, |_| {}),
-                _ => return request,
+            if !request.is_heartbeat() {
+                return request;
             }
+            self.reply(&request, |_| {});
         }
     }
 
     /// The connection ends without another request of a caller.
     pub(crate) fn assert_closed(mut self) {
         while let Some(request) = self.read() {
-            assert!(request.opcode == Opcode::Ping && request.correlation == 0, "{request:?}");
+            assert!(request.is_heartbeat(), "{request:?}");
         }
     }
 

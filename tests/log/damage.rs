@@ -233,13 +233,18 @@ fn what_a_start_has_written_again_is_proved_by_the_segments_header() {
 }
 
 #[test]
-fn a_flipped_body_is_the_consumers_to_find() {
+fn a_flipped_body_is_damage_to_its_job_alone() {
     let (dir, first) = sealed();
     change(&first, |bytes| bytes[HEADER + BEFORE_BODY + 10 + 3] ^= 1);
     let (log, recovered, found) = open(dir.path());
     assert_eq!((recovered.torn, found.len()), (None, 4));
     let location = log.locate(QueueId(1), Offset(0)).unwrap();
-    assert!(!location.read().unwrap().verify());
+    for refused in [location.read().map(drop), location.body().map(drop)] {
+        assert!(matches!(
+            refused,
+            Err(LogError::Damaged { file, position, .. }) if file == first && position == 4096
+        ));
+    }
     assert!(log.locate(QueueId(1), Offset(1)).unwrap().read().unwrap().verify());
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use joblog::log::{LogError, LogOptions, Recovery};
+use joblog::log::{EntryView, LogError, LogOptions, Recovery};
 use joblog::types::{EntryIndex, Offset, QueueId, Term};
 use parking_lot::Mutex;
 use tempfile::tempdir;
@@ -102,6 +102,40 @@ fn jobs_are_found_on_both_sides_of_a_roll_and_after_a_reopen() {
     let (log, _, found) = open(dir.path());
     assert_eq!(found, entries);
     entries.iter().for_each(|entry| entry.assert_readable(&log));
+}
+
+#[test]
+fn entries_are_read_back_from_old_segments_and_the_growing_one() {
+    let dir = tempdir().unwrap();
+    let mut random = Random(5);
+    let mut entries = Vec::new();
+    for _ in 0..3 {
+        let (log, _, found) = open(dir.path());
+        assert_eq!(found, entries);
+        let mut writer = Writer::new(&entries);
+        for _ in 0..40 {
+            let entry = writer.entry(&mut random, 30_000);
+            entry.append(&log).unwrap();
+            entries.push(entry);
+        }
+        let not_written =
+            log.entries(EntryIndex(0), EntryIndex(entries.len() as u64), &mut |_| Ok(()));
+        assert!(matches!(not_written, Err(LogError::NotWritten)));
+        log.write().unwrap();
+        assert!(log.stats().segments > 1);
+        for _ in 0..20 {
+            let after = random.below(entries.len() as u64 + 1);
+            let through = after + random.below(entries.len() as u64 + 1 - after);
+            let mut read = Vec::new();
+            let collect = &mut |view: &EntryView<'_>| {
+                assert_eq!(view.index.0, after + 1 + read.len() as u64);
+                read.push(Entry::of(view));
+                Ok(())
+            };
+            log.entries(EntryIndex(after), EntryIndex(through), collect).unwrap();
+            assert_eq!(read, entries[after as usize..through as usize]);
+        }
+    }
 }
 
 #[test]
@@ -391,7 +425,7 @@ fn the_receiver_of_a_replay_can_refuse() {
     log.close().unwrap();
     drop(log);
     let mut recovery = Recovery::open(dir.path(), options()).unwrap();
-    let refused = recovery.replay(&mut |_| Err("no".into())).unwrap_err();
+    let refused = recovery.replay(EntryIndex(0), &mut |_| Err("no".into())).unwrap_err();
     assert!(matches!(refused, LogError::Replay { index: EntryIndex(1), .. }), "{refused}");
 }
 

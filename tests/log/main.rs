@@ -2,10 +2,14 @@
 //! refused with file and position when the disk has changed it.
 
 #[cfg(test)]
+mod compaction;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod live;
+#[cfg(test)]
+mod reading;
 #[cfg(test)]
 mod support;

@@ -166,7 +166,7 @@ pub(crate) fn replay(
 ) -> Result<(Recovery, Recovered, Vec<Entry>), LogError> {
     let mut recovery = Recovery::open(dir, options)?;
     let mut entries = Vec::new();
-    let recovered = recovery.replay(&mut |view| {
+    let recovered = recovery.replay(EntryIndex(0), &mut |view| {
         entries.push(Entry::of(view));
         assert_eq!(view.index.0, entries.len() as u64);
         Ok(())
@@ -243,7 +243,8 @@ impl Disk {
     /// A disk with the files of `dir`, all durable.
     pub(crate) fn over(dir: &Path) -> Self {
         let disk = Self::default();
-        for path in segments(dir) {
+        let paths = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
+        for path in paths.filter(|path| !path.ends_with("lock")) {
             let durable = fs::read(&path).unwrap();
             let kept = Kept { durable, unsynced: vec![], name_is_durable: true, removed: false };
             disk.0.lock().unwrap().files.insert(path, kept);
@@ -281,8 +282,7 @@ impl Disk {
             let mut bytes = kept.durable.clone();
             for (position, sector) in &kept.unsynced {
                 if random.below(4) < sector_kept_of_4 {
-                    let begin = *position as usize;
-                    bytes[begin..begin + sector.len()].copy_from_slice(sector);
+                    put(&mut bytes, *position, sector);
                 }
             }
             fs::write(dir.join(path.file_name().unwrap()), bytes).unwrap();
@@ -343,6 +343,32 @@ impl Files for Disk {
         })
     }
 
+    fn create_growing(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
+        self.step(|state| {
+            if state.fail == Fail::Create {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let file = SystemFiles.create_growing(path)?;
+            let (durable, unsynced) = (vec![], vec![]);
+            let kept = Kept { durable, unsynced, name_is_durable: false, removed: false };
+            state.files.insert(path.to_owned(), kept);
+            let disk = self.clone();
+            Ok(Box::new(DiskFile { disk, path: path.to_owned(), file }) as Box<dyn DataFile>)
+        })
+    }
+
+    /// The file may come back under either name, or both, until the directory is synced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(|state| {
+            if let Some(kept) = state.files.get_mut(from) {
+                let renamed = Kept { name_is_durable: false, removed: false, ..kept.clone() };
+                kept.removed = true;
+                state.files.insert(to.to_owned(), renamed);
+            }
+        });
+        SystemFiles.rename(from, to)
+    }
+
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
         let file = SystemFiles.reuse(path)?;
         let durable = fs::read(path)?;
@@ -379,6 +405,15 @@ impl Files for Disk {
     }
 }
 
+/// Puts `piece` into `bytes`, which may grow by that.
+fn put(bytes: &mut Vec<u8>, position: u64, piece: &[u8]) {
+    let begin = position as usize;
+    if bytes.len() < begin + piece.len() {
+        bytes.resize(begin + piece.len(), 0);
+    }
+    bytes[begin..begin + piece.len()].copy_from_slice(piece);
+}
+
 #[derive(Debug)]
 struct DiskFile {
     disk: Disk,
@@ -411,8 +446,7 @@ impl DataFile for DiskFile {
             }
             let kept = state.files.get_mut(&self.path).expect("created through the disk");
             for (position, bytes) in kept.unsynced.drain(..) {
-                let begin = position as usize;
-                kept.durable[begin..begin + bytes.len()].copy_from_slice(&bytes);
+                put(&mut kept.durable, position, &bytes);
             }
             Ok(())
         })

@@ -1,6 +1,6 @@
 //! What must hold whatever happened.
 
-use joblog::queue::JobState;
+use joblog::queue::{JobState, Removal};
 use joblog::types::{GroupId, Offset};
 
 use crate::world::{Job, Place, World};
@@ -11,11 +11,12 @@ impl World {
             self.check_group(group);
         }
         self.check_leases();
-        let delayed = self.groups.values().flat_map(|group| group.jobs.values());
+        let again = self.groups.values().flat_map(|group| group.jobs.values());
         let due = |job: &Job| {
             if let Place::Delayed(due) = job.place { Some(due) } else { None }
         };
-        assert_eq!(self.machine.next_due_log_ms(), delayed.filter_map(due).min());
+        let enqueued = self.delayed.values().copied();
+        assert_eq!(self.machine.next_due_log_ms(), again.filter_map(due).chain(enqueued).min());
     }
 
     pub(crate) fn check_leases(&self) {
@@ -39,21 +40,28 @@ impl World {
         let (mut ready, mut leased, mut delayed, mut dead, mut consumed) = (0, 0, 0, 0, 0);
         for (offset, job) in &group.jobs {
             let (count, state) = match job.place {
-                Place::Fresh | Place::Again => (&mut ready, JobState::Ready),
+                Place::Fresh | Place::Again | Place::Passed => (&mut ready, JobState::Ready),
                 Place::Leased(_) => (&mut leased, JobState::Leased),
-                Place::Delayed(due_log_ms) => (&mut delayed, JobState::Delayed { due_log_ms }),
+                Place::Delayed(due_log_ms) | Place::NotDue(due_log_ms) => {
+                    (&mut delayed, JobState::Delayed { due_log_ms })
+                }
                 Place::Consumed => (&mut consumed, JobState::Consumed),
-                Place::Dead => (&mut dead, JobState::Dead),
+                Place::Dead(_) => (&mut dead, JobState::Dead),
             };
             *count += 1;
             assert_eq!(self.machine.job(id, Offset(*offset)), Some(state), "job {offset}");
         }
         assert_eq!((counts.ready, counts.leased), (ready, leased));
         assert_eq!((counts.delayed, counts.dead), (delayed, dead));
+        for cause in Removal::ALL {
+            let removed = group.removed.get(&(cause as usize)).copied().unwrap_or(0);
+            assert_eq!(counts.removed.of(cause), removed, "{cause:?}");
+        }
         let past = |job: &&Job| match job.place {
             Place::Leased(_) => job.deliveries > 1,
             Place::Again | Place::Delayed(_) => true,
-            Place::Fresh | Place::Consumed | Place::Dead => false,
+            Place::Fresh | Place::NotDue(_) => false,
+            Place::Passed | Place::Consumed | Place::Dead(_) => false,
         };
         let marked_count = group.jobs.values().filter(past).count() as u64;
         assert_eq!(counts.marked, marked_count);
@@ -68,6 +76,7 @@ impl World {
             let job = &group.jobs[&offset.0];
             let counts = (dead.attempts, dead.failures, dead.crashes);
             assert_eq!(counts, (job.deliveries, job.failures, job.crashes));
+            assert_eq!(job.place, Place::Dead(dead.died.log_ms));
         }
     }
 }

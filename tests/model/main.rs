@@ -13,25 +13,34 @@
 )]
 
 mod checks;
+mod dead;
+mod delays;
 mod replay;
 mod requests;
 mod time;
 mod world;
 
-use joblog::queue::QueueSettings;
+use joblog::queue::{QueueSettings, Restore};
 
-use replay::{Rng, replay};
+use replay::{Rng, replay, restored};
 use world::World;
 
 const STEP_COUNT: u64 = 10_000;
 const SEED_COUNT: u64 = 8;
+/// Short, so that dead jobs go.
+const DEAD_KEPT_MS: u64 = 3_000_000;
 const SESSION_COUNT: u64 = 4;
 const QUEUE_NAMES: [&str; 3] = ["mail", "images", "bills"];
 const GROUP_NAMES: [&str; 3] = ["default", "audit", "tail"];
 
 /// Small limits, so that jobs die often.
 fn settings() -> QueueSettings {
-    QueueSettings { failures_max: 2, crashes_max: 2, ..QueueSettings::default() }
+    QueueSettings {
+        failures_max: 2,
+        crashes_max: 2,
+        dead_kept_ms: DEAD_KEPT_MS,
+        ..QueueSettings::default()
+    }
 }
 
 #[test]
@@ -47,7 +56,13 @@ fn agrees_with_the_model() {
         for what in ["commit", "fail", "release", "extend", "expired", "silent", "goodbye"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
-        for what in ["resumed", "dead", "restart", "consumed twice", "lease lost", "again"] {
+        for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["resumed", "dead", "restart", "checkpoint", "again"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["consumed twice", "lease lost"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
     }
@@ -74,6 +89,35 @@ fn a_damaged_log_is_a_contradiction_and_no_panic() {
         }
     }
     assert!(refused_count > 100, "only {refused_count} refused");
+}
+
+/// A checkpoint with a record lost, doubled or out of place is refused, or holds a whole state all
+/// the same: it goes round once more without a change.
+#[test]
+fn a_damaged_checkpoint_is_refused_and_no_panic() {
+    let mut refused_count = 0;
+    for seed in seeds() {
+        let mut world = World::new(seed);
+        (0..1_500).for_each(|_| world.step());
+        let records: Vec<_> = world.machine.records().collect();
+        let mut rng = Rng(seed);
+        for _ in 0..200 {
+            let mut damaged = records.clone();
+            let at = rng.below(records.len() as u64) as usize;
+            match rng.below(3) {
+                0 => drop(damaged.remove(at)),
+                1 => damaged.insert(at, damaged[at].clone()),
+                _ => damaged.swap(at, rng.below(records.len() as u64) as usize),
+            }
+            let mut restore = Restore::new();
+            let added = damaged.iter().cloned().try_for_each(|record| restore.add(record));
+            match added.and_then(|()| restore.finish()) {
+                Ok(machine) => drop(restored(&machine)),
+                Err(_) => refused_count += 1,
+            }
+        }
+    }
+    assert!(refused_count > 500, "only {refused_count} refused");
 }
 
 fn seeds() -> std::ops::Range<u64> {

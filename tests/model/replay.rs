@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use joblog::queue::{Contradiction, Fact, Machine};
+use joblog::queue::{Contradiction, Fact, Machine, Restore};
 use joblog::types::{Offset, QueueId, Stamp};
 
 pub(crate) struct Rng(pub(crate) u64);
@@ -36,7 +36,13 @@ pub(crate) enum Record {
 }
 
 pub(crate) fn replay(records: &[Record]) -> Result<Machine, Contradiction> {
-    let mut machine = Machine::new();
+    replay_onto(Machine::new(), records)
+}
+
+pub(crate) fn replay_onto(
+    mut machine: Machine,
+    records: &[Record],
+) -> Result<Machine, Contradiction> {
     for record in records {
         match record {
             Record::Jobs(queue, base, count, stamp) => {
@@ -46,6 +52,15 @@ pub(crate) fn replay(records: &[Record]) -> Result<Machine, Contradiction> {
         }
     }
     Ok(machine)
+}
+
+/// The machine rebuilt from its records, as from a checkpoint.
+pub(crate) fn restored(machine: &Machine) -> Machine {
+    let mut restore = Restore::new();
+    machine.records().for_each(|record| restore.add(record).unwrap());
+    let restored = restore.finish().unwrap();
+    assert!(restored.records().eq(machine.records()));
+    restored
 }
 
 /// Everything that can be seen of a machine and that a restart must not change.

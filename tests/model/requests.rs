@@ -22,12 +22,16 @@ impl World {
         self.machine.apply_jobs(queue, base, count, stamp).unwrap();
         self.records.push(Record::Jobs(queue, base, count, stamp));
         let end = base.0 + u64::from(count);
+        let terms = self.terms_of_new(queue, base.0..end);
         self.ends.insert(self.queues[&queue], end);
         let mut woken = Vec::new();
         self.machine.take_woken(&mut woken);
         for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.queue == queue) {
             group.jobs.extend((base.0..end).map(|offset| (offset, FRESH)));
             assert_eq!(woken.iter().filter(|woken| *woken == id).count(), 1);
+        }
+        if let Some(fact) = terms {
+            self.record(fact);
         }
     }
 
@@ -59,10 +63,10 @@ impl World {
     /// The lowest of both sorts, as many as there are, by halves while there are both.
     fn check_pick(&self, group: GroupId, count_max: usize, picked: &Picked) {
         let jobs = &self.groups[&group].jobs;
-        let at = |place: &Place| -> Vec<u64> {
-            jobs.iter().filter(|(_, job)| job.place == *place).map(|(o, _)| *o).collect()
+        let at = |places: &[Place]| -> Vec<u64> {
+            jobs.iter().filter(|(_, job)| places.contains(&job.place)).map(|(o, _)| *o).collect()
         };
-        let (fresh, again) = (at(&Place::Fresh), at(&Place::Again));
+        let (fresh, again) = (at(&[Place::Fresh]), at(&[Place::Again, Place::Passed]));
         let offsets: Vec<u64> = picked.offsets().map(|offset| offset.0).collect();
         let again_count = offsets.iter().filter(|offset| again.contains(offset)).count();
         let fresh_count = offsets.len() - again_count;

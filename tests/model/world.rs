@@ -11,11 +11,18 @@ use crate::{QUEUE_NAMES, SESSION_COUNT};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
     Fresh,
+    /// Ready again.
     Again,
+    /// Enqueued with a due time that has not come.
+    NotDue(u64),
+    /// Never delivered, and behind the pointer, which passed it while it was not due.
+    Passed,
+    /// Handed back with a due time that has not come.
     Delayed(u64),
     Leased(Lease),
     Consumed,
-    Dead,
+    /// When it died, on the clock of the log.
+    Dead(u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +42,9 @@ pub(crate) struct Job {
     pub(crate) crashes: u32,
 }
 
+/// The wall clock goes so far ahead of the log's.
+pub(crate) const WALL_AHEAD_MS: u64 = 5_000_000;
+
 pub(crate) const FRESH: Job = Job { place: Place::Fresh, deliveries: 0, failures: 0, crashes: 0 };
 
 pub(crate) struct Group {
@@ -45,17 +55,23 @@ pub(crate) struct Group {
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The committed offset when it was last looked at.
     pub(crate) committed: u64,
+    /// How many jobs left without a commit.
+    pub(crate) removed: BTreeMap<usize, u64>,
 }
 
 pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) machine: Machine,
     pub(crate) records: Vec<Record>,
+    /// The state at some moment of the past, and how many records led to it.
+    pub(crate) checkpoint: (Machine, usize),
     pub(crate) log_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) term: u64,
     pub(crate) queues: BTreeMap<QueueId, &'static str>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
+    /// Jobs that were enqueued with a due time, while they wait for it.
+    pub(crate) delayed: BTreeMap<(QueueId, u64), u64>,
     /// The end of every queue ever, by name: no offset comes twice.
     pub(crate) ends: BTreeMap<&'static str, u64>,
     /// Every grant ever given.
@@ -80,11 +96,13 @@ impl World {
             rng: Rng(seed),
             machine: Machine::new(),
             records: Vec::new(),
+            checkpoint: (Machine::new(), 0),
             log_ms: 1_000,
             lease_ms: 77_000_000 * seed,
             term: 1,
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
+            delayed: BTreeMap::new(),
             ends: BTreeMap::new(),
             grants: Vec::new(),
             all_grants: BTreeSet::new(),
@@ -106,16 +124,18 @@ impl World {
             86..89 => self.end_session(),
             89..92 => self.resume_session(),
             92..95 => self.commit_through(),
-            95..97 => self.create(),
+            95 => self.retry_or_drop_dead(),
+            96 => self.create(),
             97 if self.rng.below(6) == 0 => self.delete(),
             98 if self.rng.below(3) == 0 => self.restart(),
+            98 => self.make_checkpoint(),
             99 => self.check_all(),
             _ => {}
         }
     }
 
     pub(crate) fn stamp(&self) -> Stamp {
-        Stamp { wall_ms: 5_000_000 + self.log_ms, log_ms: self.log_ms }
+        Stamp { wall_ms: WALL_AHEAD_MS + self.log_ms, log_ms: self.log_ms }
     }
 
     pub(crate) fn record(&mut self, fact: Fact) {
@@ -166,12 +186,15 @@ impl World {
             Fact::QueueDeleted { queue } => {
                 self.queues.remove(queue).unwrap();
                 self.groups.retain(|_, group| group.queue != *queue);
+                self.delayed.retain(|(of, _), _| of != queue);
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
                 let end = self.machine.next_offset(queue).unwrap().0;
-                let jobs = (start..end).map(|offset| (offset, FRESH)).collect();
-                let state = Group { queue, kind, start, jobs, committed: start };
+                let new = |offset| Job { place: self.first_place(queue, kind, offset), ..FRESH };
+                let jobs = (start..end).map(|offset| (offset, new(offset))).collect();
+                let (committed, removed) = (start, BTreeMap::new());
+                let state = Group { queue, kind, start, jobs, committed, removed };
                 assert!(self.groups.insert(*group, state).is_none());
             }
             Fact::GroupDeleted { group } => drop(self.groups.remove(group).unwrap()),
@@ -180,6 +203,7 @@ impl World {
     }
 
     fn note_jobs(&mut self, fact: &Fact) {
+        let now_ms = self.log_ms;
         match fact {
             Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
                 self.note_granted(*group, *holder, *lease_ms, *first_grant, runs);
@@ -209,12 +233,21 @@ impl World {
                 job.place = match outcome {
                     Outcome::Ready => Place::Again,
                     Outcome::Delayed { due_log_ms } => Place::Delayed(*due_log_ms),
-                    Outcome::Dead => Place::Dead,
+                    Outcome::Dead => Place::Dead(now_ms),
                 };
-                if job.place == Place::Dead {
+                if *outcome == Outcome::Dead {
                     self.seen.insert("dead");
                 }
             }
+            Fact::Termed { queue, runs } => self.note_terms(*queue, runs),
+            Fact::DeadRetried { group, runs } => {
+                for offset in runs.iter().flat_map(|run| run.offsets()) {
+                    let job = self.job_mut(*group, offset);
+                    assert!(matches!(job.place, Place::Dead(_)));
+                    (job.place, job.failures, job.crashes) = (Place::Again, 0, 0);
+                }
+            }
+            Fact::Removed { group, cause, runs } => self.note_removed(*group, *cause, runs),
             other => panic!("not about jobs: {other:?}"),
         }
     }
@@ -232,7 +265,8 @@ impl World {
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             assert!(self.all_grants.insert(grant), "grant {grant} came twice");
             let job = self.job_mut(group, offset);
-            assert!(matches!(job.place, Place::Fresh | Place::Again), "{offset}: {job:?}");
+            let can_go = matches!(job.place, Place::Fresh | Place::Again | Place::Passed);
+            assert!(can_go, "{offset}: {job:?}");
             let again = job.place == Place::Again;
             job.deliveries += 1;
             let (attempt, restored) = (job.deliveries, false);

@@ -12,7 +12,7 @@ pub(crate) enum Value<'a> {
     /// A simple or a bulk string.
     Text(&'a [u8]),
     Error(&'a [u8]),
-    Array(SmallVec<[Box<Value<'a>>; 4]>),
+    Array(SmallVec<[Box<Self>; 4]>),
 }
 
 impl<'a> Value<'a> {

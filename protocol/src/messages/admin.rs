@@ -1,5 +1,7 @@
 //! The commands on queues and groups. Their bodies are JSON, so that they can grow.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, BytesMut};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -42,6 +44,9 @@ pub struct QueueSettings {
     /// Longest time in milliseconds before a redelivery after a crash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash_backoff_longest_ms: Option<u64>,
+    /// Milliseconds for which a dead job is kept; 0 for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_kept_ms: Option<u64>,
 }
 
 impl QueueSettings {
@@ -53,6 +58,7 @@ impl QueueSettings {
         "crashes_max",
         "crash_backoff_first_ms",
         "crash_backoff_longest_ms",
+        "dead_kept_ms",
     ];
 
     /// A misspelt setting would be a default that nobody asked for.
@@ -205,6 +211,10 @@ pub struct GroupDescription {
     pub delayed: u64,
     /// Dead jobs.
     pub dead: u64,
+    /// Jobs that left the group without a commit, since it was created, by cause. What is not
+    /// named has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed: BTreeMap<String, u64>,
     /// The first of the dead jobs by offset, at most 100.
     pub dead_jobs: Vec<DeadJob>,
 }
@@ -259,6 +269,7 @@ mod tests {
             crashes_max: Some(4),
             crash_backoff_first_ms: Some(5),
             crash_backoff_longest_ms: Some(6),
+            dead_kept_ms: Some(7),
         };
         let value = serde_json::to_value(all).unwrap();
         let names: Vec<_> = value.as_object().unwrap().keys().collect();

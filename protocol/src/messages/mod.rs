@@ -4,6 +4,7 @@
 //! `decode(&[u8])`, which reads a whole body and refuses what the layout does not allow.
 
 pub mod admin;
+pub mod bulk;
 pub mod enqueue;
 pub mod fetch;
 pub mod handles;

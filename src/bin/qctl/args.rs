@@ -4,10 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use clap::builder::StyledStr;
+use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use joblog_protocol::limits::DELAY_MS_MAX;
 
 use crate::job_name::JobName;
-use crate::values::parse_duration;
+use crate::values::{parse_duration, parse_time};
+
+const GLOBAL: &str = "Global options";
 
 const AFTER_HELP: &str = "\
 A job's name is QUEUE:OFFSET, with @TOKEN behind it where its lease is meant.
@@ -26,17 +30,46 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
     /// Print data as JSON, one object per line.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+impl Args {
+    /// Reads the command line. A wrong one ends the process with exit code 2.
+    pub(crate) fn read() -> Self {
+        let matches = with_full_stops(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Puts back the full stops that clap takes away from the ends of doc comments.
+fn with_full_stops(command: clap::Command) -> clap::Command {
+    let about = command.get_about().map(with_full_stop);
+    let command = match about {
+        Some(about) => command.about(about),
+        None => command,
+    };
+    let in_argument = |argument: clap::Arg| match argument.get_help().map(with_full_stop) {
+        Some(help) => argument.help(help),
+        None => argument,
+    };
+    command.mut_args(in_argument).mut_subcommands(with_full_stops)
+}
+
+fn with_full_stop(text: &StyledStr) -> String {
+    let text = text.to_string();
+    let is_ended = text.ends_with(['.', ']']);
+    if is_ended { text } else { text + "." }
+}
+
 /// Where the server is.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = GLOBAL)]
 pub(crate) struct ServerArgs {
     /// Connect to the server at ADDR, as HOST:PORT.
-    #[arg(long, global = true, value_name = "ADDR", env = "JOBLOG_SERVER")]
+    #[arg(long, global = true, value_name = "ADDR", env = "JOBLOG_SERVER", hide_env_values = true)]
     #[arg(default_value = "127.0.0.1:7411")]
     pub(crate) server: String,
     /// Give up on a request that is not answered for DURATION.
@@ -69,7 +102,17 @@ pub(crate) enum Command {
     Fail(FailArgs),
     /// Renew the leases of jobs.
     Extend(ExtendArgs),
+    /// List, show, retry and drop dead jobs.
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Run a command for each job, and commit the job if it succeeds.
+    ///
+    /// The job's payload stands where {} stands in an argument of COMMAND, or comes on standard
+    /// input if there is no {}. If COMMAND exits with 0, its whole output is written and then the
+    /// job is committed; otherwise the job fails, with the end of the standard error as the reason.
+    ///
+    /// SIGTERM and SIGINT let running commands finish and take nothing new; a second one kills them
+    /// and hands their jobs back.
     Work(WorkArgs),
 }
 
@@ -99,25 +142,28 @@ pub(crate) enum QueueCommand {
 pub(crate) struct QueueCreateArgs {
     /// The queue.
     pub(crate) queue: String,
-    /// Let a job fail N times; after one more it is dead [default: 25].
+    /// Let a job fail N times; after one more it is dead. [default: 25]
     #[arg(long, value_name = "N")]
     pub(crate) failures_max: Option<u32>,
-    /// Wait for DURATION before the first retry; it doubles from there [default: 1s].
+    /// Wait for DURATION before the first retry; it doubles from there. [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) backoff_first: Option<Duration>,
-    /// Wait for at most DURATION before a retry [default: 1h].
+    /// Wait for at most DURATION before a retry. [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) backoff_longest: Option<Duration>,
-    /// Let N leases of a job be lost before it is dead [default: 5].
+    /// Let N leases of a job be lost; after one more it is dead. [default: 5]
     #[arg(long, value_name = "N")]
     pub(crate) crashes_max: Option<u32>,
-    /// Wait for DURATION before a redelivery after the second lost lease; it doubles from there
-    /// [default: 5s].
+    /// Wait for DURATION before a redelivery after the second lost lease; it doubles from there.
+    /// [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) crash_backoff_first: Option<Duration>,
-    /// Wait for at most DURATION before a redelivery after a lost lease [default: 5m].
+    /// Wait for at most DURATION before a redelivery after a lost lease. [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) crash_backoff_longest: Option<Duration>,
+    /// Keep dead jobs for DURATION; 0 for ever [default: 90d].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) dead_kept: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,6 +204,61 @@ pub(crate) enum GroupCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List the dead jobs of a group.
+    List {
+        #[command(flatten)]
+        filter: DeadFilter,
+        /// List at most N jobs.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u64,
+    },
+    /// Show one dead job whole: why it is dead, and what it is.
+    Show {
+        /// The job, as QUEUE:OFFSET.
+        job: JobName,
+        /// The group for which it is dead.
+        #[arg(long, default_value = "default")]
+        group: String,
+    },
+    /// Make dead jobs ready again, as if they had never failed.
+    Retry(DeadActArgs),
+    /// Give dead jobs up: their group never gets them again.
+    Drop(DeadActArgs),
+}
+
+/// Which dead jobs are meant.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadFilter {
+    /// The queue, or one job of it as QUEUE:OFFSET.
+    pub(crate) target: String,
+    /// The group for which they are dead.
+    #[arg(long, default_value = "default")]
+    pub(crate) group: String,
+    /// Only jobs with TEXT in their last error.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+    /// Only jobs that have been dead for longer than DURATION.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) older: Option<Duration>,
+    /// Only jobs that have been dead for less than DURATION.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) younger: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadActArgs {
+    #[command(flatten)]
+    pub(crate) filter: DeadFilter,
+    /// All dead jobs of the group, if nothing says which.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Do not ask. Needed when standard input is no terminal.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -203,9 +304,23 @@ pub(crate) struct EnqueueArgs {
     /// Give the jobs this header. Can be used several times.
     #[arg(long = "header", value_name = "NAME=VALUE")]
     pub(crate) headers: Vec<OsString>,
+    /// Deliver the jobs when DURATION has passed, and not before.
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "at")]
+    pub(crate) delay: Option<Duration>,
+    /// Deliver the jobs at TIME, as in 2026-12-24T18:00:00+01:00, and not before.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) at: Option<u64>,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let delay = parse_duration(text)?;
+    if delay.as_millis() > DELAY_MS_MAX as u128 {
+        return Err("a delay is at most 366d; --at reaches further".to_owned());
+    }
+    Ok(delay)
 }
 
 #[derive(Debug, clap::Args)]
@@ -279,7 +394,7 @@ pub(crate) struct FailArgs {
     /// Let the job fail N times, instead of as often as its queue says; 0 makes it dead now.
     #[arg(long, value_name = "N")]
     pub(crate) retries: Option<u32>,
-    /// Try again after DURATION [default: the queue's backoff].
+    /// Try again after DURATION. [default: by the queue's backoff]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) delay: Option<Duration>,
 }
@@ -293,12 +408,6 @@ pub(crate) struct ExtendArgs {
     pub(crate) lease: Duration,
 }
 
-/// Run COMMAND for each job. Its payload stands where {} stands in COMMAND, or comes on standard
-/// input if there is no {}. If COMMAND succeeds, its whole output is written and then the job is
-/// committed; otherwise the job fails, with the end of the standard error as the reason.
-///
-/// SIGTERM and SIGINT let running commands finish and take nothing new; a second one kills them
-/// and hands their jobs back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkArgs {
     /// The queues, in the order in which they are asked.
@@ -311,14 +420,14 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) concurrency: u32,
-    /// Let a job fail N times and try again, before it is dead [default: as its queue says].
+    /// Let a job fail N times and try again, before it is dead. [default: by its queue]
     #[arg(long, value_name = "N")]
     pub(crate) retries: Option<u32>,
     /// End when nothing is ready or leased for the group. What still waits is listed, and the
     /// exit code is 1 if a job became dead.
     #[arg(long)]
     pub(crate) until_empty: bool,
-    /// Take jobs for DURATION, which is renewed while their commands run [default: the server's].
+    /// Take jobs for DURATION, which is renewed while their commands run. [default: the server's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) lease: Option<Duration>,
     /// The command and its arguments.
@@ -328,12 +437,10 @@ pub(crate) struct WorkArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_consistent() {
-        Args::command().debug_assert();
+        with_full_stops(Args::command()).debug_assert();
     }
 }

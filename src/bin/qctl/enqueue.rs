@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use joblog::client::{BatchBuilder, Client, ClientError, ConnectionState, Job, PendingEnqueue};
+use joblog::client::{
+    BatchBuilder, Client, ClientError, ConnectionState, Due, Job, PendingEnqueue, Terms,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -49,6 +51,7 @@ pub(crate) async fn run(
         headers: headers
             .map(|header| parse_header(header).map_err(CliError::Usage))
             .collect::<Result<_, _>>()?,
+        terms: terms(&args),
     };
     let create = !args.no_create;
     if let Some(path) = &args.lines {
@@ -69,9 +72,14 @@ pub(crate) async fn run(
     Ok(Exit::Done)
 }
 
+fn terms(args: &EnqueueArgs) -> Terms {
+    let delay = args.delay.map(|delay| Due::In(delay.as_millis() as u64));
+    Terms { due: delay.or_else(|| args.at.map(Due::At)) }
+}
+
 fn announce(queue: &str, created: bool) {
     if created {
-        eprintln!("Queue {queue} is created.");
+        tell!("Queue {queue} is created.");
     }
 }
 
@@ -278,7 +286,7 @@ impl<'a> Lines<'a> {
     fn failed(&mut self, first_line: u64, jobs: u64, error: ClientError) {
         let error = CliError::Lines { first: first_line, last: first_line + jobs - 1, error };
         if self.failure.is_some() {
-            self.progress.suspend(|| eprintln!("qctl: {error}"));
+            self.progress.suspend(|| tell!("qctl: {error}"));
         }
         self.failure.get_or_insert(error);
     }

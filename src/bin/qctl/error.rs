@@ -86,6 +86,6 @@ pub(crate) fn report(result: &Result<Exit, CliError>) {
     if let Err(error) = result
         && error.code() != 0
     {
-        eprintln!("qctl: {error}{}", error.advice());
+        tell!("qctl: {error}{}", error.advice());
     }
 }

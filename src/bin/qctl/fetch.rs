@@ -35,11 +35,11 @@ pub(crate) async fn fetch(
         out.print(&view, JobView::text)?;
     }
     for damaged in &fetched.damaged {
-        eprintln!("qctl: {damaged}; it is handed back");
+        tell!("qctl: {damaged}; it is handed back");
     }
     if is_empty && fetched.damaged.is_empty() {
         let wait = format_millis(args.wait.as_millis() as u64);
-        eprintln!("qctl: no job was ready within {wait}");
+        tell!("qctl: no job was ready within {wait}");
     }
     Ok(Exit::failed_if(is_empty || !fetched.damaged.is_empty()))
 }
@@ -58,7 +58,7 @@ pub(crate) async fn peek(server: &Server, args: PeekArgs, out: &Output) -> Resul
             out.print(&view, JobView::text)?;
         }
         for damaged in &read.damaged {
-            eprintln!("qctl: {damaged}");
+            tell!("qctl: {damaged}");
             is_damaged = true;
         }
         if read.next >= read.end || read.next <= from {

@@ -21,7 +21,7 @@ pub(crate) async fn run(
         GroupCommand::Create { queue, group, kind, from } => {
             let client = server.connect().await?;
             client.create_group(&queue, &group, kind_of(kind), start_of(from)).await?;
-            eprintln!("Group {group} of queue {queue} is created.");
+            tell!("Group {group} of queue {queue} is created.");
         }
         GroupCommand::List { queue } => {
             let groups = server.connect().await?.list_groups(&queue).await?;
@@ -40,7 +40,7 @@ pub(crate) async fn run(
                 return Ok(Exit::Failed);
             }
             server.connect().await?.delete_group(&queue, &group).await?;
-            eprintln!("Group {group} of queue {queue} is deleted.");
+            tell!("Group {group} of queue {queue} is deleted.");
         }
     }
     Ok(Exit::Done)

@@ -71,13 +71,13 @@ pub(crate) async fn commit(
         CommitStatus::Refused(code) => StatusView::refused(code),
     };
     if args.through {
+        if args.jobs.jobs.iter().any(|job| job.token.is_some()) {
+            let text = "--through takes jobs without tokens, as QUEUE:OFFSET";
+            return Err(CliError::Usage(text.to_owned()));
+        }
         let mut views = Vec::new();
         let client = server.connect().await?;
         for job in &args.jobs.jobs {
-            if job.token.is_some() {
-                let text = "--through takes jobs without tokens, as QUEUE:OFFSET";
-                return Err(CliError::Usage(text.to_owned()));
-            }
             let group = &args.jobs.group;
             let status = client.commit_through(&job.queue, group, job.offset).await?;
             views.push((format!("{}:{}", job.queue, job.offset), view(status)));

@@ -1,13 +1,16 @@
 //! `qctl`, the command line of Joblog.
 
+#[macro_use]
+mod output;
+
 mod args;
+mod dead;
 mod enqueue;
 mod error;
 mod fetch;
 mod group;
 mod job_name;
 mod lease;
-mod output;
 mod queue;
 mod server;
 mod values;
@@ -15,15 +18,13 @@ mod work;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::{Args, Command};
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 use crate::server::Server;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
@@ -52,6 +53,7 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Release(args) => lease::release(&server, args, &out).await,
         Command::Fail(args) => lease::fail(&server, args, &out).await,
         Command::Extend(args) => lease::extend(&server, args, &out).await,
+        Command::Dead(command) => dead::run(&server, command, &out).await,
         Command::Work(args) => work::run(&server, args).await,
     };
     server.goodbye().await;

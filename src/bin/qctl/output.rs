@@ -5,10 +5,22 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use joblog::client::{Job, LeasedJob};
+use joblog::client::{Due, Job, LeasedJob};
 use serde::Serialize;
 
 use crate::values::{format_millis, format_time};
+
+/// Writes a line to standard error. If nobody reads it any more, that is no reason to stop.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        $crate::output::tell_line(format_args!($($text)*))
+    };
+}
+
+/// See [`tell!`].
+pub(crate) fn tell_line(line: std::fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
 
 /// Standard output in the form that was asked for.
 #[derive(Debug)]
@@ -94,6 +106,10 @@ pub(crate) struct JobView {
     attempt: Option<u32>,
     enqueued_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    delay_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     lease_ends_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
@@ -125,6 +141,14 @@ impl JobView {
             token: None,
             attempt: None,
             enqueued_at: format_time(enqueued_at_ms),
+            delay_ms: match raw.terms.due {
+                Some(Due::In(delay_ms)) => Some(delay_ms),
+                _ => None,
+            },
+            at: match raw.terms.due {
+                Some(Due::At(at_ms)) => Some(format_time(at_ms)),
+                _ => None,
+            },
             lease_ends_at: None,
             key,
             key_base64,
@@ -160,6 +184,12 @@ impl JobView {
             lines.push(("attempt", attempt.to_string().into_bytes()));
         }
         lines.push(("enqueued", self.enqueued_at.clone().into_bytes()));
+        if let Some(delay_ms) = self.delay_ms {
+            lines.push(("delay", format_millis(delay_ms).into_bytes()));
+        }
+        if let Some(at) = &self.at {
+            lines.push(("at", at.clone().into_bytes()));
+        }
         if let Some(end) = &self.lease_ends_at {
             let text = format!("ends {end} (in {})", format_millis(self.lease_ms));
             lines.push(("lease", text.into_bytes()));
@@ -229,6 +259,7 @@ mod tests {
             payload: vec![0xff, 0],
             key: Some(vec![0xfe]),
             headers: vec![("h".into(), b"v".to_vec()), ("b".into(), vec![0xfd])],
+            ..Job::default()
         };
         let view = serde_json::to_value(JobView::new("q", 3, 0, job)).unwrap();
         let expected = serde_json::json!({

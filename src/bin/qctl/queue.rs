@@ -49,7 +49,7 @@ pub(crate) async fn run(
             let settings = settings(&args);
             let client = server.connect().await?;
             client.create_queue(&args.queue, settings).await?;
-            eprintln!("Queue {} is created.", args.queue);
+            tell!("Queue {} is created.", args.queue);
         }
         QueueCommand::List => {
             let queues = list(server.connect().await?).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn run(
                 return Ok(Exit::Failed);
             }
             server.connect().await?.delete_queue(&queue).await?;
-            eprintln!("Queue {queue} is deleted.");
+            tell!("Queue {queue} is deleted.");
         }
     }
     Ok(Exit::Done)
@@ -80,6 +80,7 @@ fn settings(args: &QueueCreateArgs) -> QueueSettings {
         crashes_max: args.crashes_max,
         crash_backoff_first_ms: millis(args.crash_backoff_first),
         crash_backoff_longest_ms: millis(args.crash_backoff_longest),
+        dead_kept_ms: millis(args.dead_kept),
     }
 }
 
@@ -121,7 +122,8 @@ fn show(queue: &QueueDescription) -> String {
         "queue       {}\njobs        {jobs}\ndurability  {}\n\
          failures    dead after more than {}; retried after {}, doubling to {}\n\
          crashes     dead after more than {}; from the second on redelivered after {}, doubling to \
-         {}\n",
+         {}\n\
+         dead jobs   {}\n",
         queue.queue,
         queue.durability,
         count(settings.failures_max),
@@ -130,6 +132,10 @@ fn show(queue: &QueueDescription) -> String {
         count(settings.crashes_max),
         time(settings.crash_backoff_first_ms),
         time(settings.crash_backoff_longest_ms),
+        match settings.dead_kept_ms {
+            Some(0) => "kept for ever".to_owned(),
+            kept => format!("kept for {}", time(kept)),
+        },
     );
     text.push('\n');
     if queue.groups.is_empty() {
@@ -142,19 +148,24 @@ fn show(queue: &QueueDescription) -> String {
     text
 }
 
-/// Asks whether something is to be deleted. Nobody is asked where nobody can answer.
+/// Asks whether something is to be deleted.
 pub(crate) fn confirm(what: &str) -> Result<bool, CliError> {
+    confirm_to("delete", what)
+}
+
+/// Asks whether something is to be done. Nobody is asked where nobody can answer.
+pub(crate) fn confirm_to(verb: &str, what: &str) -> Result<bool, CliError> {
     if !io::stdin().is_terminal() {
-        let text = format!("--yes is needed to delete {what}, as nobody can be asked here");
+        let text = format!("--yes is needed to {verb} {what}, as nobody can be asked here");
         return Err(CliError::Usage(text));
     }
-    eprint!("Delete {what}? [y/N] ");
+    eprint!("Really {verb} {what}? [y/N] ");
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     let yes = ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str());
     if !yes {
-        eprintln!("Nothing was deleted.");
+        tell!("Nothing was done.");
     }
     Ok(yes)
 }

@@ -63,6 +63,64 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year, month, day_of_month)
 }
 
+/// Reads a time as RFC 3339 has it, with its offset from UTC: milliseconds since the Unix epoch.
+pub(crate) fn parse_time(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no time: allowed is a date and a time with its offset from UTC, as in \
+             2026-12-24T18:00:00+01:00 or 2026-12-24T17:00:00Z, from 1970 on"
+        )
+    };
+    read_time(text).ok_or_else(wrong)
+}
+
+fn read_time(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = rest.split_at_checked(zone_at)?;
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [hour, minute, second] = numbers(whole, ':', [2, 2, 2])?;
+    let thousandths = format!("{fraction:0<3}").get(..3)?.parse::<u64>().ok()?;
+    let digits = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    if year < 1970 || hour > 23 || minute > 59 || second > 59 || !digits {
+        return None;
+    }
+    let days = days_of(year, month, day)?;
+    let local_ms = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + thousandths;
+    let (sign, zone) = zone.split_at_checked(1)?;
+    if ["Z", "z"].contains(&sign) {
+        return zone.is_empty().then_some(local_ms);
+    }
+    let [hours, minutes] = numbers(zone, ':', [2, 2])?;
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let offset_ms = (hours * 60 + minutes) * 60_000;
+    if sign == "+" { local_ms.checked_sub(offset_ms) } else { Some(local_ms + offset_ms) }
+}
+
+/// Numbers of so many digits, with a separator between them.
+fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    let mut parts = text.split(between);
+    for (number, digits) in numbers.iter_mut().zip(digits) {
+        let part = parts.next().filter(|part| part.len() == digits)?;
+        let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
+        *number = is_number.then(|| part.parse().ok())??;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// The days from 1970-01-01 to a date, if there is such a date.
+fn days_of(year: u64, month: u64, day: u64) -> Option<u64> {
+    // A day is at most 366 of a year away from the first guess.
+    let guess = (year - 1970) * 365 + (year - 1969) / 4;
+    let first = guess.saturating_sub(366);
+    (first..guess + 2 * 366).find(|days| civil_date(*days) == (year, month, day))
+}
+
 /// The time of day now, in milliseconds since the Unix epoch.
 pub(crate) fn unix_now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -119,6 +177,32 @@ mod tests {
         assert_eq!(at(1_709_164_800), "2024-02-29T00:00:00.000Z");
         assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000Z");
         assert_eq!(format_time(1_795_410_943_120), "2026-11-23T05:15:43.120Z");
+    }
+
+    #[test]
+    fn a_time_is_read_with_its_offset_from_utc() {
+        let at = |text: &str| parse_time(text).map(format_time);
+        assert_eq!(at("2026-12-24T18:00:00+01:00").unwrap(), "2026-12-24T17:00:00.000Z");
+        assert_eq!(at("2026-12-31T23:30:00.5-01:00").unwrap(), "2027-01-01T00:30:00.500Z");
+        assert_eq!(at("1970-01-01T00:00:00Z").unwrap(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at("2000-02-29T12:00:00.123456Z").unwrap(), "2000-02-29T12:00:00.123Z");
+        assert_eq!(at("9999-12-31 23:59:59z").unwrap(), "9999-12-31T23:59:59.000Z");
+        for wrong in [
+            "",
+            "tomorrow",
+            "2026-12-24",
+            "2026-12-24T18:00:00",
+            "2026-12-24T18:00+01:00",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-12-24T24:00:00Z",
+            "2026-12-24T18:00:00+0100",
+            "2026-12-24T18:00:00.xZ",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+01:00",
+        ] {
+            assert!(parse_time(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(crate) async fn run(server: &Server, mut args: WorkArgs) -> Result<Exit, Cli
         plan: Arc::new(plan),
         running: JoinSet::new(),
         is_stopping: false,
+        has_emptied: false,
         kill,
         dead: 0,
         failure: None,
@@ -56,6 +57,8 @@ struct Worker<'a> {
     running: JoinSet<JobEnd>,
     /// Takes nothing new.
     is_stopping: bool,
+    /// Nothing was ready or leased any more.
+    has_emptied: bool,
     /// Set to kill what runs.
     kill: watch::Sender<bool>,
     /// Jobs that died in this run.
@@ -120,7 +123,7 @@ impl Worker<'_> {
         match found {
             Ok(Next::Jobs(fetched)) => {
                 for damaged in &fetched.damaged {
-                    eprintln!("qctl: {damaged}; it is handed back");
+                    tell!("qctl: {damaged}; it is handed back");
                 }
                 for leased in fetched.jobs {
                     let kill = self.kill.subscribe();
@@ -128,7 +131,10 @@ impl Worker<'_> {
                     self.running.spawn(plan.run(leased, fetched.lease, kill));
                 }
             }
-            Ok(Next::Empty) => self.is_stopping = true,
+            Ok(Next::Empty) => {
+                self.is_stopping = true;
+                self.has_emptied = true;
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -152,7 +158,7 @@ impl Worker<'_> {
         if !self.is_stopping {
             self.is_stopping = true;
             if running > 0 {
-                eprintln!("qctl: finishing {running} running; a second signal kills them");
+                tell!("qctl: finishing {running} running; a second signal kills them");
             }
         } else if !self.kill.send_replace(true) {
             let text = format!("{running} running were killed, and their jobs handed back");
@@ -162,8 +168,8 @@ impl Worker<'_> {
 
     fn tell(&mut self, state: &ConnectionState) {
         match state {
-            ConnectionState::Connected(_) => eprintln!("qctl: connected again"),
-            ConnectionState::Disconnected(error) => eprintln!("qctl: {error}; trying again"),
+            ConnectionState::Connected(_) => tell!("qctl: connected again"),
+            ConnectionState::Disconnected(error) => tell!("qctl: {error}; trying again"),
             ConnectionState::Closed { reason } => {
                 self.fail(CliError::Client(ClientError::Closed { reason }));
             }
@@ -174,11 +180,10 @@ impl Worker<'_> {
         if let Some(error) = self.failure {
             return Err(error);
         }
-        if self.args.until_empty {
+        if self.has_emptied {
             tell_waiting(self.client, self.args).await?;
-            return Ok(Exit::failed_if(self.dead > 0));
         }
-        Ok(Exit::Done)
+        Ok(Exit::failed_if(self.args.until_empty && self.dead > 0))
     }
 }
 
@@ -193,10 +198,7 @@ async fn look_for_jobs(
     }
     loop {
         match client.fetch(&request).await {
-            Ok(fetched) if !fetched.jobs.is_empty() => return Ok(Next::Jobs(fetched)),
-            Ok(fetched) if !fetched.damaged.is_empty() => {
-                // They are ready again at once, and most likely damaged again.
-                sleep(RETRY_PAUSE).await;
+            Ok(fetched) if !(fetched.jobs.is_empty() && fetched.damaged.is_empty()) => {
                 return Ok(Next::Jobs(fetched));
             }
             Ok(_) if until_empty => match is_empty(&client, &request).await {
@@ -242,7 +244,7 @@ async fn tell_waiting(client: &Client, args: &WorkArgs) -> Result<(), ClientErro
     for queue in &args.queues {
         match client.describe_group(queue, &args.group).await {
             Ok(group) if group.delayed + group.dead > 0 => {
-                eprintln!("qctl: {queue}: {} delayed, {} dead", group.delayed, group.dead)
+                tell!("qctl: {queue}: {} delayed, {} dead", group.delayed, group.dead)
             }
             Err(error) if !is_missing(&error) => return Err(error),
             _ => {}

@@ -114,7 +114,7 @@ impl Plan {
             Ok(status) if status.success() => self.commit(handle).await,
             Ok(status) => {
                 let reason = output.reason(status);
-                eprintln!("qctl: {}: {}", job_name(handle), describe(status));
+                tell!("qctl: {}: {}", job_name(handle), describe(status));
                 self.fail(handle, reason).await
             }
             Err(error) => self.fail(handle, format!("its end is unknown: {error}")).await,
@@ -173,17 +173,17 @@ fn tell_failed(handle: &JobHandle, status: FailStatus, is_repeated: bool) -> Job
     match status {
         FailStatus::Retry { after } => {
             let delay = format_millis(after.as_millis() as u64);
-            eprintln!("qctl: {job} failed; it is tried again in {delay}");
+            tell!("qctl: {job} failed; it is tried again in {delay}");
         }
         FailStatus::Dead => {
-            eprintln!("qctl: {job} failed for good; it is dead now");
+            tell!("qctl: {job} failed for good; it is dead now");
             return JobEnd::Dead;
         }
         FailStatus::Refused(ErrorCode::LeaseLost) if is_repeated => {
             return tell_failed(handle, FailStatus::Unknown, false);
         }
         FailStatus::Unknown => {
-            eprintln!("qctl: {job} failed; the connection was cut, and its lease has ended since");
+            tell!("qctl: {job} failed; the connection was cut, and its lease has ended since");
         }
         FailStatus::Refused(code) => tell_refused(handle, "failed", code),
     }
@@ -193,13 +193,13 @@ fn tell_failed(handle: &JobHandle, status: FailStatus, is_repeated: bool) -> Job
 fn tell_refused(handle: &JobHandle, what: &str, code: ErrorCode) {
     let job = job_name(handle);
     if code == ErrorCode::LeaseLost {
-        eprintln!("qctl: {job} is not {what}: its lease was lost, and it is delivered again");
+        tell!("qctl: {job} is not {what}: its lease was lost, and it is delivered again");
     } else {
-        eprintln!("qctl: {job} is not {what}: {code}");
+        tell!("qctl: {job} is not {what}: {code}");
     }
 }
 
 fn tell_error(handle: &JobHandle, what: &str, error: &ClientError) -> JobEnd {
-    eprintln!("qctl: {} is not {what}: {error}", job_name(handle));
+    tell!("qctl: {} is not {what}: {error}", job_name(handle));
     JobEnd::Settled
 }

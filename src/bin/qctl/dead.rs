@@ -1,0 +1,208 @@
+//! `qctl dead`: what became of jobs that ran out of retries, and what is to become of them.
+
+use joblog::client::{BulkDone, Client, DeadJob, DeadQuery};
+use serde::Serialize;
+
+use crate::args::{DeadActArgs, DeadCommand, DeadFilter};
+use crate::error::{CliError, Exit};
+use crate::job_name::JobName;
+use crate::output::{JobView, Output, Table};
+use crate::queue::confirm_to;
+use crate::server::Server;
+use crate::values::format_time;
+
+/// Jobs asked for, or acted on, at once.
+const PAGE: u64 = 1000;
+/// Columns of a table that a reason takes at most.
+const REASON_COLUMNS: usize = 60;
+
+/// A dead job as JSON.
+#[derive(Debug, Serialize)]
+struct DeadView {
+    job: String,
+    group: String,
+    #[serde(flatten)]
+    dead: DeadJob,
+    died_at: String,
+}
+
+impl DeadView {
+    fn new(query: &DeadQuery, dead: DeadJob) -> Self {
+        Self {
+            job: format!("{}:{}", query.queue, dead.offset),
+            group: query.group.clone(),
+            died_at: format_time(dead.died_at_ms),
+            dead,
+        }
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let Self { job, group, dead, died_at } = self;
+        let DeadJob { cause, reason, attempts, failures, crashes, .. } = dead;
+        let counts = format!("{attempts} attempts, {failures} failures, {crashes} crashes");
+        format!(
+            "job       {job}\ndead      for {group} since {died_at}, by {cause} ({counts})\n\
+                 reason    {reason}"
+        )
+        .into_bytes()
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct DoneView {
+    done: &'static str,
+    jobs: u64,
+}
+
+/// `qctl dead`.
+pub(crate) async fn run(
+    server: &Server,
+    command: DeadCommand,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    match command {
+        DeadCommand::List { filter, limit } => list(server, &filter, limit, out).await,
+        DeadCommand::Show { job, group } => show(server, &job, group, out).await,
+        DeadCommand::Retry(args) => act(server, &args, Action::Retry, out).await,
+        DeadCommand::Drop(args) => act(server, &args, Action::Drop, out).await,
+    }
+}
+
+fn query(filter: &DeadFilter) -> Result<DeadQuery, CliError> {
+    let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_millis() as u64);
+    let (queue, jobs) = match filter.target.contains(':') {
+        true => {
+            let job: JobName = filter.target.parse().map_err(CliError::Usage)?;
+            (job.queue, Some(vec![job.offset]))
+        }
+        false => (filter.target.clone(), None),
+    };
+    Ok(DeadQuery {
+        queue,
+        group: filter.group.clone(),
+        jobs,
+        error: filter.error.clone(),
+        older_than_ms: millis(filter.older),
+        younger_than_ms: millis(filter.younger),
+        from: 0,
+        limit: PAGE as u32,
+    })
+}
+
+async fn list(
+    server: &Server,
+    filter: &DeadFilter,
+    limit: u64,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    let mut query = query(filter)?;
+    let client = server.connect().await?;
+    let mut views = Vec::new();
+    let mut more = true;
+    while more && (views.len() as u64) < limit {
+        query.limit = PAGE.min(limit - views.len() as u64) as u32;
+        let page = client.dead_list(&query).await?;
+        views.extend(page.jobs.into_iter().map(|dead| DeadView::new(&query, dead)));
+        (query.from, more) = (page.next, page.more);
+    }
+    out.print_table(&views, table)?;
+    if more {
+        tell!("There are more; --limit shows them.");
+    }
+    Ok(Exit::Done)
+}
+
+fn table(views: &[DeadView]) -> Table {
+    let mut table = Table::new(&["JOB", "DIED", "CAUSE", "ATTEMPTS", "REASON"]);
+    for DeadView { job, dead, died_at, .. } in views {
+        let first_line = dead.reason.lines().next().unwrap_or_default();
+        table.row(vec![
+            job.clone(),
+            died_at.clone(),
+            dead.cause.clone(),
+            dead.attempts.to_string(),
+            first_line.chars().take(REASON_COLUMNS).collect(),
+        ]);
+    }
+    table
+}
+
+async fn show(
+    server: &Server,
+    job: &JobName,
+    group: String,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    let client = server.connect().await?;
+    let jobs = Some(vec![job.offset]);
+    let query =
+        DeadQuery { queue: job.queue.clone(), group, jobs, limit: 1, ..DeadQuery::default() };
+    let Some(dead) = client.dead_list(&query).await?.jobs.pop() else {
+        let text = format!("{}:{} is not dead for group {}", job.queue, job.offset, query.group);
+        return Err(CliError::Failed(text));
+    };
+    out.print(&DeadView::new(&query, dead), DeadView::text)?;
+    let read = client.read(&job.queue, job.offset, 1, u32::MAX).await?;
+    for stored in read.jobs.into_iter().filter(|stored| stored.offset == job.offset) {
+        let view = JobView::new(&job.queue, stored.offset, stored.enqueued_at_ms, stored.job);
+        out.print(&view, JobView::text)?;
+    }
+    Ok(Exit::Done)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Retry,
+    Drop,
+}
+
+impl Action {
+    async fn act(self, client: &Client, query: &DeadQuery) -> Result<BulkDone, CliError> {
+        Ok(match self {
+            Self::Retry => client.dead_retry(query).await?,
+            Self::Drop => client.dead_drop(query).await?,
+        })
+    }
+}
+
+async fn act(
+    server: &Server,
+    args: &DeadActArgs,
+    action: Action,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    let mut query = query(&args.filter)?;
+    let selects = query.jobs.is_some()
+        || query.error.is_some()
+        || query.older_than_ms.is_some()
+        || query.younger_than_ms.is_some();
+    if !selects && !args.all {
+        let text = "which jobs? Name one as QUEUE:OFFSET, give --error, --older or --younger, or \
+                    say --all";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    if matches!(action, Action::Drop) && !args.yes {
+        let what = format!("dead jobs of {}, group {}", args.filter.target, query.group);
+        if !confirm_to("drop", &what)? {
+            return Ok(Exit::Failed);
+        }
+    }
+    let client = server.connect().await?;
+    let (mut jobs, mut refused, mut more) = (0, Vec::new(), true);
+    while more {
+        let done = action.act(client, &query).await?;
+        jobs += done.count;
+        refused.extend(done.refused);
+        (query.from, more) = (done.next, done.more);
+    }
+    let done = match action {
+        Action::Retry => "retried",
+        Action::Drop => "dropped",
+    };
+    let plural = if jobs == 1 { "" } else { "s" };
+    out.print(&DoneView { done, jobs }, |_| format!("{jobs} job{plural} {done}").into_bytes())?;
+    for offset in &refused {
+        tell!("qctl: {}:{offset} is not dead for group {}", query.queue, query.group);
+    }
+    Ok(Exit::failed_if(!refused.is_empty()))
+}

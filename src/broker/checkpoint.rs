@@ -1,0 +1,536 @@
+//! Checkpoints: the state as of one entry, in a file of its own.
+//!
+//! A file has this name only when it is whole and synced, and the log is synced up to its index:
+//! so a checkpoint is true as soon as it can be found. Each sum starts from log id, index and place
+//! in the file, so no piece of another checkpoint passes. The layout
+//! is in `checkpoint_format`.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crc32fast::Hasher;
+
+use super::checkpoint_format::*;
+use super::record_codec;
+use crate::log::format::Field;
+use crate::log::{DataFile, Files};
+use crate::queue::{Machine, Record, Restore};
+use crate::types::{EntryIndex, Stamp, Term};
+
+/// A chunk is ended when it has reached this.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// No chunk is longer: a record that is added to one has at most a name, or a message, or 8 KiB.
+const CHUNK_BYTES_MAX: usize = 2 * CHUNK_BYTES;
+
+/// The name under which a checkpoint is written until it is whole.
+const UNFINISHED: &str = "checkpoint.unfinished";
+
+/// Of what a checkpoint is the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Covered {
+    /// The last entry that it covers.
+    pub(super) index: EntryIndex,
+    /// The term of that entry.
+    pub(super) term: Term,
+    /// Its clocks.
+    pub(super) stamp: Stamp,
+}
+
+/// A checkpoint that was read.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    pub(super) covered: Covered,
+    pub(super) machine: Machine,
+    /// Bytes of the file.
+    pub(super) bytes: u64,
+}
+
+/// Why a checkpoint can't be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The system refuses.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its bytes are not what was written.
+    #[error("{} is damaged at byte {position}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the first wrong structure begins.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// It was written by another version of the format.
+    #[error(
+        "{} has format version {found}, this program reads {CHECKPOINT_VERSION}; use the program \
+         of that version",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version in its header.
+        found: u32,
+    },
+    /// The log ends before it.
+    #[error(
+        "{} covers the log up to entry {index}, but the log ends at {log_end}: the end of the log \
+         is missing; restore the log from a backup or a replica",
+        path.display()
+    )]
+    AboveLog {
+        /// The file.
+        path: PathBuf,
+        /// What it covers.
+        index: EntryIndex,
+        /// Where the log ends.
+        log_end: EntryIndex,
+    },
+}
+
+/// The checkpoints of one log.
+#[derive(Clone, Debug)]
+pub(super) struct Checkpoints {
+    files: Arc<dyn Files>,
+    /// The directory of the log.
+    dir: PathBuf,
+}
+
+impl Checkpoints {
+    pub(super) fn new(files: Arc<dyn Files>, dir: &Path) -> Self {
+        Self { files, dir: dir.to_owned() }
+    }
+
+    /// The file of the checkpoint that covers the log up to `index`.
+    pub(super) fn path(&self, index: EntryIndex) -> PathBuf {
+        self.dir.join(format!("{:020}.checkpoint", index.0))
+    }
+
+    /// Reads the newest checkpoint that is whole; what is not is reported and passed over.
+    ///
+    /// # Errors
+    /// `Io` if the directory can't be read; `Version`.
+    pub(super) fn newest(&self, log_id: [u8; 16]) -> Result<Option<Checkpoint>, CheckpointError> {
+        for index in self.indexes()?.into_iter().rev() {
+            match self.read(index, log_id) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error @ CheckpointError::Version { .. }) => return Err(error),
+                Err(error) => tracing::warn!(%error, "falling back to the checkpoint before"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses if there is any, for a log that has no entry.
+    ///
+    /// # Errors
+    /// `AboveLog`; `Io` if the directory can't be read.
+    pub(super) fn refuse_all(&self) -> Result<(), CheckpointError> {
+        match self.indexes()?.last() {
+            None => Ok(()),
+            Some(&index) => {
+                let (path, log_end) = (self.path(index), EntryIndex(0));
+                Err(CheckpointError::AboveLog { path, index, log_end })
+            }
+        }
+    }
+
+    /// Writes a checkpoint. Its file is whole and durable when this returns, with its bytes.
+    ///
+    /// # Errors
+    /// `Io`. Nothing is left behind then, as far as that can be.
+    pub(super) fn write(
+        &self,
+        log_id: [u8; 16],
+        covered: Covered,
+        records: impl Iterator<Item = Record>,
+    ) -> Result<u64, CheckpointError> {
+        let unfinished = self.dir.join(UNFINISHED);
+        let written = self.write_unfinished(&unfinished, log_id, covered, records);
+        let path = self.path(covered.index);
+        let named = written.and_then(|bytes| {
+            let renamed = self.files.rename(&unfinished, &path);
+            renamed.map_err(io_error("naming", &path)).map(|()| bytes)
+        });
+        let Ok(bytes) = named else {
+            // If it can't be removed either, the next one takes its place.
+            drop(self.files.remove(&unfinished));
+            return named;
+        };
+        self.files.sync_dir(&self.dir).map_err(io_error("syncing", &self.dir))?;
+        Ok(bytes)
+    }
+
+    /// Removes all checkpoints but those of `kept`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn remove_others(&self, kept: &[EntryIndex]) -> Result<(), CheckpointError> {
+        for index in self.indexes()?.into_iter().filter(|index| !kept.contains(index)) {
+            let path = self.path(index);
+            self.files.remove(&path).map_err(io_error("removing", &path))?;
+        }
+        self.files.sync_dir(&self.dir).map_err(io_error("syncing", &self.dir))
+    }
+
+    /// What the checkpoints cover by their names, ascending.
+    fn indexes(&self) -> Result<Vec<EntryIndex>, CheckpointError> {
+        let names = self.files.list(&self.dir).map_err(io_error("listing", &self.dir))?;
+        let index_in = |name: &String| {
+            let index = EntryIndex(name.strip_suffix(".checkpoint")?.parse().ok()?);
+            self.path(index).ends_with(name).then_some(index)
+        };
+        let mut indexes: Vec<_> = names.iter().filter_map(index_in).collect();
+        indexes.sort_unstable();
+        Ok(indexes)
+    }
+
+    fn write_unfinished(
+        &self,
+        path: &Path,
+        log_id: [u8; 16],
+        covered: Covered,
+        records: impl Iterator<Item = Record>,
+    ) -> Result<u64, CheckpointError> {
+        let created = self.files.create_growing(path);
+        let file = created.map_err(io_error("creating", path))?;
+        let header = encode_header(log_id, covered);
+        let mut writer = Writer {
+            file: &*file,
+            sums: Sums { log_id, index: covered.index },
+            position: 0,
+            chunks: 0,
+            records: 0,
+            chunk: Vec::with_capacity(CHUNK_BYTES_MAX),
+        };
+        let written = writer.put(&header).and_then(|()| writer.put_records(records));
+        written.and_then(|()| file.sync_data()).map_err(io_error("writing", path))?;
+        Ok(writer.position)
+    }
+
+    fn read(&self, index: EntryIndex, log_id: [u8; 16]) -> Result<Checkpoint, CheckpointError> {
+        let path = self.path(index);
+        let file = self.files.open(&path).map_err(io_error("opening", &path))?;
+        let mut reader = Reader {
+            file: BufReader::with_capacity(CHUNK_BYTES, file),
+            path,
+            position: 0,
+            sums: Sums { log_id, index },
+        };
+        let covered = reader.header()?;
+        let machine = reader.machine()?;
+        Ok(Checkpoint { covered, machine, bytes: reader.position })
+    }
+}
+
+fn io_error(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> CheckpointError + use<> {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { operation, path, source }
+}
+
+/// From what the sums of one checkpoint start.
+#[derive(Clone, Copy, Debug)]
+struct Sums {
+    log_id: [u8; 16],
+    index: EntryIndex,
+}
+
+impl Sums {
+    /// The sum of what lies at `position` and behind its length field, `rest` last.
+    fn of(self, position: u64, length: u32, rest: &[u8]) -> u32 {
+        let mut hasher = Hasher::new();
+        hasher.update(&self.log_id);
+        hasher.update(&self.index.0.to_le_bytes());
+        hasher.update(&position.to_le_bytes());
+        hasher.update(&length.to_le_bytes());
+        hasher.update(rest);
+        hasher.finalize()
+    }
+}
+
+fn encode_header(log_id: [u8; 16], covered: Covered) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    CHECKPOINT_FIELD_MAGIC.put(&mut header, CHECKPOINT_MAGIC);
+    CHECKPOINT_FIELD_VERSION.put(&mut header, CHECKPOINT_VERSION.to_le_bytes());
+    CHECKPOINT_FIELD_LOG_ID.put(&mut header, log_id);
+    CHECKPOINT_FIELD_INDEX.put(&mut header, covered.index.0.to_le_bytes());
+    CHECKPOINT_FIELD_TERM.put(&mut header, covered.term.0.to_le_bytes());
+    CHECKPOINT_FIELD_WALL_MS.put(&mut header, covered.stamp.wall_ms.to_le_bytes());
+    CHECKPOINT_FIELD_LOG_MS.put(&mut header, covered.stamp.log_ms.to_le_bytes());
+    let crc = header_crc(&header);
+    CHECKPOINT_FIELD_CRC.put(&mut header, crc.to_le_bytes());
+    header
+}
+
+/// The sum over the whole header but the sum itself.
+fn header_crc(header: &[u8]) -> u32 {
+    let mut hasher = Hasher::new();
+    hasher.update(header.get(..CHECKPOINT_FIELD_CRC.offset).unwrap_or_default());
+    hasher.update(header.get(CHECKPOINT_FIELD_CRC.end()..).unwrap_or_default());
+    hasher.finalize()
+}
+
+struct Writer<'a> {
+    file: &'a dyn DataFile,
+    sums: Sums,
+    position: u64,
+    chunks: u64,
+    records: u64,
+    chunk: Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.position)?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn put_records(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
+        self.chunk.resize(CHUNK_HEADER_BYTES, 0);
+        for record in records {
+            record_codec::encode(&mut self.chunk, &record);
+            self.records += 1;
+            if self.chunk.len() >= CHUNK_BYTES {
+                self.put_chunk()?;
+            }
+        }
+        if self.chunk.len() > CHUNK_HEADER_BYTES {
+            self.put_chunk()?;
+        }
+        let mut trailer = [0; TRAILER_BYTES];
+        TRAILER_FIELD_CHUNKS.put(&mut trailer, self.chunks.to_le_bytes());
+        TRAILER_FIELD_RECORDS.put(&mut trailer, self.records.to_le_bytes());
+        let counts = trailer.get(CHUNK_HEADER_BYTES..).unwrap_or_default();
+        let crc = self.sums.of(self.position, 0, counts);
+        TRAILER_FIELD_CRC.put(&mut trailer, crc.to_le_bytes());
+        self.put(&trailer)
+    }
+
+    fn put_chunk(&mut self) -> io::Result<()> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let records = chunk.get(CHUNK_HEADER_BYTES..).unwrap_or_default();
+        let length = records.len() as u32;
+        let crc = self.sums.of(self.position, length, records);
+        CHUNK_FIELD_LENGTH.put(&mut chunk, length.to_le_bytes());
+        CHUNK_FIELD_CRC.put(&mut chunk, crc.to_le_bytes());
+        let put = self.put(&chunk);
+        self.chunks += 1;
+        chunk.truncate(CHUNK_HEADER_BYTES);
+        self.chunk = chunk;
+        put
+    }
+}
+
+struct Reader {
+    file: BufReader<File>,
+    path: PathBuf,
+    position: u64,
+    sums: Sums,
+}
+
+impl Reader {
+    fn header(&mut self) -> Result<Covered, CheckpointError> {
+        let mut header = [0; HEADER_BYTES];
+        self.fill(&mut header)?;
+        if !header.starts_with(&CHECKPOINT_MAGIC) {
+            return Err(self.damaged(0, "it does not begin as a checkpoint"));
+        }
+        if header_crc(&header) != CHECKPOINT_FIELD_CRC.u32(&header) {
+            return Err(self.damaged(0, "the header's checksum does not match"));
+        }
+        let found = CHECKPOINT_FIELD_VERSION.u32(&header);
+        if found != CHECKPOINT_VERSION {
+            return Err(CheckpointError::Version { path: self.path.clone(), found });
+        }
+        let number = |field: Field| field.u64(&header);
+        let covered = Covered {
+            index: EntryIndex(number(CHECKPOINT_FIELD_INDEX)),
+            term: Term(number(CHECKPOINT_FIELD_TERM)),
+            stamp: Stamp {
+                wall_ms: number(CHECKPOINT_FIELD_WALL_MS),
+                log_ms: number(CHECKPOINT_FIELD_LOG_MS),
+            },
+        };
+        if CHECKPOINT_FIELD_LOG_ID.id(&header) != self.sums.log_id {
+            return Err(self.damaged(0, "it belongs to another log"));
+        }
+        if covered.index != self.sums.index {
+            return Err(self.damaged(0, "its index is not the one in its name"));
+        }
+        Ok(covered)
+    }
+
+    fn machine(&mut self) -> Result<Machine, CheckpointError> {
+        let mut restore = Restore::new();
+        let (mut chunks, mut records) = (0_u64, 0_u64);
+        let mut chunk = Vec::new();
+        loop {
+            let at = self.position;
+            let mut header = [0; CHUNK_HEADER_BYTES];
+            self.fill(&mut header)?;
+            let length = CHUNK_FIELD_LENGTH.u32(&header);
+            let wanted = match length as usize {
+                0 => TRAILER_BYTES - CHUNK_HEADER_BYTES,
+                1..=CHUNK_BYTES_MAX => length as usize,
+                _ => return Err(self.damaged(at, "no chunk is that long")),
+            };
+            chunk.resize(wanted, 0);
+            self.fill(&mut chunk)?;
+            if self.sums.of(at, length, &chunk) != CHUNK_FIELD_CRC.u32(&header) {
+                return Err(self.damaged(at, "the checksum does not match"));
+            }
+            if length == 0 {
+                let trailer = [&header[..], &chunk].concat();
+                let counts = [TRAILER_FIELD_CHUNKS, TRAILER_FIELD_RECORDS];
+                if counts.map(|field| field.u64(&trailer)) != [chunks, records] {
+                    return Err(self.damaged(at, "chunks or records are missing"));
+                }
+                break;
+            }
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let record = record_codec::decode(&mut rest);
+                let record = record.map_err(|reason| self.damaged(at, reason))?;
+                restore.add(record).map_err(|bad| self.damaged(at, &bad.to_string()))?;
+                records += 1;
+            }
+            chunks += 1;
+        }
+        let end = self.position;
+        if self.read(&mut [0])? > 0 {
+            return Err(self.damaged(end, "it goes on behind its trailer"));
+        }
+        restore.finish().map_err(|bad| self.damaged(end, &bad.to_string()))
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), CheckpointError> {
+        let at = self.position;
+        match self.file.read_exact(buffer) {
+            Ok(()) => self.position += buffer.len() as u64,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(self.damaged(at, "it ends too soon"));
+            }
+            Err(error) => return Err(io_error("reading", &self.path)(error)),
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CheckpointError> {
+        self.file.read(buffer).map_err(io_error("reading", &self.path))
+    }
+
+    fn damaged(&self, position: u64, reason: &str) -> CheckpointError {
+        CheckpointError::Damaged { path: self.path.clone(), position, reason: reason.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::log::SystemFiles;
+    use crate::queue::QueueSettings;
+    use crate::types::{Grant, GroupId, Offset, QueueId};
+
+    const LOG_ID: [u8; 16] = [9; 16];
+
+    fn covered(index: u64) -> Covered {
+        let stamp = Stamp { wall_ms: 7_000, log_ms: 500 };
+        Covered { index: EntryIndex(index), term: Term(3), stamp }
+    }
+
+    /// A few records, or enough for several chunks.
+    fn records(queues: u32) -> Vec<Record> {
+        let counters = Record::Counters {
+            next_queue: QueueId(queues + 1),
+            next_group: GroupId(1),
+            next_grant: Grant(8),
+        };
+        let queue = |number| Record::Queue {
+            queue: QueueId(number),
+            name: format!("queue-{number}").into(),
+            settings: QueueSettings::default(),
+            first: Offset(0),
+            next: Offset(u64::from(number)),
+        };
+        std::iter::once(counters).chain((1..=queues).map(queue)).collect()
+    }
+
+    fn checkpoints(dir: &Path) -> Checkpoints {
+        Checkpoints::new(Arc::new(SystemFiles), dir)
+    }
+
+    #[test]
+    fn what_was_written_comes_back_over_many_chunks() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = checkpoints(dir.path());
+        for queues in [0, 3, 10_000] {
+            let covered = covered(u64::from(queues) + 1);
+            let bytes = all.write(LOG_ID, covered, records(queues).into_iter()).unwrap();
+            let newest = all.newest(LOG_ID).unwrap().unwrap();
+            assert_eq!((newest.covered, newest.bytes), (covered, bytes));
+            assert!(newest.machine.records().eq(records(queues)));
+            assert_eq!(fs::metadata(all.path(covered.index)).unwrap().len(), bytes);
+            assert_eq!(bytes > 4 * CHUNK_BYTES as u64, queues == 10_000);
+        }
+        all.remove_others(&[EntryIndex(4), EntryIndex(5)]).unwrap();
+        assert_eq!(all.indexes().unwrap(), [EntryIndex(4)]);
+    }
+
+    #[test]
+    fn no_flipped_bit_missing_end_or_added_byte_passes() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = checkpoints(dir.path());
+        all.write(LOG_ID, covered(5), records(1).into_iter()).unwrap();
+        all.write(LOG_ID, covered(6), records(3).into_iter()).unwrap();
+        let path = all.path(EntryIndex(6));
+        let whole = fs::read(&path).unwrap();
+        let falls_back = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(all.newest(LOG_ID).unwrap().unwrap().covered.index, EntryIndex(5));
+        };
+        for bit in 0..whole.len() * 8 {
+            let mut bad = whole.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            falls_back(&bad);
+        }
+        (0..whole.len()).for_each(|end| falls_back(&whole[..end]));
+        falls_back(&[&whole[..], &[0]].concat());
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(all.newest(LOG_ID).unwrap().unwrap().covered.index, EntryIndex(6));
+    }
+
+    #[test]
+    fn one_of_another_log_index_or_version_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = checkpoints(dir.path());
+        all.write(LOG_ID, covered(5), records(1).into_iter()).unwrap();
+        assert!(all.newest([1; 16]).unwrap().is_none());
+        fs::rename(all.path(EntryIndex(5)), all.path(EntryIndex(6))).unwrap();
+        assert!(all.newest(LOG_ID).unwrap().is_none());
+        let mut later = encode_header(LOG_ID, covered(7));
+        CHECKPOINT_FIELD_VERSION.put(&mut later, 2_u32.to_le_bytes());
+        let crc = header_crc(&later);
+        CHECKPOINT_FIELD_CRC.put(&mut later, crc.to_le_bytes());
+        fs::write(all.path(EntryIndex(7)), later).unwrap();
+        let error = all.newest(LOG_ID).unwrap_err();
+        assert!(matches!(error, CheckpointError::Version { found: 2, .. }), "{error}");
+    }
+}

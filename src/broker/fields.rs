@@ -1,0 +1,197 @@
+//! The fields that facts and the records of a checkpoint are made of, as bytes and back.
+//!
+//! All numbers are little-endian; a text has its length in front, as a `u32`.
+
+use bytes::{Buf, BufMut};
+use serde::{Deserialize, Serialize};
+
+use crate::queue::{
+    DEAD_KEPT_MS, Due, EndReason, GroupKind, Holder, JobTerms, QueueSettings, Removal,
+};
+use crate::types::SessionId;
+
+const KIND_WORK: u8 = 1;
+const KIND_STREAM: u8 = 2;
+
+const HOLDER_SESSION: u8 = 1;
+const HOLDER_TIMED: u8 = 2;
+
+/// A queue's settings as they stand in the log: by name, so that new ones can be added.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredSettings {
+    failures_max: u32,
+    backoff_first_ms: u64,
+    backoff_longest_ms: u64,
+    crashes_max: u32,
+    crash_backoff_first_ms: u64,
+    crash_backoff_longest_ms: u64,
+    /// Logs of before have none.
+    #[serde(default = "dead_kept_ms")]
+    dead_kept_ms: u64,
+}
+
+fn dead_kept_ms() -> u64 {
+    DEAD_KEPT_MS
+}
+
+/// Every end of a lease with its number.
+pub(super) const REASONS: &[(u8, EndReason)] = &[
+    (1, EndReason::Released),
+    (2, EndReason::Undelivered),
+    (3, EndReason::Failed),
+    (4, EndReason::Expired { crash: false }),
+    (5, EndReason::Expired { crash: true }),
+    (6, EndReason::SessionLost { crash: false }),
+    (7, EndReason::SessionLost { crash: true }),
+    (8, EndReason::Damaged),
+];
+
+pub(super) fn reason_code(reason: EndReason) -> u8 {
+    let row = REASONS.iter().find(|(_, known)| *known == reason);
+    row.expect("the table has every reason; a test goes through them").0
+}
+
+/// Every cause of a removal with its number.
+pub(super) const CAUSES: &[(u8, Removal)] = &[(1, Removal::Dropped), (2, Removal::Aged)];
+
+pub(super) fn cause_code(cause: Removal) -> u8 {
+    let row = CAUSES.iter().find(|(_, known)| *known == cause);
+    row.expect("the table has every cause; a test goes through them").0
+}
+
+/// What a job's terms have: a bit for each, in the order of the fields.
+const TERMS_DUE_LOG: u8 = 0x01;
+const TERMS_DUE_WALL: u8 = 0x02;
+const TERMS_ALL: u8 = 0x03;
+
+pub(super) fn put_terms(out: &mut Vec<u8>, terms: &JobTerms) {
+    let (due_bit, due_ms) = match terms.due {
+        None => (0, None),
+        Some(Due::Log(ms)) => (TERMS_DUE_LOG, Some(ms)),
+        Some(Due::Wall(ms)) => (TERMS_DUE_WALL, Some(ms)),
+    };
+    out.put_u8(due_bit);
+    if let Some(ms) = due_ms {
+        out.put_u64_le(ms);
+    }
+}
+
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.put_u32_le(text.len() as u32);
+    out.put_slice(text.as_bytes());
+}
+
+pub(super) fn put_kind(out: &mut Vec<u8>, kind: GroupKind) {
+    out.put_u8(match kind {
+        GroupKind::Work => KIND_WORK,
+        GroupKind::Stream => KIND_STREAM,
+    });
+}
+
+pub(super) fn put_holder(out: &mut Vec<u8>, holder: Holder) {
+    match holder {
+        Holder::Session(SessionId(id)) => {
+            out.put_u8(HOLDER_SESSION);
+            out.put_slice(&id);
+        }
+        Holder::Timed => out.put_u8(HOLDER_TIMED),
+    }
+}
+
+pub(super) fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
+    let stored = StoredSettings {
+        failures_max: settings.failures_max,
+        backoff_first_ms: settings.backoff_first_ms,
+        backoff_longest_ms: settings.backoff_longest_ms,
+        crashes_max: settings.crashes_max,
+        crash_backoff_first_ms: settings.crash_backoff_first_ms,
+        crash_backoff_longest_ms: settings.crash_backoff_longest_ms,
+        dead_kept_ms: settings.dead_kept_ms,
+    };
+    let json = serde_json::to_string(&stored).expect("a struct of numbers has a JSON form");
+    put_text(out, &json);
+}
+
+/// What is read, or why not.
+pub(super) type Read<T> = Result<T, &'static str>;
+
+pub(super) const SHORT: &str = "it ends too soon";
+
+pub(super) fn u8(bytes: &mut &[u8]) -> Read<u8> {
+    bytes.try_get_u8().map_err(|_| SHORT)
+}
+
+pub(super) fn u32(bytes: &mut &[u8]) -> Read<u32> {
+    bytes.try_get_u32_le().map_err(|_| SHORT)
+}
+
+pub(super) fn u64(bytes: &mut &[u8]) -> Read<u64> {
+    bytes.try_get_u64_le().map_err(|_| SHORT)
+}
+
+pub(super) fn text(bytes: &mut &[u8]) -> Read<Box<str>> {
+    let length = u32(bytes)? as usize;
+    let (text, rest) = bytes.split_at_checked(length).ok_or(SHORT)?;
+    *bytes = rest;
+    std::str::from_utf8(text).map(Box::from).map_err(|_| "a text in it is not UTF-8")
+}
+
+pub(super) fn settings(bytes: &mut &[u8]) -> Read<QueueSettings> {
+    let stored: StoredSettings = serde_json::from_str(&text(bytes)?)
+        .map_err(|_| "its settings are unknown; a newer version may have written them")?;
+    Ok(QueueSettings {
+        failures_max: stored.failures_max,
+        backoff_first_ms: stored.backoff_first_ms,
+        backoff_longest_ms: stored.backoff_longest_ms,
+        crashes_max: stored.crashes_max,
+        crash_backoff_first_ms: stored.crash_backoff_first_ms,
+        crash_backoff_longest_ms: stored.crash_backoff_longest_ms,
+        dead_kept_ms: stored.dead_kept_ms,
+    })
+}
+
+pub(super) fn kind(bytes: &mut &[u8]) -> Read<GroupKind> {
+    match u8(bytes)? {
+        KIND_WORK => Ok(GroupKind::Work),
+        KIND_STREAM => Ok(GroupKind::Stream),
+        _ => Err("its kind of group is unknown"),
+    }
+}
+
+pub(super) fn holder(bytes: &mut &[u8]) -> Read<Holder> {
+    match u8(bytes)? {
+        HOLDER_SESSION => {
+            let (id, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
+            *bytes = rest;
+            Ok(Holder::Session(SessionId(*id)))
+        }
+        HOLDER_TIMED => Ok(Holder::Timed),
+        _ => Err("its kind of holder is unknown"),
+    }
+}
+
+pub(super) fn reason(bytes: &mut &[u8]) -> Read<EndReason> {
+    let code = u8(bytes)?;
+    let row = REASONS.iter().find(|(known, _)| *known == code);
+    row.map(|(_, reason)| *reason).ok_or("its reason is unknown")
+}
+
+pub(super) fn cause(bytes: &mut &[u8]) -> Read<Removal> {
+    let code = u8(bytes)?;
+    let row = CAUSES.iter().find(|(known, _)| *known == code);
+    row.map(|(_, cause)| *cause).ok_or("its cause is unknown")
+}
+
+pub(super) fn terms(bytes: &mut &[u8]) -> Read<JobTerms> {
+    let bits = u8(bytes)?;
+    if bits & !TERMS_ALL != 0 || bits & TERMS_ALL == TERMS_ALL {
+        return Err("its terms are unknown; a newer version may have written them");
+    }
+    let due = match bits {
+        TERMS_DUE_LOG => Some(Due::Log(u64(bytes)?)),
+        TERMS_DUE_WALL => Some(Due::Wall(u64(bytes)?)),
+        _ => None,
+    };
+    Ok(JobTerms { due })
+}

@@ -1,0 +1,359 @@
+//! The records of a checkpoint as bytes and back: the only place that knows both forms.
+//!
+//! `docs/log-format.md` has the table of these layouts; a test compares the tags. As with facts, a
+//! record that can't be read can't be passed over.
+
+use bytes::{Buf, BufMut};
+
+use super::fields::*;
+use crate::queue::{CHUNK_WORDS, ChunkMembers, DeadJob, MarkedPlace, Record, RemovedCounts};
+use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
+
+const COUNTERS: u8 = 1;
+const RETIRED: u8 = 2;
+const QUEUE: u8 = 3;
+const GROUP: u8 = 4;
+const CONSUMED: u8 = 5;
+const MARKED: u8 = 6;
+const LEASE: u8 = 7;
+const DEAD: u8 = 8;
+const TERMED: u8 = 9;
+
+const MEMBERS_SPARSE: u8 = 1;
+const MEMBERS_DENSE: u8 = 2;
+const MEMBERS_FULL: u8 = 3;
+
+const PLACE_READY: u8 = 1;
+const PLACE_DELAYED: u8 = 2;
+const PLACE_LEASED: u8 = 3;
+
+/// Appends one record.
+pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
+    match record {
+        Record::Counters { next_queue, next_group, next_grant } => {
+            out.put_u8(COUNTERS);
+            out.put_u32_le(next_queue.0);
+            out.put_u32_le(next_group.0);
+            out.put_u64_le(next_grant.0);
+        }
+        Record::Retired { name, next } => {
+            out.put_u8(RETIRED);
+            put_text(out, name);
+            out.put_u64_le(next.0);
+        }
+        Record::Queue { queue, name, settings, first, next } => {
+            out.put_u8(QUEUE);
+            out.put_u32_le(queue.0);
+            put_text(out, name);
+            put_settings(out, settings);
+            out.put_u64_le(first.0);
+            out.put_u64_le(next.0);
+        }
+        Record::Termed { queue, offset, terms } => {
+            out.put_u8(TERMED);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(offset.0);
+            put_terms(out, terms);
+        }
+        Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed, removed } => {
+            out.put_u8(GROUP);
+            out.put_u32_le(group.0);
+            out.put_u32_le(queue.0);
+            put_text(out, name);
+            put_kind(out, *kind);
+            out.put_u64_le(committed.0);
+            out.put_u64_le(next_fetch.0);
+            out.put_u8(u8::from(*fresh_owed));
+            put_removed(out, removed);
+        }
+        Record::Consumed { chunk, members } => {
+            out.put_u8(CONSUMED);
+            out.put_u64_le(*chunk);
+            put_members(out, members);
+        }
+        about_job => encode_job(out, about_job),
+    }
+}
+
+fn encode_job(out: &mut Vec<u8>, record: &Record) {
+    match record {
+        Record::Marked { offset, place, attempts, failures, crashes } => {
+            out.put_u8(MARKED);
+            out.put_u64_le(offset.0);
+            match place {
+                MarkedPlace::Ready => out.put_u8(PLACE_READY),
+                MarkedPlace::Delayed { due_log_ms } => {
+                    out.put_u8(PLACE_DELAYED);
+                    out.put_u64_le(*due_log_ms);
+                }
+                MarkedPlace::Leased => out.put_u8(PLACE_LEASED),
+            }
+            out.put_u32_le(*attempts);
+            out.put_u32_le(*failures);
+            out.put_u32_le(*crashes);
+        }
+        Record::Lease { offset, grant, holder, lease_ms } => {
+            out.put_u8(LEASE);
+            out.put_u64_le(offset.0);
+            out.put_u64_le(grant.0);
+            put_holder(out, *holder);
+            out.put_u32_le(*lease_ms);
+        }
+        Record::Dead { offset, job } => {
+            out.put_u8(DEAD);
+            out.put_u64_le(offset.0);
+            out.put_u8(reason_code(job.reason));
+            put_text(out, &job.message);
+            out.put_u32_le(job.attempts);
+            out.put_u32_le(job.failures);
+            out.put_u32_le(job.crashes);
+            out.put_u64_le(job.died.wall_ms);
+            out.put_u64_le(job.died.log_ms);
+        }
+        _ => unreachable!("the other records are encoded by encode"),
+    }
+}
+
+fn put_members(out: &mut Vec<u8>, members: &ChunkMembers) {
+    match members {
+        ChunkMembers::Sparse(offsets) => {
+            out.put_u8(MEMBERS_SPARSE);
+            out.put_u32_le(offsets.len() as u32);
+            offsets.iter().for_each(|low| out.put_u16_le(*low));
+        }
+        ChunkMembers::Dense(words) => {
+            out.put_u8(MEMBERS_DENSE);
+            words.iter().for_each(|word| out.put_u64_le(*word));
+        }
+        ChunkMembers::Full => out.put_u8(MEMBERS_FULL),
+    }
+}
+
+/// Reads the record at the start of `bytes` and moves `bytes` behind it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
+    Ok(match u8(bytes)? {
+        COUNTERS => Record::Counters {
+            next_queue: QueueId(u32(bytes)?),
+            next_group: GroupId(u32(bytes)?),
+            next_grant: Grant(u64(bytes)?),
+        },
+        RETIRED => Record::Retired { name: text(bytes)?, next: Offset(u64(bytes)?) },
+        QUEUE => Record::Queue {
+            queue: QueueId(u32(bytes)?),
+            name: text(bytes)?,
+            settings: settings(bytes)?,
+            first: Offset(u64(bytes)?),
+            next: Offset(u64(bytes)?),
+        },
+        GROUP => Record::Group {
+            group: GroupId(u32(bytes)?),
+            queue: QueueId(u32(bytes)?),
+            name: text(bytes)?,
+            kind: kind(bytes)?,
+            committed: Offset(u64(bytes)?),
+            next_fetch: Offset(u64(bytes)?),
+            fresh_owed: flag(bytes)?,
+            removed: removed(bytes)?,
+        },
+        TERMED => Record::Termed {
+            queue: QueueId(u32(bytes)?),
+            offset: Offset(u64(bytes)?),
+            terms: terms(bytes)?,
+        },
+        CONSUMED => Record::Consumed { chunk: u64(bytes)?, members: members(bytes)? },
+        MARKED => Record::Marked {
+            offset: Offset(u64(bytes)?),
+            place: place(bytes)?,
+            attempts: u32(bytes)?,
+            failures: u32(bytes)?,
+            crashes: u32(bytes)?,
+        },
+        LEASE => Record::Lease {
+            offset: Offset(u64(bytes)?),
+            grant: Grant(u64(bytes)?),
+            holder: holder(bytes)?,
+            lease_ms: u32(bytes)?,
+        },
+        DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
+        _ => return Err("its tag is unknown; a newer version may have written it"),
+    })
+}
+
+/// A count for each cause that has one.
+fn put_removed(out: &mut Vec<u8>, removed: &RemovedCounts) {
+    let counted = CAUSES.iter().filter(|(_, cause)| removed.of(*cause) > 0);
+    out.put_u8(counted.clone().count() as u8);
+    for (code, cause) in counted {
+        out.put_u8(*code);
+        out.put_u64_le(removed.of(*cause));
+    }
+}
+
+fn removed(bytes: &mut &[u8]) -> Read<RemovedCounts> {
+    let mut removed = RemovedCounts::default();
+    for _ in 0..u8(bytes)? {
+        let cause = cause(bytes)?;
+        removed.add(cause, u64(bytes)?);
+    }
+    Ok(removed)
+}
+
+fn flag(bytes: &mut &[u8]) -> Read<bool> {
+    match u8(bytes)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err("a flag in it is neither 0 nor 1"),
+    }
+}
+
+fn place(bytes: &mut &[u8]) -> Read<MarkedPlace> {
+    match u8(bytes)? {
+        PLACE_READY => Ok(MarkedPlace::Ready),
+        PLACE_DELAYED => Ok(MarkedPlace::Delayed { due_log_ms: u64(bytes)? }),
+        PLACE_LEASED => Ok(MarkedPlace::Leased),
+        _ => Err("the place of its job is unknown"),
+    }
+}
+
+fn members(bytes: &mut &[u8]) -> Read<ChunkMembers> {
+    match u8(bytes)? {
+        MEMBERS_SPARSE => {
+            let count = u32(bytes)?;
+            let low = |_| bytes.try_get_u16_le().map_err(|_| SHORT);
+            Ok(ChunkMembers::Sparse((0..count).map(low).collect::<Read<_>>()?))
+        }
+        MEMBERS_DENSE => {
+            let mut words = Box::new([0; CHUNK_WORDS]);
+            for word in words.iter_mut() {
+                *word = u64(bytes)?;
+            }
+            Ok(ChunkMembers::Dense(words))
+        }
+        MEMBERS_FULL => Ok(ChunkMembers::Full),
+        _ => Err("its form of a chunk is unknown"),
+    }
+}
+
+fn dead_job(bytes: &mut &[u8]) -> Read<DeadJob> {
+    Ok(DeadJob {
+        reason: reason(bytes)?,
+        message: text(bytes)?,
+        attempts: u32(bytes)?,
+        failures: u32(bytes)?,
+        crashes: u32(bytes)?,
+        died: Stamp { wall_ms: u64(bytes)?, log_ms: u64(bytes)? },
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
+    use crate::types::SessionId;
+
+    const DOCUMENT: &str = include_str!("../../docs/log-format.md");
+
+    pub(in crate::broker) fn one_of_each() -> Vec<Record> {
+        let mut words = Box::new([7; CHUNK_WORDS]);
+        words[3] = u64::MAX;
+        let offset = Offset(1 << 40);
+        let (attempts, failures, crashes) = (9, 8, 7);
+        let marked = |place| Record::Marked { offset, place, attempts, failures, crashes };
+        let lease = |holder| Record::Lease { offset, grant: Grant(77), holder, lease_ms: 5 };
+        let consumed = |members| Record::Consumed { chunk: 11, members };
+        let dead = |(_, reason): &(u8, _)| Record::Dead {
+            offset,
+            job: DeadJob {
+                reason: *reason,
+                message: "no ink".into(),
+                attempts,
+                failures,
+                crashes,
+                died: Stamp { wall_ms: 1 << 50, log_ms: 1 << 40 },
+            },
+        };
+        let mut removed = RemovedCounts::default();
+        Removal::ALL.into_iter().zip(1..).for_each(|(cause, count)| removed.add(cause, count));
+        let termed = |due| {
+            let terms = JobTerms { due: Some(due) };
+            Record::Termed { queue: QueueId(3), offset, terms }
+        };
+        let mut records = vec![
+            Record::Counters {
+                next_queue: QueueId(4),
+                next_group: GroupId(5),
+                next_grant: Grant(u64::MAX),
+            },
+            Record::Retired { name: "gone".into(), next: offset },
+            Record::Queue {
+                queue: QueueId(3),
+                name: "mail".into(),
+                settings: QueueSettings { failures_max: 3, ..QueueSettings::default() },
+                first: Offset(2),
+                next: offset,
+            },
+            termed(Due::Log(5)),
+            termed(Due::Wall(6)),
+            Record::Group {
+                group: GroupId(2),
+                queue: QueueId(3),
+                name: "default".into(),
+                kind: GroupKind::Work,
+                committed: Offset(5),
+                next_fetch: offset,
+                fresh_owed: true,
+                removed,
+            },
+            consumed(ChunkMembers::Sparse(vec![1, 500, 65_535])),
+            consumed(ChunkMembers::Dense(words)),
+            consumed(ChunkMembers::Full),
+            marked(MarkedPlace::Ready),
+            marked(MarkedPlace::Delayed { due_log_ms: 1 << 60 }),
+            marked(MarkedPlace::Leased),
+            lease(Holder::Timed),
+            lease(Holder::Session(SessionId([3; 16]))),
+        ];
+        records.extend(REASONS.iter().map(dead));
+        records
+    }
+
+    #[test]
+    fn every_record_comes_back_and_no_beginning_of_one_passes() {
+        for record in one_of_each() {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &record);
+            let mut rest = &bytes[..];
+            assert_eq!(decode(&mut rest), Ok(record.clone()));
+            assert!(rest.is_empty(), "{record:?}");
+            for end in 0..bytes.len() {
+                assert!(decode(&mut &bytes[..end]).is_err(), "{record:?} cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_tags_of_the_code() {
+        let section =
+            DOCUMENT.split("## Checkpoint records").nth(1).expect("the document has the records");
+        let rows = section.lines().take_while(|line| !line.starts_with('#'));
+        let stated: Vec<(u8, String)> = rows
+            .filter_map(|line| {
+                let mut cells = line.split('|').map(str::trim).skip(1);
+                Some((cells.next()?.parse().ok()?, cells.next()?.to_owned()))
+            })
+            .collect();
+        let mut coded = Vec::new();
+        for record in one_of_each() {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &record);
+            let name = format!("{record:?}");
+            let name = name.split_whitespace().next().unwrap_or_default().to_lowercase();
+            coded.push((bytes[0], name));
+        }
+        coded.dedup();
+        assert_eq!(stated, coded);
+    }
+}

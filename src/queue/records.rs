@@ -1,0 +1,440 @@
+//! The state as plain records, and back: what a checkpoint holds.
+//!
+//! The records of a state come in one order, whatever way led to it, so that equal states give
+//! equal checkpoints. Taking them back checks each against those before it; a machine that comes
+//! out is one that facts could have made.
+
+use thiserror::Error;
+
+use super::dead::end_log_ms;
+use super::delays::Delays;
+use super::group::{Group, Mark};
+use super::machine::Queue;
+use super::offset_set::ChunkMembers;
+use super::{DeadJob, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts};
+use crate::types::{Grant, GroupId, Offset, QueueId};
+
+/// One piece of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// What is given next; the first record.
+    Counters {
+        /// The id of the next queue.
+        next_queue: QueueId,
+        /// The id of the next group.
+        next_group: GroupId,
+        /// The number of the next grant.
+        next_grant: Grant,
+    },
+    /// A deleted queue, as far as it is remembered.
+    Retired {
+        /// Its name.
+        name: Box<str>,
+        /// The offset that its next job would have got.
+        next: Offset,
+    },
+    /// A queue.
+    Queue {
+        /// Its id.
+        queue: QueueId,
+        /// Its name.
+        name: Box<str>,
+        /// Its settings.
+        settings: QueueSettings,
+        /// The offset of its first job.
+        first: Offset,
+        /// The offset that its next job gets.
+        next: Offset,
+    },
+    /// A job that is not like all others of its queue.
+    Termed {
+        /// The queue.
+        queue: QueueId,
+        /// The job.
+        offset: Offset,
+        /// What sets it apart.
+        terms: JobTerms,
+    },
+    /// A group; what follows up to the next group is about its jobs.
+    Group {
+        /// Its id.
+        group: GroupId,
+        /// The queue whose jobs it sees.
+        queue: QueueId,
+        /// Its name within the queue.
+        name: Box<str>,
+        /// Its kind.
+        kind: GroupKind,
+        /// The lowest offset that it has not consumed.
+        committed: Offset,
+        /// The first job that was never delivered.
+        next_fetch: Offset,
+        /// Whether fresh jobs are first next time.
+        fresh_owed: bool,
+        /// How many jobs left without a commit.
+        removed: RemovedCounts,
+    },
+    /// Jobs that the group has consumed above its committed offset, of one chunk.
+    Consumed {
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
+    },
+    /// A job that the pointer has passed and that is neither consumed nor dead: it was handed back,
+    /// or, with counts of 0, enqueued with a due time that came too late.
+    Marked {
+        /// The job.
+        offset: Offset,
+        /// Where it stands.
+        place: MarkedPlace,
+        /// How often it was delivered and came back.
+        attempts: u32,
+        /// How often a worker said that it failed.
+        failures: u32,
+        /// How often its worker was lost.
+        crashes: u32,
+    },
+    /// A job that is out with a worker.
+    Lease {
+        /// The job.
+        offset: Offset,
+        /// The number of the lease.
+        grant: Grant,
+        /// Who holds it.
+        holder: Holder,
+        /// How long it runs, in milliseconds.
+        lease_ms: u32,
+    },
+    /// A job that is not fetched again.
+    Dead {
+        /// The job.
+        offset: Offset,
+        /// Why and when.
+        job: DeadJob,
+    },
+}
+
+/// Where a job stands that was handed back before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkedPlace {
+    /// It can be fetched.
+    Ready,
+    /// It can be fetched later.
+    Delayed {
+        /// When, on the clock of the log.
+        due_log_ms: u64,
+    },
+    /// It is out again.
+    Leased,
+}
+
+/// A record that cannot follow those before it: the checkpoint is damaged or foreign.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("record {ordinal} does not follow from those before it: {reason}")]
+pub struct BadRecord {
+    /// Which record, from 0.
+    pub ordinal: u64,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl Machine {
+    /// The whole state, in one order. What only a running server knows is left out: how long
+    /// leases have run, and which groups are to be woken.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let counters = Record::Counters {
+            next_queue: self.next_queue,
+            next_group: self.next_group,
+            next_grant: self.next_grant,
+        };
+        let retired = self.retired.iter();
+        let retired =
+            retired.map(|(name, next)| Record::Retired { name: name.clone(), next: *next });
+        let mut queues: Vec<_> = self.queues.keys().copied().collect();
+        queues.sort_unstable();
+        let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
+        let mut groups: Vec<_> = self.groups.keys().copied().collect();
+        groups.sort_unstable();
+        let leases = self.leases.jobs();
+        let group_records = move |group| {
+            let from = leases.partition_point(|(known, _)| *known < group);
+            let own = leases.iter().skip(from).take_while(|(known, _)| *known == group);
+            self.group_records(group, own.map(|(_, offset)| *offset).collect())
+        };
+        std::iter::once(counters)
+            .chain(retired)
+            .chain(queues.into_iter().filter_map(|queue| self.queue_record(queue)))
+            .chain(termed)
+            .chain(groups.into_iter().flat_map(group_records))
+    }
+
+    fn queue_record(&self, queue: QueueId) -> Option<Record> {
+        let Queue { name, settings, first, next, .. } = self.queues.get(&queue)?;
+        let (name, settings) = (name.clone(), settings.clone());
+        Some(Record::Queue { queue, name, settings, first: *first, next: *next })
+    }
+
+    fn termed_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
+        let delays = self.queues.get(&queue).into_iter().flat_map(|state| state.delays.iter());
+        delays.map(move |(offset, due)| {
+            let terms = JobTerms { due: Some(due) };
+            Record::Termed { queue, offset, terms }
+        })
+    }
+
+    fn group_records(&self, group: GroupId, leased: Vec<Offset>) -> impl Iterator<Item = Record> {
+        let state = self.groups.get(&group).map(|state| (state, leased)).into_iter();
+        state.flat_map(move |(state, leased)| {
+            let head = Record::Group {
+                group,
+                queue: state.queue,
+                name: state.name.clone(),
+                kind: state.kind,
+                committed: state.consumed.floor(),
+                next_fetch: state.next_fetch,
+                fresh_owed: state.fresh_owed,
+                removed: state.removed,
+            };
+            let consumed = state.consumed.chunks();
+            let consumed = consumed.map(|(chunk, members)| Record::Consumed { chunk, members });
+            let mut marks: Vec<_> = state.marks.keys().chain(&state.ready).copied().collect();
+            marks.sort_unstable();
+            marks.dedup();
+            let marks = marks.into_iter().filter_map(|offset| mark_record(state, offset));
+            let leases = leased.into_iter().filter_map(move |offset| {
+                let lease = self.leases.get(group, offset)?;
+                let (grant, holder) = (lease.grant, self.leases.holder(lease));
+                let lease_ms = lease.lease_ms() as u32;
+                Some(Record::Lease { offset, grant, holder, lease_ms })
+            });
+            let dead = state.dead.iter();
+            let dead = dead.map(|(offset, job)| Record::Dead { offset: *offset, job: job.clone() });
+            std::iter::once(head).chain(consumed).chain(marks).chain(leases).chain(dead)
+        })
+    }
+}
+
+fn mark_record(state: &Group, offset: Offset) -> Option<Record> {
+    let Mark { due_log_ms, attempts, failures, crashes } =
+        state.marks.get(&offset).copied().unwrap_or_default();
+    let place = match due_log_ms {
+        Some(due_log_ms) => MarkedPlace::Delayed { due_log_ms },
+        None if state.ready.contains(&offset) => MarkedPlace::Ready,
+        None => MarkedPlace::Leased,
+    };
+    Some(Record::Marked { offset, place, attempts, failures, crashes })
+}
+
+/// A state that is being put together from records.
+#[derive(Debug, Default)]
+pub struct Restore {
+    machine: Machine,
+    /// Records taken so far.
+    count: u64,
+    /// The group that records about jobs belong to.
+    group: GroupId,
+    /// Marks of the group whose lease is still to come.
+    leases_owed: u64,
+}
+
+impl Restore {
+    /// Nothing taken yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next record.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it can't follow those before it.
+    pub fn add(&mut self, record: Record) -> Result<(), BadRecord> {
+        let ordinal = self.count;
+        self.count += 1;
+        let first = matches!(record, Record::Counters { .. });
+        let added = match first == (ordinal == 0) {
+            true => self.add_any(record),
+            false => Err("the counters come first and once"),
+        };
+        added.map_err(|reason| BadRecord { ordinal, reason })
+    }
+
+    /// The state, when all records are taken.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if something is missing.
+    pub fn finish(mut self) -> Result<Machine, BadRecord> {
+        let finished = match self.count {
+            0 => Err("there is none"),
+            _ => self.finish_group(),
+        };
+        finished.map_err(|reason| BadRecord { ordinal: self.count, reason })?;
+        Ok(self.machine)
+    }
+
+    fn add_any(&mut self, record: Record) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        match record {
+            Record::Counters { next_queue, next_group, next_grant } => {
+                let fits = next_queue.0 > 0 && next_group.0 > 0 && next_grant.0 > 0;
+                check(fits, "ids and grants begin at 1")?;
+                machine.next_queue = next_queue;
+                machine.next_group = next_group;
+                machine.next_grant = next_grant;
+                Ok(())
+            }
+            Record::Retired { name, next } => {
+                let last = machine.retired.last_key_value();
+                check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
+                check(machine.queues.is_empty(), "deleted queues come before the others")?;
+                machine.retired.insert(name, next);
+                Ok(())
+            }
+            Record::Queue { queue, name, settings, first, next } => {
+                check(machine.groups.is_empty(), "queues come before groups")?;
+                let id_is_free = !machine.queues.contains_key(&queue);
+                check(id_is_free && (1..machine.next_queue.0).contains(&queue.0), BAD_ID)?;
+                let known = machine.queue_names.insert(name.clone(), queue).is_some();
+                check(!known && !machine.retired.contains_key(&name), "a name comes twice")?;
+                check(first <= next, "the queue ends before it begins")?;
+                let groups = Default::default();
+                let delays = Delays::default();
+                machine.queues.insert(queue, Queue { name, settings, first, next, groups, delays });
+                Ok(())
+            }
+            Record::Termed { queue, offset, terms } => {
+                check(machine.groups.is_empty(), "terms come before groups")?;
+                check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
+            }
+            Record::Group {
+                group,
+                queue,
+                name,
+                kind,
+                committed,
+                next_fetch,
+                fresh_owed,
+                removed,
+            } => {
+                self.finish_group()?;
+                self.group = group;
+                let mut state = Group::new(queue, name, kind, committed);
+                state.next_fetch = next_fetch;
+                state.fresh_owed = fresh_owed;
+                state.removed = removed;
+                self.add_group(state)
+            }
+            about_job => self.add_job(about_job),
+        }
+    }
+
+    fn add_group(&mut self, state: Group) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        let group = self.group;
+        let queue = machine.queues.get_mut(&state.queue).ok_or("its queue is missing")?;
+        let id_is_free = !machine.groups.contains_key(&group);
+        check(id_is_free && (1..machine.next_group.0).contains(&group.0), BAD_ID)?;
+        let within = queue.first..=queue.next;
+        let floor = state.consumed.floor();
+        let fits = within.contains(&floor) && within.contains(&state.next_fetch);
+        check(fits && floor <= state.next_fetch, "it lies outside of its queue")?;
+        let known = queue.groups.insert(state.name.clone(), group).is_some();
+        check(!known, "a name comes twice")?;
+        let next_fetch = state.next_fetch;
+        machine.groups.insert(group, state);
+        machine.recount(group);
+        let settled =
+            machine.groups.get(&group).is_some_and(|state| state.next_fetch == next_fetch);
+        check(settled, "its pointer stands at a job that is not fresh")
+    }
+
+    fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
+        let Machine { queues, groups, leases, delayed, next_grant, dead_ends, .. } =
+            &mut self.machine;
+        let group = self.group;
+        let state = groups.get_mut(&group).ok_or("there is no group before it")?;
+        check(state.kind == GroupKind::Work, "a stream group has no jobs of its own")?;
+        let offset = match record {
+            Record::Consumed { chunk, members } => {
+                let empty = state.marks.is_empty() && state.dead.is_empty();
+                check(empty && state.leased_count == 0, "consumed jobs come before others")?;
+                return check(state.consumed.add_chunk(chunk, members), "no set has this chunk");
+            }
+            Record::Marked { offset, .. }
+            | Record::Lease { offset, .. }
+            | Record::Dead { offset, .. } => offset,
+            _ => return Err("it is not about a job"),
+        };
+        let open = offset < state.next_fetch && !state.consumed.contains(offset);
+        let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
+        check(queue.delays.get(offset).is_none(), "the job is not due")?;
+        check(open && !state.dead.contains_key(&offset), "the job is not open")?;
+        match record {
+            Record::Marked { place, attempts, failures, crashes, .. } => {
+                check(state.dead.is_empty() && state.leased_count == 0, "marks come before")?;
+                let due_log_ms = match place {
+                    MarkedPlace::Delayed { due_log_ms } => Some(due_log_ms),
+                    MarkedPlace::Ready | MarkedPlace::Leased => None,
+                };
+                let mark = Mark { due_log_ms, attempts, failures, crashes };
+                let known = state.marks.contains_key(&offset) || state.ready.contains(&offset);
+                check(!known, "the job comes twice")?;
+                let never_out = attempts == 0 && place == MarkedPlace::Ready;
+                check(!never_out || failures + crashes == 0, "it failed without an attempt")?;
+                if !never_out {
+                    state.marks.insert(offset, mark);
+                }
+                match due_log_ms {
+                    Some(due_log_ms) => drop(delayed.insert((due_log_ms, group, offset))),
+                    None if place == MarkedPlace::Ready => drop(state.ready.insert(offset)),
+                    None => self.leases_owed += 1,
+                }
+                state.delayed_count += u64::from(due_log_ms.is_some());
+            }
+            Record::Lease { grant, holder, lease_ms, .. } => {
+                check(leases.get(group, offset).is_none(), "the job comes twice")?;
+                check(grant < *next_grant, "its grant is still to come")?;
+                let waits =
+                    |mark: &Mark| mark.due_log_ms.is_some() || state.ready.contains(&offset);
+                let mark = state.marks.get(&offset);
+                check(!state.ready.contains(&offset), "the job waits to be fetched")?;
+                check(!mark.is_some_and(waits), "the job waits to be fetched")?;
+                self.leases_owed -= u64::from(mark.is_some());
+                leases.insert((group, offset), (holder, grant), lease_ms, 0);
+                state.leased_count += 1;
+            }
+            Record::Dead { job, .. } => {
+                let free = !state.marks.contains_key(&offset) && !state.ready.contains(&offset);
+                check(free && leases.get(group, offset).is_none(), "the job is alive as well")?;
+                if let Some(end_log_ms) = end_log_ms(Some(queue), job.died) {
+                    dead_ends.insert((end_log_ms, group, offset));
+                }
+                state.dead.insert(offset, job);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Every delivered job of a group is in exactly one place; none was counted twice above.
+    fn finish_group(&mut self) -> Result<(), &'static str> {
+        let Some(state) = self.machine.groups.get(&self.group) else {
+            return Ok(());
+        };
+        check(self.leases_owed == 0, "a job that is out has no lease")?;
+        let last = state.consumed.last();
+        check(last.is_none_or(|last| last < state.next_fetch), "a fresh job is consumed")?;
+        let waiting = state.ready.len() as u64 + state.delayed_count;
+        let accounted =
+            waiting + state.leased_count + state.dead.len() as u64 + state.consumed.above_count();
+        let passed = state.next_fetch.0 - state.consumed.floor().0;
+        let not_due = state.enqueued_delayed - state.skipped_ahead;
+        check(accounted + not_due == passed, "a job of the group is missing")
+    }
+}
+
+const BAD_ID: &str = "its id was given before or never";
+
+fn check(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}

@@ -1,0 +1,168 @@
+//! A broker under a random load, and what can be seen of its state.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use joblog::broker::{
+    Broker, BrokerOptions, Durability, FetchRequest, FetchTerms, FetchedJobs, GroupKind, Held,
+    HeldSet, Holder, JobBatch, LogError, Logs, OpenError, QueueSettings, Retry, SessionHandle,
+    Start,
+};
+use joblog::log::LogOptions;
+use joblog::types::{EntryIndex, Grant, LogId, Offset, SessionId};
+use smallvec::SmallVec;
+use tempfile::{TempDir, tempdir};
+
+use crate::support::{Disk, Random};
+
+const QUEUES: [&str; 3] = ["mail", "images", "bills"];
+const SESSION: SessionId = SessionId([7; 16]);
+
+pub(crate) fn options() -> BrokerOptions {
+    BrokerOptions {
+        durability: Durability::Os,
+        silence_ms: 60_000,
+        auto_create: true,
+        shards: 1,
+        checkpoint_bytes: u64::MAX,
+        log: LogId(0),
+    }
+}
+
+pub(crate) fn open(dir: &Path, disk: &Disk) -> Arc<Broker> {
+    open_with(dir, disk.options())
+}
+
+/// Opens it. A process that another test has just forked holds the lock until it has become another
+/// program, so that is waited for.
+pub(crate) fn open_with(dir: &Path, log_options: LogOptions) -> Arc<Broker> {
+    for _ in 0..1_000_000 {
+        match Broker::open(dir, log_options.clone(), options()) {
+            Err(OpenError::Log(LogError::Locked { .. })) => thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stays locked", dir.display())
+}
+
+/// The checkpoint files, oldest first.
+pub(crate) fn checkpoints(dir: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
+    let is_checkpoint = |path: &PathBuf| path.extension().is_some_and(|e| e == "checkpoint");
+    let mut paths: Vec<_> = paths.filter(is_checkpoint).collect();
+    paths.sort();
+    paths
+}
+
+pub(crate) fn copy_dir(dir: &Path) -> TempDir {
+    let copy = tempdir().unwrap();
+    for item in fs::read_dir(dir).unwrap() {
+        let item = item.unwrap();
+        fs::copy(item.path(), copy.path().join(item.file_name())).unwrap();
+    }
+    copy
+}
+
+/// All that can be seen of the queues, with every job's group states in counts.
+pub(crate) fn describe(broker: &Broker) -> String {
+    let mut text = String::new();
+    let (queues, more) = broker.list_queues("", 1_000).result.unwrap();
+    assert!(!more);
+    for queue in queues {
+        let mut description = broker.describe_queue(&queue.name).result.unwrap();
+        for group in &mut description.groups {
+            // The room of a vector depends on how it grew.
+            group.counts.consumed_heap_bytes = 0;
+        }
+        writeln!(text, "{description:?}").unwrap();
+    }
+    text
+}
+
+pub(crate) struct World {
+    pub(crate) broker: Arc<Broker>,
+    session: SessionHandle,
+    random: Random,
+    held: Vec<(&'static str, Offset, Grant)>,
+}
+
+impl World {
+    pub(crate) fn new(broker: Arc<Broker>, seed: u64) -> Self {
+        let mailbox = Logs::new(vec![Arc::clone(&broker)]).mailbox(0);
+        let session = broker.hello(SESSION, None, &[], &mailbox).result.unwrap().handle;
+        Self { broker, session, random: Random(seed), held: Vec::new() }
+    }
+
+    /// The last entry so far.
+    pub(crate) fn last_index(&self) -> EntryIndex {
+        self.broker.list_queues("", 1).gates[0].index
+    }
+
+    pub(crate) fn work(&mut self, steps: u64) {
+        for _ in 0..steps {
+            let queue = QUEUES[self.random.below(3) as usize];
+            match self.random.below(20) {
+                0..8 => drop(self.enqueue(queue, 1 + self.random.0 % 4)),
+                8..14 => self.fetch(queue),
+                14..17 => self.end_one(),
+                17 if self.random.below(3) == 0 => {
+                    let group = ["audit", "tail"][self.random.below(2) as usize];
+                    let kind = if group == "tail" { GroupKind::Stream } else { GroupKind::Work };
+                    drop(self.broker.create_group(queue, group, kind, Start::Beginning));
+                }
+                18 if self.random.below(8) == 0 => {
+                    self.held.retain(|(held, ..)| *held != queue);
+                    drop(self.broker.delete_queue(queue));
+                    drop(self.broker.create_queue(queue, QueueSettings::default()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn enqueue(&mut self, queue: &str, count: u64) -> Offset {
+        let body = self.random.bytes(40);
+        let mut table = Vec::new();
+        for nth in 1..=count {
+            table.extend((nth as u32 * 40).to_le_bytes());
+            table.extend(0_u32.to_le_bytes());
+            table.extend(crc32fast::hash(&body).to_le_bytes());
+        }
+        let bodies = body.repeat(count as usize);
+        let batch = JobBatch { count: count as u32, table: &table, bodies: &bodies, wishes: &[] };
+        self.broker.enqueue(queue, true, batch).result.unwrap().first
+    }
+
+    fn fetch(&mut self, queue: &'static str) {
+        let terms = FetchTerms {
+            jobs_max: 3,
+            bytes_max: 1 << 20,
+            holder: Holder::Session(SESSION),
+            lease_ms: 3_600_000,
+            first_ordinal: 0,
+        };
+        let request =
+            FetchRequest { queues: &[queue], group: "default", terms, wait: None, commits: &[] };
+        let fetched = self.broker.fetch(&self.session, &request).result.unwrap();
+        let FetchedJobs::Now(grants) = fetched.jobs else { panic!("it does not wait") };
+        self.held.extend(grants.jobs.iter().map(|job| (queue, job.offset, job.grant)));
+    }
+
+    fn end_one(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.held.len() as u64) as usize;
+        let (queue, offset, grant) = self.held.swap_remove(at);
+        let jobs = SmallVec::from_iter([Held { offset, grant: Some(grant) }]);
+        let set = HeldSet { queue, group: "default", jobs };
+        match self.random.below(5) {
+            0 => drop(self.broker.release(&set, self.random.below(2) * 3_600_000)),
+            1 => drop(self.broker.fail(&set, Retry::NEVER, "no ink")),
+            _ => drop(self.broker.commit(&[set])),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Dead jobs that come back, are dropped, or have been kept for long enough.
+
+use joblog::queue::{Fact, GroupKind, Removal, Run};
+use joblog::types::{GroupId, Offset};
+
+use crate::DEAD_KEPT_MS;
+use crate::world::{Place, World};
+
+impl World {
+    fn dead_jobs(&self, group: GroupId) -> Vec<Offset> {
+        let jobs = self.groups[&group].jobs.iter();
+        let dead = jobs.filter(|(_, job)| matches!(job.place, Place::Dead(_)));
+        dead.map(|(offset, _)| Offset(*offset)).collect()
+    }
+
+    pub(crate) fn retry_or_drop_dead(&mut self) {
+        let Some(group) = self.any_group(GroupKind::Work) else {
+            return;
+        };
+        let mut meant = self.dead_jobs(group);
+        let expected = meant.clone();
+        meant.reverse();
+        // One that is named twice, and some that are not dead, change nothing.
+        meant.extend(expected.first());
+        let offsets: Vec<_> = self.groups[&group].jobs.keys().copied().collect();
+        meant.extend(self.rng.one_of(&offsets).map(Offset).filter(|o| !expected.contains(o)));
+        meant.push(Offset(u64::MAX));
+        let retry = self.rng.below(2) == 0;
+        let fact = if retry {
+            self.machine.retry_dead(group, meant)
+        } else {
+            self.machine.drop_dead(group, meant)
+        };
+        let Some(fact) = fact else { return assert_eq!(expected, []) };
+        let (Fact::DeadRetried { runs, .. } | Fact::Removed { runs, .. }) = &fact else {
+            panic!("{fact:?}")
+        };
+        let found: Vec<_> = runs.iter().flat_map(|run| run.offsets()).collect();
+        assert_eq!(found, expected);
+        self.record(fact);
+        self.seen.insert(if retry { "retried" } else { "dropped" });
+    }
+
+    pub(crate) fn drop_aged(&mut self) {
+        let limit = if self.rng.below(2) == 0 { 1 } else { 1_000 };
+        let now_ms = self.log_ms;
+        let is_over = |place: &Place| match place {
+            Place::Dead(died_ms) => died_ms + DEAD_KEPT_MS <= now_ms,
+            _ => false,
+        };
+        let jobs = self.groups.values().flat_map(|group| group.jobs.values());
+        let over = jobs.filter(|job| is_over(&job.place)).count();
+        let facts = self.machine.drop_aged(self.log_ms, limit);
+        let runs = facts.iter().map(|fact| match fact {
+            Fact::Removed { group, cause: Removal::Aged, runs } => (*group, runs),
+            other => panic!("{other:?}"),
+        });
+        let mut found = 0;
+        for (group, runs) in runs {
+            for offset in runs.iter().flat_map(|run| run.offsets()) {
+                assert!(is_over(&self.groups[&group].jobs[&offset.0].place));
+                found += 1;
+            }
+        }
+        assert_eq!(found, over.min(limit));
+        if found > 0 {
+            self.seen.insert("aged");
+        }
+        facts.into_iter().for_each(|fact| self.record(fact));
+    }
+
+    pub(crate) fn note_removed(&mut self, group: GroupId, cause: Removal, runs: &[Run]) {
+        for offset in runs.iter().flat_map(|run| run.offsets()) {
+            let job = self.job_mut(group, offset);
+            assert!(matches!(job.place, Place::Dead(_)));
+            job.place = Place::Consumed;
+            let removed = &mut self.groups.get_mut(&group).unwrap().removed;
+            *removed.entry(cause as usize).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Jobs that are enqueued with a due time, on either clock.
+
+use std::ops::Range;
+
+use joblog::queue::{Due, Fact, GroupKind, JobTerms, Run};
+use joblog::types::{Offset, QueueId};
+
+use crate::world::{Place, WALL_AHEAD_MS, World};
+
+impl World {
+    /// Terms for some of the jobs that have just been enqueued.
+    pub(crate) fn terms_of_new(&mut self, queue: QueueId, offsets: Range<u64>) -> Option<Fact> {
+        let mut runs = Vec::new();
+        for offset in offsets {
+            if self.rng.below(3) > 0 {
+                continue;
+            }
+            let due_ms = self.log_ms + 1 + self.rng.below(30_000);
+            let due = match self.rng.below(2) {
+                0 => Due::Log(due_ms),
+                _ => Due::Wall(due_ms + WALL_AHEAD_MS),
+            };
+            let run = Run { first: Offset(offset), count: 1 };
+            runs.push((run, JobTerms { due: Some(due) }));
+        }
+        (!runs.is_empty()).then_some(Fact::Termed { queue, runs })
+    }
+
+    pub(crate) fn note_terms(&mut self, queue: QueueId, runs: &[(Run, JobTerms)]) {
+        for (run, terms) in runs {
+            let due_ms = match terms.due.unwrap() {
+                Due::Log(ms) => ms,
+                Due::Wall(ms) => ms - WALL_AHEAD_MS,
+            };
+            for offset in run.offsets() {
+                self.delayed.insert((queue, offset.0), due_ms);
+                for group in self.groups.values_mut().filter(|group| group.queue == queue) {
+                    if group.kind == GroupKind::Work {
+                        group.jobs.get_mut(&offset.0).unwrap().place = Place::NotDue(due_ms);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where a job stands for a group that is made now.
+    pub(crate) fn first_place(&self, queue: QueueId, kind: GroupKind, offset: u64) -> Place {
+        match self.delayed.get(&(queue, offset)) {
+            Some(due_ms) if kind == GroupKind::Work => Place::NotDue(*due_ms),
+            _ => Place::Fresh,
+        }
+    }
+
+    /// What is due takes its place: as if it had always been there, unless the pointer, which
+    /// stands at the first fresh job, is behind it.
+    pub(crate) fn note_enqueued_due(&mut self) {
+        let log_ms = self.log_ms;
+        self.delayed.retain(|_, due_ms| *due_ms > log_ms);
+        for group in self.groups.values_mut() {
+            let fresh = group.jobs.iter().find(|(_, job)| job.place == Place::Fresh);
+            let pointer = fresh.map_or(u64::MAX, |(offset, _)| *offset);
+            for (offset, job) in &mut group.jobs {
+                if matches!(job.place, Place::NotDue(due_ms) if due_ms <= log_ms) {
+                    let (place, what) = match *offset < pointer {
+                        true => (Place::Passed, "passed when due"),
+                        false => (Place::Fresh, "fresh when due"),
+                    };
+                    job.place = place;
+                    self.seen.insert(what);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! `qctl` as a person or a script uses it, against a real server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at what it did not expect"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod admin;
+mod enqueue;
+mod lease;
+mod support;
+mod usage;
+mod work;
