@@ -111,6 +111,9 @@ struct Shared<'a> {
     /// Jobs that consumers may still ask for.
     claims: u64,
     consumed: u64,
+    /// Jobs that have come, and those that answers told of.
+    came: u64,
+    told: u64,
     turn: usize,
     payloads: Vec<u8>,
     outcome: Outcome,
@@ -200,6 +203,8 @@ impl<'a> Shared<'a> {
             answered: 0,
             claims: plan.consume,
             consumed: 0,
+            came: 0,
+            told: 0,
             turn: 0,
             payloads: Vec::new(),
             outcome,
@@ -256,6 +261,7 @@ impl<'a> Shared<'a> {
     }
 
     fn on_job(&mut self, payload: &[u8], now: Instant) -> Result<Stamp> {
+        self.came += 1;
         let (stamp, is_new) = self.ledger.note(payload, self.plan.payload_bytes)?;
         if !is_new {
             self.claims += 1;
@@ -429,6 +435,11 @@ impl Engine {
                 Event::Taken { slot, jobs } => {
                     let asked = claimed.get_mut(slot).map_or(0, std::mem::take);
                     shared.claims += asked.saturating_sub(jobs as u64);
+                    shared.told += jobs as u64;
+                    ensure!(
+                        shared.told <= shared.came,
+                        "an answer told of a job that did not come"
+                    );
                     if jobs == 0 {
                         shared.outcome.empty += 1;
                     } else {

@@ -20,8 +20,8 @@ pub(crate) fn print(result: &WorkloadResult) {
         for system in &measure.systems {
             let latency = system.latency_us;
             println!(
-                "  {:8} {:15} {:>9.0}/s ({:.0} to {:.0})  p50 {:.0} p99 {:.0} p99.9 {:.0} max {:.0} us  \
-                 server {:.2} us/job",
+                "  {:8} {:15} {:>9.0}/s ({:.0} to {:.0})  \
+                 p50 {:.0} p99 {:.0} p99.9 {:.0} max {:.0} us  server {:.2} us/job",
                 measure.name,
                 system.system,
                 system.jobs_per_second,

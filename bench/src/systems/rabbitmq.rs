@@ -1,4 +1,5 @@
-//! RabbitMQ: a quorum queue, publisher confirms, and consumers with a prefetch. AMQP 0-9-1 as bytes.
+//! RabbitMQ: a quorum queue, publisher confirms, and consumers with a prefetch; AMQP 0-9-1 as
+//! bytes.
 
 use std::collections::VecDeque;
 use std::fs;
