@@ -82,6 +82,10 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// Who enqueues: 128 random bits, chosen by the producer. All zeros stand for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId(pub [u8; 16]);
+
 /// The two clocks that stand in every entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {

@@ -19,7 +19,7 @@ use joblog::client::{
     Failure, FetchRequest, Job, JobHandle, Options, QueueSettings, ReleaseStatus,
 };
 use joblog_protocol::Opcode;
-use joblog_protocol::messages::enqueue::EnqueueReply;
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::lease::{FailOutcome, encode_fail_reply, encode_statuses};
 
 const LEASE_LOST: Option<ErrorCode> = Some(ErrorCode::LeaseLost);
@@ -224,6 +224,8 @@ fn after_a_cut_only_what_can_be_repeated_is_sent_again() {
             drop(peer);
 
             let mut peer = fake.greet();
+            let enqueue = peer.next().expect(Enqueue);
+            peer.reply(&enqueue, |out| enqueued(3).encode(out));
             let commit = peer.next().expect(Commit);
             assert_eq!(commit.offsets(), [1, 2]);
             peer.statuses(&commit, &[CONSUMED, LEASE_LOST]);
@@ -251,10 +253,10 @@ fn after_a_cut_only_what_can_be_repeated_is_sent_again() {
                 client.fail(slice::from_ref(&jobs[0]), &failure),
                 client.fetch(&fetch),
             );
-            for error in [enqueue.unwrap_err(), create.unwrap_err()] {
-                assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
-                assert!(error.outcome_unknown() && !error.retryable());
-            }
+            let error = create.unwrap_err();
+            assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
+            assert!(error.outcome_unknown() && !error.retryable());
+            assert_eq!(enqueue.unwrap().first_offset, 3);
             let lost = CommitStatus::Refused(ErrorCode::LeaseLost);
             assert_eq!(commit.unwrap(), [CommitStatus::AlreadyConsumed, lost]);
             assert_eq!(release.unwrap(), [ReleaseStatus::Unknown]);
@@ -498,6 +500,50 @@ fn without_a_connection_the_reason_is_told_at_the_timeout() {
             assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
             let error = client.enqueue("q", &Job::new("x")).await.unwrap_err();
             assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+            client.close().await.unwrap();
+        },
+    );
+}
+
+#[test]
+fn an_enqueue_that_is_sent_again_has_its_number_and_no_two_have_one() {
+    run(
+        Options::default(),
+        |fake| {
+            let number =
+                |request: &fake::Request| Enqueue::decode(&request.body).unwrap().producer.unwrap();
+            let mut peer = fake.greet();
+            let first = number(&peer.next().expect(Opcode::Enqueue));
+            let second = number(&peer.next().expect(Opcode::Enqueue));
+            assert_eq!((first.id, first.sequence, second.sequence), (second.id, 1, 2));
+            drop(peer);
+            let mut peer = fake.greet();
+            for expected in [first, second] {
+                let enqueue = peer.next().expect(Opcode::Enqueue);
+                assert_eq!(number(&enqueue), expected);
+                peer.reply(&enqueue, |out| enqueued(expected.sequence).encode(out));
+            }
+            peer.next().expect(Opcode::Goodbye);
+        },
+        async |client| {
+            let job = Job::new("x");
+            let (one, two) = tokio::join!(client.enqueue("q", &job), client.enqueue("q", &job));
+            assert_eq!((one.unwrap().first_offset, two.unwrap().first_offset), (1, 2));
+        },
+    );
+}
+
+#[test]
+fn an_enqueue_that_was_sent_and_never_answered_has_an_unknown_outcome() {
+    run(
+        quick(),
+        |fake| {
+            let mut peer = fake.greet();
+            peer.next().expect(Opcode::Enqueue);
+        },
+        async |client| {
+            let error = client.enqueue("q", &Job::new("x")).await.unwrap_err();
+            assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
             client.close().await.unwrap();
         },
     );

@@ -30,7 +30,7 @@ fn enqueue_to_each(raw: &mut Raw, queues: &[String]) {
             let mut batch = BatchBuilder::default();
             batch.push(&joblog_protocol::Job::new("job")).unwrap();
             let mut body = BytesMut::new();
-            Enqueue { queue, create: true, batch: batch.batch() }.encode(&mut body);
+            Enqueue { queue, create: true, producer: None, batch: batch.batch() }.encode(&mut body);
             body
         };
         let bodies: Vec<_> = some.iter().map(request).collect();

@@ -78,7 +78,7 @@ fn assert_refused(raw: &mut Raw, opcode: Opcode, body: &[u8], code: ErrorCode, w
 }
 
 fn enqueue_body(queue: &str, batch: Batch<'_>) -> Vec<u8> {
-    body(|out| Enqueue { queue, create: true, batch }.encode(out))
+    body(|out| Enqueue { queue, create: true, producer: None, batch }.encode(out))
 }
 
 fn one_job(payload: &[u8]) -> BatchBuilder {
@@ -686,7 +686,8 @@ fn what_does_not_exist_and_what_exists_already_is_said() {
     });
     assert_refused(&mut raw, Opcode::Read, &read, ErrorCode::NoSuchQueue, &["nowhere"]);
     let builder = one_job(b"x");
-    let enqueue = Enqueue { queue: "nowhere", create: false, batch: builder.batch() };
+    let enqueue =
+        Enqueue { queue: "nowhere", create: false, producer: None, batch: builder.batch() };
     let enqueue = body(|out| enqueue.encode(out));
     assert_refused(&mut raw, Opcode::Enqueue, &enqueue, ErrorCode::NoSuchQueue, &["nowhere"]);
     let mut fetch = good_bodies().remove(1).1;

@@ -88,6 +88,8 @@ error_codes! {
     BeyondEnd = 50, "BEYOND_END", retry: false, closes: false;
     /// The offset is below the first job that the queue still has.
     NoSuchJob = 51, "NO_SUCH_JOB", retry: false, closes: false;
+    /// The batch's sequence number is below the producer's window.
+    SequenceTooOld = 52, "SEQUENCE_TOO_OLD", retry: false, closes: false;
     /// The write failed after it was begun: it may or may not survive.
     OutcomeUnknown = 64, "OUTCOME_UNKNOWN", retry: false, closes: false;
     /// The log takes no writes until the server is started again.

@@ -55,6 +55,10 @@ limits! {
     REASON_BYTES_MAX = 4096;
     /// Jobs that one command about many jobs names or acts on.
     BULK_JOBS_MAX = 4096;
+    /// Sequence numbers of a producer and queue, up to the highest, whose batches are remembered.
+    PRODUCER_WINDOW = 64;
+    /// Milliseconds without a batch after which a producer may be forgotten (a day).
+    PRODUCER_KEPT_MS_MIN = 86_400_000;
     /// FETCHes that may wait at once on one connection.
     WAITING_FETCHES_MAX = 1024;
     /// Shortest lease in milliseconds.

@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let short = DecodeError::Short { need: N, have: self.rest.len() };
         let (head, rest) = self.rest.split_first_chunk().ok_or(short)?;
         self.rest = rest;

@@ -237,7 +237,7 @@ fn enqueue(frames: &mut impl Iterator<Item = Frame>) {
     let batch = builder.batch();
     let bodies = batch.rows().map(|row| Job::from_body(row.body).unwrap());
     assert_eq!(bodies.collect::<Vec<_>>(), jobs());
-    let enqueue = Enqueue { queue: "mail", create: true, batch };
+    let enqueue = Enqueue { queue: "mail", create: true, producer: None, batch };
     next_is!(frames, header(Opcode::Enqueue, 0, 3), enqueue, Enqueue::encode, Enqueue::decode);
     let reply = EnqueueReply { first_offset: 0, count: 2, created: false };
     let (put, decode) = (EnqueueReply::encode, EnqueueReply::decode);

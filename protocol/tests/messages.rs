@@ -19,7 +19,7 @@ use joblog_protocol::messages::admin::{
     ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, QueueSummary,
 };
 use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
-use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::lease::{
@@ -162,8 +162,9 @@ fn decode_enqueue(body: &[u8]) -> Decoded {
 
 fn enqueue_cases() -> Vec<Case> {
     let builder = batch();
-    let case = |name, create| {
-        let enqueue = Enqueue { queue: "q", create, batch: builder.batch() };
+    let case = |name, create: bool| {
+        let producer = (!create).then_some(Producer { id: [7; 16], sequence: 1 << 40 });
+        let enqueue = Enqueue { queue: "q", create, producer, batch: builder.batch() };
         let body = written(|out| enqueue.encode(out));
         Case { name, value: format!("{enqueue:?}"), body, decode: decode_enqueue }
     };
@@ -375,7 +376,7 @@ fn each_fault_has_its_code() {
         ("ENQUEUE", 0, 0, ErrorCode::BadName),
         ("ENQUEUE", 1, b':', ErrorCode::BadName),
         ("ENQUEUE", 1, 0xff, ErrorCode::BadName),
-        ("ENQUEUE", 2, 0x02, ErrorCode::Unsupported),
+        ("ENQUEUE", 2, 0x04, ErrorCode::Unsupported),
         ("ENQUEUE", 3, 0, ErrorCode::BatchTooLarge),
         ("ENQUEUE", 5, 2, ErrorCode::BatchTooLarge),
         ("ENQUEUE", 8, 1, ErrorCode::BadRequest),

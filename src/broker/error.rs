@@ -53,6 +53,23 @@ pub enum BrokerError {
         /// Why.
         refusal: JobRefusal,
     },
+    /// A batch's number is below what is remembered of its producer.
+    #[error(
+        "batch {sequence} is too old to know whether it was enqueued: of this producer and queue, \
+         numbers from {least} on are remembered"
+    )]
+    SequenceTooOld {
+        /// The number.
+        sequence: u64,
+        /// The lowest that is remembered.
+        least: u64,
+    },
+    /// A batch has the number of another one.
+    #[error("batch {sequence} was enqueued with other jobs; each batch needs a number of its own")]
+    SequenceTaken {
+        /// The number.
+        sequence: u64,
+    },
     /// The connection's session has another connection by now.
     #[error("another connection has taken this session over; use that one, or a new session")]
     SessionReplaced,

@@ -78,7 +78,7 @@ use self::turn::{TURN_BYTES, Turn};
 use self::waiters::Waiter;
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
-use crate::queue::SessionEnd;
+use crate::queue::{EnqueuedBatch, Known, SessionEnd};
 use crate::types::{EntryIndex, Grant, GroupId, LogId, Offset, SessionId};
 
 /// How a broker behaves.
@@ -254,6 +254,19 @@ impl Broker {
                 }
                 Err(error) => return Err(error),
             };
+            let sequence = batch.sequence;
+            let batch_number = open::numbered(batch.producer, sequence, batch.table);
+            match batch_number.map_or(Known::New, |number| turn.core.machine.known(id, number)) {
+                Known::New => {}
+                // It is in the log already, so this turn's gate covers it.
+                Known::Enqueued(EnqueuedBatch { first, .. }) => {
+                    return Ok(Enqueued { first, created: false });
+                }
+                Known::Another => return Err(BrokerError::SequenceTaken { sequence }),
+                Known::TooOld { least } => {
+                    return Err(BrokerError::SequenceTooOld { sequence, least });
+                }
+            }
             let first = turn.core.machine.next_offset(id).unwrap_or_default();
             turn.append_jobs(id, first, batch)?;
             Ok(Enqueued { first, created })

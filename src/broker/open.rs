@@ -15,8 +15,8 @@ use super::{Broker, BrokerOptions, Shard, fact_codec};
 use crate::clock::{self, LeaseClock, LogClock};
 use crate::log::format::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::log::{EntryView, LogOptions, Recovery};
-use crate::queue::{Fact, Machine};
-use crate::types::{EntryIndex, Grant, QueueId, Term};
+use crate::queue::{Fact, Machine, Numbered};
+use crate::types::{EntryIndex, Grant, ProducerId, QueueId, Term};
 
 type ReplayError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -143,6 +143,13 @@ pub(super) fn log_bytes(table: &[u8], facts: &[u8], bodies: &[u8]) -> u64 {
     (HEADERS + table.len() + facts.len() + bodies.len()) as u64
 }
 
+/// The number of a batch, if its producer gave it one.
+pub(super) fn numbered(producer: ProducerId, sequence: u64, table: &[u8]) -> Option<Numbered> {
+    let fingerprint = crc32fast::hash(table);
+    let is_numbered = producer != ProducerId::default();
+    is_numbered.then_some(Numbered { producer, sequence, fingerprint })
+}
+
 /// Applies an entry of the log. Gives the queues that it deletes.
 pub(super) fn replay_entry(
     machine: &mut Machine,
@@ -150,7 +157,11 @@ pub(super) fn replay_entry(
 ) -> Result<SmallVec<[QueueId; 1]>, ReplayError> {
     let mut deleted = SmallVec::new();
     if entry.count > 0 {
-        machine.apply_jobs(entry.queue, entry.base_offset, entry.count, entry.stamp)?;
+        let EntryView { queue, base_offset, count, stamp, .. } = *entry;
+        machine.apply_jobs(queue, base_offset, count, stamp)?;
+        if let Some(batch) = numbered(ProducerId(entry.producer), entry.sequence, entry.table) {
+            machine.apply_numbered(queue, batch, base_offset, count, stamp.log_ms)?;
+        }
     }
     for fact in fact_codec::decode_all(entry.facts)? {
         machine.apply(&fact, entry.stamp, 0)?;

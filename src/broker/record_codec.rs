@@ -4,10 +4,13 @@
 //! record that can't be read can't be passed over.
 
 use bytes::{Buf, BufMut};
+use smallvec::SmallVec;
 
 use super::fields::*;
-use crate::queue::{CHUNK_WORDS, ChunkMembers, DeadJob, MarkedPlace, Record, RemovedCounts};
-use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
+use crate::queue::{
+    CHUNK_WORDS, ChunkMembers, DeadJob, EnqueuedBatch, MarkedPlace, Record, RemovedCounts,
+};
+use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
 
 const COUNTERS: u8 = 1;
 const RETIRED: u8 = 2;
@@ -18,6 +21,7 @@ const MARKED: u8 = 6;
 const LEASE: u8 = 7;
 const DEAD: u8 = 8;
 const TERMED: u8 = 9;
+const PRODUCER: u8 = 10;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -54,6 +58,19 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u32_le(queue.0);
             out.put_u64_le(offset.0);
             put_terms(out, terms);
+        }
+        Record::Producer { queue, producer, last_log_ms, batches } => {
+            out.put_u8(PRODUCER);
+            out.put_u32_le(queue.0);
+            out.put_slice(&producer.0);
+            out.put_u64_le(*last_log_ms);
+            out.put_u8(batches.len() as u8);
+            for batch in batches {
+                out.put_u64_le(batch.sequence);
+                out.put_u64_le(batch.first.0);
+                out.put_u32_le(batch.count);
+                out.put_u32_le(batch.fingerprint);
+            }
         }
         Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed, removed } => {
             out.put_u8(GROUP);
@@ -163,6 +180,12 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             offset: Offset(u64(bytes)?),
             terms: terms(bytes)?,
         },
+        PRODUCER => Record::Producer {
+            queue: QueueId(u32(bytes)?),
+            producer: producer(bytes)?,
+            last_log_ms: u64(bytes)?,
+            batches: batches(bytes)?,
+        },
         CONSUMED => Record::Consumed { chunk: u64(bytes)?, members: members(bytes)? },
         MARKED => Record::Marked {
             offset: Offset(u64(bytes)?),
@@ -180,6 +203,25 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
         DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
+}
+
+fn producer(bytes: &mut &[u8]) -> Read<ProducerId> {
+    let (id, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
+    *bytes = rest;
+    Ok(ProducerId(*id))
+}
+
+fn batches(bytes: &mut &[u8]) -> Read<SmallVec<[EnqueuedBatch; 1]>> {
+    let count = u8(bytes)?;
+    let batch = |_| {
+        Ok(EnqueuedBatch {
+            sequence: u64(bytes)?,
+            first: Offset(u64(bytes)?),
+            count: u32(bytes)?,
+            fingerprint: u32(bytes)?,
+        })
+    };
+    (0..count).map(batch).collect()
 }
 
 /// A count for each cause that has one.
@@ -277,6 +319,8 @@ pub(super) mod tests {
         };
         let mut removed = RemovedCounts::default();
         Removal::ALL.into_iter().zip(1..).for_each(|(cause, count)| removed.add(cause, count));
+        let batch =
+            |sequence| EnqueuedBatch { sequence, first: offset, count: 3, fingerprint: 1 << 31 };
         let termed = |due| {
             let terms = JobTerms { due: Some(due) };
             Record::Termed { queue: QueueId(3), offset, terms }
@@ -297,6 +341,12 @@ pub(super) mod tests {
             },
             termed(Due::Log(5)),
             termed(Due::Wall(6)),
+            Record::Producer {
+                queue: QueueId(3),
+                producer: ProducerId([4; 16]),
+                last_log_ms: 1 << 41,
+                batches: [batch(7), batch(8)].into_iter().collect(),
+            },
             Record::Group {
                 group: GroupId(2),
                 queue: QueueId(3),

@@ -11,11 +11,11 @@ use super::fact_codec;
 use super::gate::Gate;
 use super::grants::Grants;
 use super::mailbox::Event;
-use super::open::log_bytes;
+use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
 use crate::queue::{Due, Fact, JobTerms, Run, Runs, push_offset};
-use crate::types::{GroupId, Offset, QueueId, Stamp};
+use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
 
 /// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,10 @@ pub struct JobBatch<'a> {
     pub table: &'a [u8],
     /// The bodies.
     pub bodies: &'a [u8],
+    /// Who sends it, and under which number; a zero producer for nobody.
+    pub producer: ProducerId,
+    /// The producer's number for it.
+    pub sequence: u64,
     /// What jobs of it want, by their place in it, where it is not what all want.
     pub wishes: &'a [(u32, Wish)],
 }
@@ -137,7 +141,7 @@ impl<'a> Turn<'a> {
         batch: JobBatch<'_>,
     ) -> Result<(), BrokerError> {
         self.append_facts()?;
-        let JobBatch { count, table, bodies, wishes } = batch;
+        let JobBatch { count, table, bodies, producer, sequence, wishes } = batch;
         let terms = terms(queue, base, wishes, self.stamp);
         let mut facts = std::mem::take(&mut self.facts);
         terms.iter().for_each(|fact| fact_codec::encode(&mut facts, fact));
@@ -148,6 +152,8 @@ impl<'a> Turn<'a> {
             table,
             facts: &facts,
             bodies,
+            producer: producer.0,
+            sequence,
             ..self.entry(&[])
         };
         let appended = self.append(&entry);
@@ -156,6 +162,11 @@ impl<'a> Turn<'a> {
         appended?;
         let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
+        if let Some(batch) = numbered(producer, sequence, table) {
+            let log_ms = self.stamp.log_ms;
+            let applied = self.core.machine.apply_numbered(queue, batch, base, count, log_ms);
+            applied.expect("the batch was looked for in this state, under the same lock");
+        }
         terms.iter().for_each(|fact| self.apply(fact));
         Ok(())
     }

@@ -181,8 +181,9 @@ impl Client {
     /// Enqueues one job.
     ///
     /// # Errors
-    /// [`ClientError::OutcomeUnknown`] if the connection is cut before the answer: the job may be
-    /// in the queue, and enqueuing it again may put it there twice.
+    /// [`ClientError`]. After a cut it is sent again, and enqueued once whatever became of the
+    /// first one. [`ClientError::OutcomeUnknown`] is left for a server that does not come back in
+    /// time: the job may be in the queue, and another call may put it there twice.
     pub async fn enqueue(&self, queue: &str, job: &Job) -> Result<EnqueueReply, ClientError> {
         let mut batch = BatchBuilder::default();
         batch.push(job)?;
@@ -201,7 +202,8 @@ impl Client {
         self.enqueue_later(queue, batch).await?.enqueued().await
     }
 
-    /// Hands a batch over without waiting for the answer, so that several can be under way.
+    /// Hands a batch over without waiting for the answer, so that several can be under way: up to
+    /// 64 for one queue.
     ///
     /// # Errors
     /// [`ClientError`], if the request could not be handed over.
@@ -211,10 +213,17 @@ impl Client {
         batch: &BatchBuilder,
     ) -> Result<PendingEnqueue, ClientError> {
         check_queue(queue)?;
-        let body = Enqueue { queue, create: self.options().create_queues, batch: batch.batch() };
-        let request = Request::new(Opcode::Enqueue, self.next_correlation(), |out| {
+        let sequence = self.next_sequence(queue).await?;
+        let body = Enqueue {
+            queue,
+            create: self.options().create_queues,
+            producer: Some(sequence.producer()),
+            batch: batch.batch(),
+        };
+        let mut request = Request::new(Opcode::Enqueue, self.next_correlation(), |out| {
             body.encode(out);
         });
+        request.sequence = Some(sequence);
         check_body(&request, |body| Enqueue::decode(body).map(drop))?;
         let timeout = self.options().request_timeout;
         let waiting = self.submit(request, timeout).await?;

@@ -240,7 +240,7 @@ impl Driver {
         connection: &mut Connection,
     ) -> Result<std::convert::Infallible, End> {
         for request in self.in_flight.resend(Instant::now()) {
-            request.ends_at = Some(connection.push(&request.frame));
+            request.sent(connection.push(&request.frame));
         }
         let silence = self.silence();
         let mut heartbeat = heartbeat(silence);
@@ -307,7 +307,7 @@ impl Driver {
         match room {
             Err(error) => request.fail(error),
             Ok(()) => {
-                request.ends_at = Some(connection.push(&request.frame));
+                request.sent(connection.push(&request.frame));
                 self.in_flight.insert(request);
             }
         }
@@ -343,7 +343,7 @@ impl Driver {
             let correlation = self.next_correlation();
             let mut request = Request::release(correlation, run, 0);
             request.tokens.iter().for_each(|token| self.session.settled(token));
-            request.ends_at = Some(connection.push(&request.frame));
+            request.sent(connection.push(&request.frame));
             self.in_flight.insert(request);
         }
     }

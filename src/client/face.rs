@@ -16,6 +16,7 @@ use super::error::ClientError;
 use super::grant::Abandoned;
 use super::in_flight::{Reply, Request};
 use super::options::Options;
+use super::producer::{Sequence, Sequences};
 use super::request::Waiting;
 use super::types::{ConnectionState, JobHandle};
 
@@ -41,6 +42,7 @@ struct Shared {
     state: watch::Receiver<ConnectionState>,
     abandoned: Arc<Abandoned>,
     next_correlation: Arc<AtomicU64>,
+    sequences: Sequences,
     /// Bytes that requests may still take.
     budget: Arc<Semaphore>,
     /// FETCHes that may still wait on the connection.
@@ -74,6 +76,8 @@ impl Client {
             state: watching,
             abandoned: Arc::default(),
             next_correlation: Arc::new(AtomicU64::new(1)),
+            // Not the session's id: a caller may choose that, and use it again.
+            sequences: Sequences::new(random_id()?),
             budget: Arc::new(Semaphore::new(options.bytes_in_flight_max)),
             fetches: Arc::new(Semaphore::new(WAITING_FETCHES_MAX)),
         };
@@ -143,6 +147,14 @@ impl Client {
         }
     }
 
+    /// The number of the next batch for a queue, when there is a place for it.
+    pub(crate) async fn next_sequence(&self, queue: &str) -> Result<Sequence, ClientError> {
+        let timeout = self.shared.options.request_timeout;
+        let deadline = Instant::now() + timeout;
+        let next = timeout_at(deadline, self.shared.sequences.next(queue)).await;
+        next.map_err(|_| self.not_sent(Opcode::Enqueue, timeout))
+    }
+
     /// Hands a request to the driver. What comes back is the wait for its answer, until the end of
     /// its timeout, which counts from here.
     pub(crate) async fn submit(
@@ -157,9 +169,10 @@ impl Client {
         }
         let (reply, receiver) = oneshot::channel();
         request.reply = Some(reply);
+        let sent_once = Arc::clone(&request.sent_once);
         let sent = self.shared.requests.send(request).await;
         sent.map_err(|_| self.closed_error())?;
-        Ok(Waiting { client: self.clone(), opcode, receiver, deadline, timeout })
+        Ok(Waiting { client: self.clone(), opcode, receiver, sent_once, deadline, timeout })
     }
 
     /// Waits for a place among the requests under way. Waiting FETCHes have a bound of their own,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::ClientError;
 use super::grant::{FetchNames, Grant};
+use super::producer::Sequence;
 
 /// What a caller gets for its request.
 #[derive(Debug)]
@@ -61,6 +63,10 @@ pub(crate) struct Request {
     pub(crate) ends_at: Option<u64>,
     /// Whether an earlier connection may have carried it to the server.
     pub(crate) repeated: bool,
+    /// Whether it was put on a connection at all; shared with whoever waits for it.
+    pub(crate) sent_once: Arc<AtomicBool>,
+    /// In an ENQUEUE: its number, which is free again when it is answered.
+    pub(crate) sequence: Option<Sequence>,
 }
 
 impl Request {
@@ -73,8 +79,8 @@ impl Request {
 
     /// Whether doing it twice is the same as doing it once, or is told apart by the reply.
     fn is_repeatable(&self) -> bool {
-        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue};
-        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, Enqueue];
+        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue};
+        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue];
         !once.contains(&self.opcode)
     }
 
@@ -85,6 +91,12 @@ impl Request {
         if let Some(reply) = self.reply {
             drop(reply.send(Err(error)));
         }
+    }
+
+    /// Notes that it goes out, and where its last byte stands in the outgoing stream.
+    pub(crate) fn sent(&mut self, ends_at: u64) {
+        self.ends_at = Some(ends_at);
+        self.sent_once.store(true, Ordering::Relaxed);
     }
 
     /// A FETCH that is sent again waits only for what is left of its wait.
@@ -166,7 +178,14 @@ impl InFlight {
 
     pub(crate) fn fail_all(&mut self, error: &ClientError) {
         for request in std::mem::take(&mut self.requests).into_values() {
-            request.fail(error.clone());
+            let error = match request.opcode {
+                Opcode::Enqueue if request.sent_once.load(Ordering::Relaxed) => {
+                    let command = request.opcode.name();
+                    ClientError::OutcomeUnknown { command, cause: error.to_string() }
+                }
+                _ => error.clone(),
+            };
+            request.fail(error);
         }
     }
 }

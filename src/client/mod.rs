@@ -35,6 +35,7 @@ mod face;
 mod grant;
 mod in_flight;
 mod options;
+mod producer;
 mod request;
 mod session;
 mod types;

@@ -1,6 +1,7 @@
 //! From a typed call to a frame, and from a reply's frame to the caller.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -40,6 +41,8 @@ impl Request {
             permits: SmallVec::new(),
             ends_at: None,
             repeated: false,
+            sent_once: Arc::default(),
+            sequence: None,
         }
     }
 
@@ -102,6 +105,7 @@ pub(crate) struct Waiting {
     pub(crate) client: Client,
     pub(crate) opcode: Opcode,
     pub(crate) receiver: oneshot::Receiver<Result<Reply, ClientError>>,
+    pub(crate) sent_once: Arc<AtomicBool>,
     pub(crate) deadline: Instant,
     pub(crate) timeout: Duration,
 }
@@ -126,8 +130,11 @@ impl Waiting {
         }
         let command = self.opcode.name();
         let commits = [Opcode::Commit, Opcode::Release, Opcode::Fail, Opcode::Extend];
+        let was_enqueued = self.opcode == Opcode::Enqueue && self.sent_once.load(Ordering::Relaxed);
         Err(match state {
-            ConnectionState::Disconnected(error) if commits.contains(&self.opcode) => {
+            ConnectionState::Disconnected(error)
+                if was_enqueued || commits.contains(&self.opcode) =>
+            {
                 debug_assert!(changes_something(command));
                 ClientError::OutcomeUnknown { command, cause: error.to_string() }
             }

@@ -158,6 +158,14 @@ pub enum Contradiction {
         /// The job.
         offset: Offset,
     },
+    /// A batch of a producer that was enqueued before, or that is older than what is known.
+    #[error("the log enqueues batch {sequence} of a producer to queue {queue} a second time")]
+    SequenceTwice {
+        /// The queue.
+        queue: QueueId,
+        /// The number of the batch.
+        sequence: u64,
+    },
     /// The job was not dead.
     #[error("the log retries or drops offset {offset} of group {group}, which was not dead")]
     NotDead {

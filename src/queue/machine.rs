@@ -10,10 +10,11 @@ use super::dead;
 use super::delays::Delays;
 use super::group::{Group, Mark};
 use super::leases::Leases;
+use super::producers::Producer;
 use super::{
     Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run,
 };
-use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
+use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
 
 /// The queues and groups of one log.
 ///
@@ -36,6 +37,8 @@ pub struct Machine {
     pub(super) due_wall: BTreeSet<(u64, QueueId)>,
     /// The time up to which delayed jobs have been made ready.
     pub(super) now: Stamp,
+    /// When to look at each producer whether to forget it, in `log_ms`.
+    pub(super) producer_checks: BTreeSet<(u64, QueueId, ProducerId)>,
     /// When dead jobs go, in `log_ms`, where they are not kept for ever.
     pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
@@ -55,6 +58,27 @@ pub(super) struct Queue {
     pub(super) next: Offset,
     pub(super) groups: BTreeMap<Box<str>, GroupId>,
     pub(super) delays: Delays,
+    pub(super) producers: FxHashMap<ProducerId, Producer>,
+}
+
+impl Queue {
+    /// A queue with the jobs from `first` to below `next`, and no group.
+    pub(super) fn new(
+        name: Box<str>,
+        settings: QueueSettings,
+        first: Offset,
+        next: Offset,
+    ) -> Self {
+        Self {
+            name,
+            settings,
+            first,
+            next,
+            groups: BTreeMap::new(),
+            delays: Delays::default(),
+            producers: FxHashMap::default(),
+        }
+    }
 }
 
 impl Machine {
@@ -70,6 +94,7 @@ impl Machine {
             due_log: BTreeSet::new(),
             due_wall: BTreeSet::new(),
             now: Stamp::default(),
+            producer_checks: BTreeSet::new(),
             dead_ends: BTreeSet::new(),
             woken: Vec::new(),
             next_queue: QueueId(1),
@@ -149,6 +174,7 @@ impl Machine {
     pub fn advance(&mut self, now: Stamp) {
         let log_ms = now.log_ms;
         self.advance_delays(now);
+        self.forget_producers(log_ms);
         while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
             && due_log_ms <= log_ms
         {
@@ -202,14 +228,7 @@ impl Machine {
         self.next_queue = QueueId(queue.0 + 1);
         self.queue_names.insert(name.into(), queue);
         let (name, settings) = (name.into(), settings.clone());
-        let state = Queue {
-            name,
-            settings,
-            first,
-            next: first,
-            groups: BTreeMap::new(),
-            delays: Delays::default(),
-        };
+        let state = Queue::new(name, settings, first, first);
         self.queues.insert(queue, state);
         Ok(())
     }
@@ -218,6 +237,7 @@ impl Machine {
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let groups: Vec<_> = state.groups.values().copied().collect();
         groups.into_iter().for_each(|group| drop(self.remove_group(group)));
+        self.forget_producers_of(queue);
         let dues = self.next_dues(queue);
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         self.due_changed(queue, dues);

@@ -20,6 +20,7 @@
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retry` | backoff and death |
 //! | `delays` | jobs enqueued with a due time |
+//! | `producers` | which batches were enqueued lately |
 //! | `dead` | dead jobs: listed, retried, dropped |
 //! | `removed` | jobs that leave a group without a commit |
 
@@ -32,6 +33,7 @@ mod group;
 mod leases;
 mod machine;
 mod offset_set;
+mod producers;
 mod records;
 mod removed;
 mod requests;
@@ -52,6 +54,7 @@ pub use facts::{
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
+pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
 pub use records::{BadRecord, MarkedPlace, Record, Restore};
 pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;

@@ -4,15 +4,17 @@
 //! equal checkpoints. Taking them back checks each against those before it; a machine that comes
 //! out is one that facts could have made.
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::dead::end_log_ms;
-use super::delays::Delays;
 use super::group::{Group, Mark};
 use super::machine::Queue;
 use super::offset_set::ChunkMembers;
-use super::{DeadJob, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use super::{
+    DeadJob, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
+};
+use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId};
 
 /// One piece of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,17 @@ pub enum Record {
         offset: Offset,
         /// What sets it apart.
         terms: JobTerms,
+    },
+    /// A producer that has enqueued to a queue lately.
+    Producer {
+        /// The queue.
+        queue: QueueId,
+        /// The producer.
+        producer: ProducerId,
+        /// When it enqueued last, on the clock of the log.
+        last_log_ms: u64,
+        /// Its batches that are remembered, ascending.
+        batches: SmallVec<[EnqueuedBatch; 1]>,
     },
     /// A group; what follows up to the next group is about its jobs.
     Group {
@@ -154,6 +167,15 @@ impl Machine {
         let mut queues: Vec<_> = self.queues.keys().copied().collect();
         queues.sort_unstable();
         let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
+        let producers = queues.clone().into_iter().flat_map(|queue| {
+            let producers = self.producers_of(queue).into_iter();
+            producers.map(move |(producer, last_log_ms, batches)| Record::Producer {
+                queue,
+                producer,
+                last_log_ms,
+                batches,
+            })
+        });
         let mut groups: Vec<_> = self.groups.keys().copied().collect();
         groups.sort_unstable();
         let leases = self.leases.jobs();
@@ -166,6 +188,7 @@ impl Machine {
             .chain(retired)
             .chain(queues.into_iter().filter_map(|queue| self.queue_record(queue)))
             .chain(termed)
+            .chain(producers)
             .chain(groups.into_iter().flat_map(group_records))
     }
 
@@ -297,14 +320,17 @@ impl Restore {
                 let known = machine.queue_names.insert(name.clone(), queue).is_some();
                 check(!known && !machine.retired.contains_key(&name), "a name comes twice")?;
                 check(first <= next, "the queue ends before it begins")?;
-                let groups = Default::default();
-                let delays = Delays::default();
-                machine.queues.insert(queue, Queue { name, settings, first, next, groups, delays });
+                machine.queues.insert(queue, Queue::new(name, settings, first, next));
                 Ok(())
             }
             Record::Termed { queue, offset, terms } => {
                 check(machine.groups.is_empty(), "terms come before groups")?;
                 check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
+            }
+            Record::Producer { queue, producer, last_log_ms, batches } => {
+                check(machine.groups.is_empty(), "producers come before groups")?;
+                let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
+                check(fits, "the producer can't be so")
             }
             Record::Group {
                 group,

@@ -102,6 +102,8 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
             _ => ErrorCode::BadSetting,
         },
         BrokerError::Job { refusal, .. } => job_code(refusal),
+        BrokerError::SequenceTooOld { .. } => ErrorCode::SequenceTooOld,
+        BrokerError::SequenceTaken { .. } => ErrorCode::BadRequest,
         BrokerError::SessionReplaced => ErrorCode::SessionReplaced,
         BrokerError::ShuttingDown => ErrorCode::ShuttingDown,
         BrokerError::NoSpace(_) => ErrorCode::DiskFull,

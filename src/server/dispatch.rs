@@ -23,7 +23,7 @@ use crate::broker::{
     Caller, DeadAction, FetchRequest, FetchTerms, FetchedJobs, Gated, Gates, Grants, HeldSet,
     Holder, JobBatch, Ticket, Verdicts, Wait,
 };
-use crate::types::{Offset, SessionId};
+use crate::types::{Offset, ProducerId, SessionId};
 
 /// What this server calls itself.
 const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
@@ -243,7 +243,7 @@ impl Connection {
     }
 
     fn enqueue(&mut self, body: &[u8]) -> Answer {
-        let Enqueue { queue, create, batch } = Enqueue::decode(body)?;
+        let Enqueue { queue, create, producer, batch } = Enqueue::decode(body)?;
         let mut wishes = Vec::new();
         let wish = |ordinal, terms| wishes.push((ordinal, convert::wish(&terms)));
         if let Err(error) = batch.check_terms(self.options.job_bytes_max, wish) {
@@ -251,7 +251,9 @@ impl Connection {
         }
         let count = batch.count;
         let Batch { table, bodies, .. } = batch;
-        let jobs = JobBatch { count, table, bodies, wishes: &wishes };
+        let (producer, sequence) = producer
+            .map_or_else(Default::default, |producer| (ProducerId(producer.id), producer.sequence));
+        let jobs = JobBatch { count, table, bodies, producer, sequence, wishes: &wishes };
         Ok(answer(self.logs.of(queue).enqueue(queue, create, jobs), |enqueued| {
             Body::Enqueued(EnqueueReply {
                 first_offset: enqueued.first.0,

@@ -12,7 +12,7 @@ use joblog::broker::{
     Start,
 };
 use joblog::log::LogOptions;
-use joblog::types::{EntryIndex, Grant, LogId, Offset, SessionId};
+use joblog::types::{EntryIndex, Grant, LogId, Offset, ProducerId, SessionId};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir};
 
@@ -132,7 +132,14 @@ impl World {
             table.extend(crc32fast::hash(&body).to_le_bytes());
         }
         let bodies = body.repeat(count as usize);
-        let batch = JobBatch { count: count as u32, table: &table, bodies: &bodies, wishes: &[] };
+        let batch = JobBatch {
+            count: count as u32,
+            table: &table,
+            bodies: &bodies,
+            producer: ProducerId::default(),
+            sequence: 0,
+            wishes: &[],
+        };
         self.broker.enqueue(queue, true, batch).result.unwrap().first
     }
 

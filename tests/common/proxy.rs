@@ -28,6 +28,7 @@ pub(crate) struct CuttingProxy {
 
 struct Shared {
     server: SocketAddr,
+    opcode: Opcode,
     percent: u64,
     cut: Cut,
     dice: Mutex<Dice>,
@@ -39,10 +40,22 @@ struct Shared {
 impl CuttingProxy {
     /// Listens, and passes connections on to `server`; cuts `percent` of the replies with jobs.
     pub(crate) fn start(server: SocketAddr, percent: u64, cut: Cut, seed: u64) -> Self {
+        Self::start_for(Opcode::Fetch, server, percent, cut, seed)
+    }
+
+    /// As [`CuttingProxy::start`], for replies to another command.
+    pub(crate) fn start_for(
+        opcode: Opcode,
+        server: SocketAddr,
+        percent: u64,
+        cut: Cut,
+        seed: u64,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             server,
+            opcode,
             percent,
             cut,
             dice: Mutex::new(Dice::new(seed)),
@@ -109,7 +122,7 @@ impl Shared {
             input.extend_from_slice(&buffer[..count]);
             while let Peek::Whole(header) = Header::peek(&input) {
                 let frame: Vec<u8> = input.drain(..4 + header.length as usize).collect();
-                let is_cut = carries_jobs(header, &frame) && self.is_cut();
+                let is_cut = self.is_candidate(header, &frame) && self.is_cut();
                 let passed = match (is_cut, self.cut) {
                     (false, _) => &frame[..],
                     (true, Cut::Before) => &[],
@@ -119,6 +132,13 @@ impl Shared {
                     return;
                 }
             }
+        }
+    }
+
+    fn is_candidate(&self, header: Header, frame: &[u8]) -> bool {
+        match self.opcode {
+            Opcode::Fetch => carries_jobs(header, frame),
+            opcode => header.opcode == opcode as u8,
         }
     }
 

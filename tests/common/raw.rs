@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use joblog_protocol::frame::{FLAG_MORE, Header, Peek, put_request};
 use joblog_protocol::job::BatchBuilder;
 use joblog_protocol::limits::FRAME_HEADER_BYTES;
-use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer};
 use joblog_protocol::messages::fetch::{Fetch, FetchReply, LeaseKind};
 use joblog_protocol::messages::handles::{Handle, HandleSet, Statuses};
 use joblog_protocol::messages::lease::{
@@ -276,11 +276,29 @@ impl Raw {
         for payload in payloads {
             builder.push(&joblog_protocol::Job::new(payload.as_ref())).unwrap();
         }
-        let enqueue = Enqueue { queue, create: true, batch: builder.batch() };
+        let enqueue = Enqueue { queue, create: true, producer: None, batch: builder.batch() };
         let reply = self.ask_with(Opcode::Enqueue, |out| enqueue.encode(out))?.ok()?;
         let reply = EnqueueReply::decode(&reply.body).unwrap();
         assert_eq!(reply.count as usize, payloads.len());
         Ok(reply.first_offset)
+    }
+
+    /// Enqueues one job as batch `sequence` of a producer. Gives its offset, or the error.
+    pub(crate) fn enqueue_numbered(
+        &mut self,
+        queue: &str,
+        payload: &str,
+        (id, sequence): ([u8; 16], u64),
+    ) -> io::Result<Result<u64, ErrorCode>> {
+        let mut builder = BatchBuilder::default();
+        builder.push(&joblog_protocol::Job::new(payload)).unwrap();
+        let producer = Some(Producer { id, sequence });
+        let enqueue = Enqueue { queue, create: true, producer, batch: builder.batch() };
+        let reply = self.ask_with(Opcode::Enqueue, |out| enqueue.encode(out))?;
+        Ok(match reply.code() {
+            Some(code) => Err(code),
+            None => Ok(EnqueueReply::decode(&reply.body).unwrap().first_offset),
+        })
     }
 
     /// Sends a FETCH for the group `default`.

@@ -15,6 +15,7 @@
 mod checks;
 mod dead;
 mod delays;
+mod producers;
 mod replay;
 mod requests;
 mod time;
@@ -57,6 +58,9 @@ fn agrees_with_the_model() {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["sent again", "number taken", "too old", "forgotten"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["resumed", "dead", "restart", "checkpoint", "again"] {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use joblog::queue::{Contradiction, Fact, Machine, Restore};
+use joblog::queue::{Contradiction, Fact, Machine, Numbered, Restore};
 use joblog::types::{Offset, QueueId, Stamp};
 
 pub(crate) struct Rng(pub(crate) u64);
@@ -31,7 +31,7 @@ impl Rng {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
-    Jobs(QueueId, Offset, u32, Stamp),
+    Jobs(QueueId, Offset, u32, Option<Numbered>, Stamp),
     Fact(Fact, Stamp),
 }
 
@@ -45,8 +45,11 @@ pub(crate) fn replay_onto(
 ) -> Result<Machine, Contradiction> {
     for record in records {
         match record {
-            Record::Jobs(queue, base, count, stamp) => {
+            Record::Jobs(queue, base, count, numbered, stamp) => {
                 machine.apply_jobs(*queue, *base, *count, *stamp)?;
+                if let Some(numbered) = numbered {
+                    machine.apply_numbered(*queue, *numbered, *base, *count, stamp.log_ms)?;
+                }
             }
             Record::Fact(fact, stamp) => machine.apply(fact, *stamp, 0)?,
         }

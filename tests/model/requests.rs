@@ -17,10 +17,14 @@ impl World {
             return self.create();
         };
         let count = self.rng.below(6) as u32;
+        let Some(numbered) = self.number_of_new(queue) else {
+            return;
+        };
         let (base, stamp) = (self.machine.next_offset(queue).unwrap(), self.stamp());
         self.machine.take_woken(&mut Vec::new());
         self.machine.apply_jobs(queue, base, count, stamp).unwrap();
-        self.records.push(Record::Jobs(queue, base, count, stamp));
+        self.note_numbered(queue, numbered, base, count);
+        self.records.push(Record::Jobs(queue, base, count, numbered, stamp));
         let end = base.0 + u64::from(count);
         let terms = self.terms_of_new(queue, base.0..end);
         self.ends.insert(self.queues[&queue], end);

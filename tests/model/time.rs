@@ -9,11 +9,14 @@ use crate::world::{Lease, Place, World};
 impl World {
     pub(crate) fn pass_time(&mut self) {
         let span_ms = [10, 3_000, 40_000, 4_000_000][self.rng.below(4) as usize];
-        let passed_ms = self.rng.below(span_ms);
+        // Now and then more than a day, after which producers are forgotten.
+        let days_ms = if self.rng.below(90) == 0 { 87_000_000 } else { 0 };
+        let passed_ms = days_ms + self.rng.below(span_ms);
         self.log_ms += passed_ms;
         self.lease_ms += passed_ms;
         self.machine.advance(self.stamp());
         self.note_due();
+        self.forget_producers();
         self.drop_aged();
         let limit = if self.rng.below(2) == 0 { 2 } else { 1_000 };
         let (now_ms, seed) = (self.lease_ms, self.rng.next());

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use joblog::queue::{EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Runs};
-use joblog::types::{Grant, GroupId, Offset, QueueId, SessionId, Stamp};
+use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
+use crate::producers::Batches;
 use crate::replay::{Record, Rng};
 use crate::{QUEUE_NAMES, SESSION_COUNT};
 
@@ -72,6 +73,8 @@ pub(crate) struct World {
     pub(crate) groups: BTreeMap<GroupId, Group>,
     /// Jobs that were enqueued with a due time, while they wait for it.
     pub(crate) delayed: BTreeMap<(QueueId, u64), u64>,
+    /// The batches of each producer and queue by number, and when the last one was enqueued.
+    pub(crate) producers: BTreeMap<(QueueId, ProducerId), Batches>,
     /// The end of every queue ever, by name: no offset comes twice.
     pub(crate) ends: BTreeMap<&'static str, u64>,
     /// Every grant ever given.
@@ -103,6 +106,7 @@ impl World {
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
             delayed: BTreeMap::new(),
+            producers: BTreeMap::new(),
             ends: BTreeMap::new(),
             grants: Vec::new(),
             all_grants: BTreeSet::new(),
@@ -187,6 +191,7 @@ impl World {
                 self.queues.remove(queue).unwrap();
                 self.groups.retain(|_, group| group.queue != *queue);
                 self.delayed.retain(|(of, _), _| of != queue);
+                self.producers.retain(|(of, _), _| of != queue);
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);

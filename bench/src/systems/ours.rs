@@ -191,7 +191,7 @@ impl Talk for JoblogTalk {
         }
         let count = jobs.iter().len() as u32;
         let batch = Batch { count, table: &self.table, bodies: &self.bodies };
-        let request = Enqueue { queue, create: true, batch };
+        let request = Enqueue { queue, create: true, producer: None, batch };
         put_request(out, Opcode::Enqueue, slot as u64, |out| request.encode(out));
     }
 

@@ -3,10 +3,23 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::job::Batch;
-use crate::wire::{DecodeError, Reader, put_name};
+use crate::wire::{DecodeError, Reader, in_range, put_name};
 
 /// Flag: refuse with `NO_SUCH_QUEUE` rather than create a missing queue.
 const FLAG_NO_CREATE: u8 = 0x01;
+
+/// Flag: a producer and its sequence number follow.
+const FLAG_PRODUCER: u8 = 0x02;
+
+/// Who sends a batch, so that the server knows it when it comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// 128 random bits, the same for all batches of one producer; not all zero.
+    pub id: [u8; 16],
+    /// The number of the batch among those that the producer sends to the queue: at least 1,
+    /// higher for each new one.
+    pub sequence: u64,
+}
 
 /// ENQUEUE: a batch of jobs for one queue; all of them are taken, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +28,8 @@ pub struct Enqueue<'a> {
     pub queue: &'a str,
     /// Whether a missing queue may be created, if the server allows that.
     pub create: bool,
+    /// Who sends it; without that, a batch that is sent twice is enqueued twice.
+    pub producer: Option<Producer>,
     /// The jobs.
     pub batch: Batch<'a>,
 }
@@ -23,7 +38,13 @@ impl<'a> Enqueue<'a> {
     /// Appends the body.
     pub fn encode(&self, out: &mut BytesMut) {
         put_name(out, self.queue);
-        out.put_u8(if self.create { 0 } else { FLAG_NO_CREATE });
+        let no_create = if self.create { 0 } else { FLAG_NO_CREATE };
+        let producer = self.producer.map_or(0, |_| FLAG_PRODUCER);
+        out.put_u8(no_create | producer);
+        if let Some(Producer { id, sequence }) = &self.producer {
+            out.put_slice(id);
+            out.put_u64_le(*sequence);
+        }
         self.batch.encode(out);
     }
 
@@ -35,13 +56,22 @@ impl<'a> Enqueue<'a> {
         let mut reader = Reader::new(body);
         let queue = reader.name()?;
         let flags = reader.u8()?;
-        if flags & !FLAG_NO_CREATE != 0 {
+        if flags & !(FLAG_NO_CREATE | FLAG_PRODUCER) != 0 {
             return Err(DecodeError::Reserved { field: "ENQUEUE flags", value: flags.into() });
         }
+        let has_producer = flags & FLAG_PRODUCER != 0;
+        let producer = has_producer.then(|| read_producer(&mut reader)).transpose()?;
         let batch = Batch::decode(&mut reader)?;
         reader.finish()?;
-        Ok(Self { queue, create: flags & FLAG_NO_CREATE == 0, batch })
+        Ok(Self { queue, create: flags & FLAG_NO_CREATE == 0, producer, batch })
     }
+}
+
+fn read_producer(reader: &mut Reader<'_>) -> Result<Producer, DecodeError> {
+    let producer = Producer { id: reader.array()?, sequence: reader.u64()? };
+    in_range("producer", u64::from(producer.id != [0; 16]), 1..=1, "not all zero")?;
+    in_range("sequence", producer.sequence, 1..=u64::MAX, "at least 1")?;
+    Ok(producer)
 }
 
 /// The reply to ENQUEUE.

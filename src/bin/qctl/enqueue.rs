@@ -66,7 +66,9 @@ pub(crate) async fn run(
     };
     let client = server.connect_with(|options| options.create_queues(create)).await?;
     let enqueued = client.enqueue(&args.queue, &Job { payload, ..model }).await?;
-    announce(&args.queue, enqueued.created);
+    if enqueued.created {
+        tell_created(&args.queue);
+    }
     let job = format!("{}:{}", args.queue, enqueued.first_offset);
     out.print(&JobPlace { job }, |place| place.job.clone().into_bytes())?;
     Ok(Exit::Done)
@@ -77,10 +79,8 @@ fn terms(args: &EnqueueArgs) -> Terms {
     Terms { due: delay.or_else(|| args.at.map(Due::At)) }
 }
 
-fn announce(queue: &str, created: bool) {
-    if created {
-        tell!("Queue {queue} is created.");
-    }
+fn tell_created(queue: &str) {
+    tell!("Queue {queue} is created.");
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> CliError {
@@ -272,8 +272,9 @@ impl<'a> Lines<'a> {
         };
         match sent.pending.enqueued().await {
             Ok(enqueued) => {
-                let (queue, created) = (self.queue, enqueued.created);
-                self.progress.suspend(|| announce(queue, created));
+                if enqueued.created {
+                    self.progress.suspend(|| tell_created(self.queue));
+                }
                 self.enqueued += sent.jobs;
                 self.progress.inc(sent.source_bytes);
                 self.progress.set_message(format!("{} jobs", self.enqueued));
