@@ -45,7 +45,7 @@ fn batch() -> BatchBuilder {
 fn decode_enqueue() -> Op {
     let mut frame = BytesMut::new();
     let batch = batch();
-    let message = Enqueue { queue: "mail", create: true, batch: batch.batch() };
+    let message = Enqueue { queue: "mail", create: true, producer: None, batch: batch.batch() };
     put_request(&mut frame, Opcode::Enqueue, 7, |out| message.encode(out));
     Box::new(move || {
         let Peek::Whole(header) = Header::peek(black_box(&frame)) else { return };
@@ -100,7 +100,9 @@ fn fetch_commit() -> Op {
     Box::new(move || {
         if machine.ready_count(GROUP) == 0 {
             let base = machine.next_offset(QUEUE).expect("the queue is there");
-            machine.apply_jobs(QUEUE, base, BACKLOG, STAMP).expect("they are next");
+            machine
+                .apply_jobs(QUEUE, base, BACKLOG, 104 * u64::from(BACKLOG), STAMP)
+                .expect("they are next");
         }
         machine.pick(GROUP, 1, &mut |_| true, &mut picked);
         let first = machine.next_grant();
@@ -119,6 +121,6 @@ fn apply_jobs() -> Op {
     let mut machine = machine();
     Box::new(move || {
         let base = machine.next_offset(QUEUE).expect("the queue is there");
-        machine.apply_jobs(QUEUE, base, 1, STAMP).expect("it is next");
+        machine.apply_jobs(QUEUE, base, 1, 104, STAMP).expect("it is next");
     })
 }
