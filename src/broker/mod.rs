@@ -381,8 +381,8 @@ impl Broker {
                 read.jobs.push((offset, location));
                 read.next = offset.next();
             }
-            if read.jobs.is_empty() {
-                read.next = read.next.max(machine.next_live(id, from).unwrap_or(end));
+            if machine.next_live(id, read.next).is_none() {
+                read.next = read.next.max(end);
             }
             Ok(read)
         })
