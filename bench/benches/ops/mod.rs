@@ -45,7 +45,7 @@ fn batch() -> BatchBuilder {
 fn decode_enqueue() -> Op {
     let mut frame = BytesMut::new();
     let batch = batch();
-    let message = Enqueue { queue: "mail", create: true, batch: batch.batch() };
+    let message = Enqueue { queue: "mail", create: true, producer: None, batch: batch.batch() };
     put_request(&mut frame, Opcode::Enqueue, 7, |out| message.encode(out));
     Box::new(move || {
         let Peek::Whole(header) = Header::peek(black_box(&frame)) else { return };
