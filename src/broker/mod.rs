@@ -68,7 +68,7 @@ pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
 
-pub use crate::log::{Durability, JobLocation, JobView, LogError, LogOptions};
+pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
     RemovedCounts, Retry, Seek, Start,
@@ -381,8 +381,8 @@ impl Broker {
                 read.jobs.push((offset, location));
                 read.next = offset.next();
             }
-            if read.jobs.is_empty() {
-                read.next = read.next.max(machine.next_live(id, from).unwrap_or(end));
+            if machine.next_live(id, read.next).is_none() {
+                read.next = read.next.max(end);
             }
             Ok(read)
         })

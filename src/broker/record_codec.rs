@@ -77,6 +77,12 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(offset.0);
             out.put_u64_le(*before);
         }
+        other => encode_terms_and_groups(out, other),
+    }
+}
+
+fn encode_terms_and_groups(out: &mut Vec<u8>, record: &Record) {
+    match record {
         Record::Termed { queue, offset, terms } => {
             out.put_u8(TERMED);
             out.put_u32_le(queue.0);
@@ -158,7 +164,7 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(job.died.wall_ms);
             out.put_u64_le(job.died.log_ms);
         }
-        _ => unreachable!("the other records are encoded by encode"),
+        _ => unreachable!("the other records are encoded by those that call this"),
     }
 }
 

@@ -74,6 +74,8 @@ impl Broker {
             };
             match self.stamp_of(queue, live)? {
                 Some(stamp) if !is_so(stamp) => low = live.next(),
+                // It has gone since: there is another one behind it, or none.
+                None if !self.core.lock().machine.is_live(queue, live) => {}
                 _ => (high, found) = (middle, live),
             }
         }

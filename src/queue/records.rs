@@ -360,11 +360,9 @@ impl Restore {
         match record {
             Record::Counters { next_queue, next_group, next_grant } => {
                 let fits = next_queue.0 > 0 && next_group.0 > 0 && next_grant.0 > 0;
-                check(fits, "ids and grants begin at 1")?;
-                machine.next_queue = next_queue;
-                machine.next_group = next_group;
+                (machine.next_queue, machine.next_group) = (next_queue, next_group);
                 machine.next_grant = next_grant;
-                Ok(())
+                check(fits, "ids and grants begin at 1")
             }
             Record::Retired { name, next } => {
                 let last = machine.retired.last_key_value();
