@@ -1,9 +1,11 @@
-//! The keeper: makes checkpoints, from the log and beside the running state.
+//! The keeper: looks at what queues keep (see `retention`), and makes checkpoints, from the log and
+//! beside the running state.
 //!
-//! It never takes a copy of the state that serves. It takes the last checkpoint, applies the synced
-//! entries since then to it, as a start would, and writes the result down. So the state lock is
-//! never held for it, a checkpoint is never torn, and what a start does is done all the time. The
-//! price is the memory of a second state while it works, and applying each entry twice.
+//! For a checkpoint it never takes a copy of the state that serves. It takes the last checkpoint,
+//! applies the synced entries since then to it, as a start would, and writes the result down. So
+//! the state lock is never held for it, a checkpoint is never torn, and what a start does is done
+//! all the time. The price is the memory of a second state while it works, and applying each entry
+//! twice.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -92,6 +94,7 @@ impl Broker {
         let mut looks_left_out = 0;
         while !stop.load(Ordering::Relaxed) && self.log.poisoned().is_none() {
             thread::park_timeout(LOOK);
+            self.retain();
             if looks_left_out > 0 {
                 looks_left_out -= 1;
             } else if self.checkpoint_is_due()
