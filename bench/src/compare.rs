@@ -250,7 +250,7 @@ fn comparisons(
                 of,
                 ratio,
                 goal,
-                verdict: ratio.verdict(goal),
+                verdict: ratio.verdict(goal, ours.rates(name).len()),
             }
         })
         .collect()

@@ -13,6 +13,7 @@ mod common;
 mod admin;
 mod enqueue;
 mod lease;
+mod log;
 mod retention;
 mod support;
 mod usage;

@@ -107,6 +107,9 @@ pub(crate) enum Command {
     /// List, show, retry and drop dead jobs.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Check, print and repair the files of a server that is stopped.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Run a command for each job, and commit the job if it succeeds.
     ///
     /// The job's payload stands where {} stands in an argument of COMMAND, or comes on standard
@@ -116,6 +119,30 @@ pub(crate) enum Command {
     /// SIGTERM and SIGINT let running commands finish and take nothing new; a second one kills them
     /// and hands their jobs back.
     Work(WorkArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Check every byte that counts. Changes nothing.
+    Verify {
+        /// The data directory of the server, or that of one log.
+        dir: PathBuf,
+    },
+    /// Print every frame. Changes nothing.
+    Dump {
+        /// The data directory of the server, or that of one log.
+        dir: PathBuf,
+    },
+    /// Cut a log that is refused as damaged, in front of the damage.
+    ///
+    /// Says first what will be lost. What is cut is moved aside and not deleted.
+    Repair {
+        /// The data directory of the server, or that of one log.
+        dir: PathBuf,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
