@@ -58,7 +58,7 @@ fn open(dir: &Path, after: u64) -> Log {
 fn makes_the_fixture_if_asked_to() {
     let temporary = tempdir().unwrap();
     let asked = env::var("JOBLOG_FIXTURE");
-    let dir = asked.as_ref().map_or(temporary.path(), Path::new);
+    let dir = asked.as_ref().map_or_else(|_| temporary.path(), Path::new);
     let log = open(dir, 0);
     for index in 1..=ENTRIES {
         entry(index).append(&log).unwrap();
