@@ -8,6 +8,8 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod live;
