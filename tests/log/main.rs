@@ -18,6 +18,8 @@ mod offline;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod replication;
+#[cfg(test)]
 mod room;
 #[cfg(test)]
 mod support;
