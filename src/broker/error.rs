@@ -72,8 +72,8 @@ pub enum BrokerError {
     },
     /// The connection's session has another connection by now.
     #[error(
-        "the session of this connection has ended: it was silent for too long, or another connection \
-         has taken it over; connect and greet again"
+        "the session of this connection has ended: it was silent for too long, or another \
+         connection has taken it over; connect and greet again"
     )]
     SessionReplaced,
     /// The server is stopping.
