@@ -30,6 +30,8 @@ pub struct QueueDescription {
     pub summary: QueueSummary,
     /// Its settings.
     pub settings: QueueSettings,
+    /// Whether it is paused.
+    pub paused: bool,
     /// Its groups by name.
     pub groups: Vec<GroupDescription>,
 }
@@ -43,6 +45,8 @@ pub struct GroupDescription {
     pub name: String,
     /// Its kind.
     pub kind: GroupKind,
+    /// Whether it is paused.
+    pub paused: bool,
     /// Where its jobs stand.
     pub counts: GroupCounts,
     /// The first of its dead jobs by offset, at most 100.
@@ -132,6 +136,7 @@ impl Broker {
             Ok(QueueDescription {
                 summary: summary(machine, queue).ok_or_else(no_queue)?,
                 settings: info.settings.clone(),
+                paused: info.paused,
                 groups: groups.filter_map(&mut describe).collect(),
             })
         })
@@ -199,6 +204,7 @@ fn describe_group(
         queue: queue.to_owned(),
         name: info.name.to_owned(),
         kind: info.kind,
+        paused: info.paused,
         counts: info.counts,
         dead: dead.map(|(offset, job)| (offset, job.clone())).collect(),
     })

@@ -53,7 +53,8 @@ pub(super) fn reason_code(reason: EndReason) -> u8 {
 }
 
 /// Every cause of a removal with its number.
-pub(super) const CAUSES: &[(u8, Removal)] = &[(1, Removal::Dropped), (2, Removal::Aged)];
+pub(super) const CAUSES: &[(u8, Removal)] =
+    &[(1, Removal::Dropped), (2, Removal::Aged), (3, Removal::Cancelled), (4, Removal::Purged)];
 
 pub(super) fn cause_code(cause: Removal) -> u8 {
     let row = CAUSES.iter().find(|(_, known)| *known == cause);
@@ -194,4 +195,12 @@ pub(super) fn terms(bytes: &mut &[u8]) -> Read<JobTerms> {
         _ => None,
     };
     Ok(JobTerms { due })
+}
+
+pub(super) fn flag(bytes: &mut &[u8]) -> Read<bool> {
+    match u8(bytes)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err("a flag in it is neither 0 nor 1"),
+    }
 }

@@ -14,7 +14,7 @@
 //! | `core` | what lies under the lock |
 //! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
-//! | `leases`, `admin`, `dead` | the other requests |
+//! | `leases`, `admin`, `dead`, `withdraw` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -44,6 +44,7 @@ mod sessions;
 mod threads;
 mod turn;
 mod waiters;
+mod withdraw;
 
 use std::sync::Arc;
 
@@ -64,10 +65,11 @@ pub use mailbox::{Event, Mailbox, Shard};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
+pub use withdraw::{CancelledJob, Purged};
 
 pub use crate::log::{Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
+    Cancel, DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
     RemovedCounts, Retry, Start,
 };
 
@@ -496,6 +498,16 @@ impl Broker {
         if gated.result.is_ok() {
             self.flush();
         }
+    }
+
+    /// Ends the waits of a connection: it takes nothing more.
+    pub(super) fn end_waits_of(&self, mailbox: &Arc<Mailbox>) {
+        self.view(|turn| {
+            for id in turn.core.waiters.of_mailbox(mailbox) {
+                turn.end_wait(id);
+            }
+            Ok(())
+        });
     }
 
     /// Stops taking requests: waiting FETCHes are answered, and connections close.

@@ -22,6 +22,7 @@ const LEASE: u8 = 7;
 const DEAD: u8 = 8;
 const TERMED: u8 = 9;
 const PRODUCER: u8 = 10;
+const WITHDRAWN: u8 = 11;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -45,13 +46,21 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             put_text(out, name);
             out.put_u64_le(next.0);
         }
-        Record::Queue { queue, name, settings, first, next } => {
+        Record::Queue { queue, name, settings, first, next, withdrawn_below, paused } => {
             out.put_u8(QUEUE);
             out.put_u32_le(queue.0);
             put_text(out, name);
             put_settings(out, settings);
             out.put_u64_le(first.0);
             out.put_u64_le(next.0);
+            out.put_u64_le(withdrawn_below.0);
+            out.put_u8(u8::from(*paused));
+        }
+        Record::Withdrawn { queue, chunk, members } => {
+            out.put_u8(WITHDRAWN);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(*chunk);
+            put_members(out, members);
         }
         Record::Termed { queue, offset, terms } => {
             out.put_u8(TERMED);
@@ -72,7 +81,17 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
                 out.put_u32_le(batch.fingerprint);
             }
         }
-        Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed, removed } => {
+        Record::Group {
+            group,
+            queue,
+            name,
+            kind,
+            committed,
+            next_fetch,
+            fresh_owed,
+            removed,
+            paused,
+        } => {
             out.put_u8(GROUP);
             out.put_u32_le(group.0);
             out.put_u32_le(queue.0);
@@ -82,6 +101,7 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(next_fetch.0);
             out.put_u8(u8::from(*fresh_owed));
             put_removed(out, removed);
+            out.put_u8(u8::from(*paused));
         }
         Record::Consumed { chunk, members } => {
             out.put_u8(CONSUMED);
@@ -164,6 +184,13 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             settings: settings(bytes)?,
             first: Offset(u64(bytes)?),
             next: Offset(u64(bytes)?),
+            withdrawn_below: Offset(u64(bytes)?),
+            paused: flag(bytes)?,
+        },
+        WITHDRAWN => Record::Withdrawn {
+            queue: QueueId(u32(bytes)?),
+            chunk: u64(bytes)?,
+            members: members(bytes)?,
         },
         GROUP => Record::Group {
             group: GroupId(u32(bytes)?),
@@ -174,6 +201,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             next_fetch: Offset(u64(bytes)?),
             fresh_owed: flag(bytes)?,
             removed: removed(bytes)?,
+            paused: flag(bytes)?,
         },
         TERMED => Record::Termed {
             queue: QueueId(u32(bytes)?),
@@ -241,14 +269,6 @@ fn removed(bytes: &mut &[u8]) -> Read<RemovedCounts> {
         removed.add(cause, u64(bytes)?);
     }
     Ok(removed)
-}
-
-fn flag(bytes: &mut &[u8]) -> Read<bool> {
-    match u8(bytes)? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err("a flag in it is neither 0 nor 1"),
-    }
 }
 
 fn place(bytes: &mut &[u8]) -> Read<MarkedPlace> {
@@ -338,6 +358,13 @@ pub(super) mod tests {
                 settings: QueueSettings { failures_max: 3, ..QueueSettings::default() },
                 first: Offset(2),
                 next: offset,
+                withdrawn_below: Offset(4),
+                paused: true,
+            },
+            Record::Withdrawn {
+                queue: QueueId(3),
+                chunk: 2,
+                members: ChunkMembers::Sparse(vec![7]),
             },
             termed(Due::Log(5)),
             termed(Due::Wall(6)),
@@ -356,6 +383,7 @@ pub(super) mod tests {
                 next_fetch: offset,
                 fresh_owed: true,
                 removed,
+                paused: false,
             },
             consumed(ChunkMembers::Sparse(vec![1, 500, 65_535])),
             consumed(ChunkMembers::Dense(words)),

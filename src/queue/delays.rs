@@ -355,7 +355,8 @@ impl Machine {
         let Some(queue) = self.queues.get(&group.queue) else { return };
         if group.kind == GroupKind::Work {
             group.enqueued_delayed = queue.delays.count_from(group.consumed.floor());
-            group.skipped_ahead = queue.delays.count_from(group.next_fetch);
+            group.skipped_ahead = queue.delays.count_from(group.next_fetch)
+                + group.consumed.count_from(group.next_fetch);
             group.settle(queue);
         }
     }
@@ -369,10 +370,11 @@ impl Group {
             return offset;
         }
         while offset < queue.next {
-            match queue.delays.run_from(offset) {
+            offset = match queue.delays.run_from(offset) {
+                0 if self.consumed.contains(offset) => offset.next().max(self.consumed.floor()),
                 0 => break,
-                count => offset = offset.plus(count),
-            }
+                count => offset.plus(count),
+            };
         }
         offset
     }

@@ -21,6 +21,8 @@ pub struct QueueInfo<'a> {
     pub next: Offset,
     /// How many groups it has.
     pub group_count: usize,
+    /// Whether nothing is fetched from it for now.
+    pub paused: bool,
 }
 
 /// A group, described.
@@ -34,6 +36,8 @@ pub struct GroupInfo<'a> {
     pub name: &'a str,
     /// Its kind.
     pub kind: GroupKind,
+    /// Whether nothing is fetched for it for now, though its queue may go on.
+    pub paused: bool,
     /// Where its jobs stand.
     pub counts: GroupCounts,
 }
@@ -141,9 +145,17 @@ impl Machine {
 
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
-        let Queue { name, settings, first, next, groups, .. } = self.queues.get(&queue)?;
+        let Queue { name, settings, first, next, groups, paused, .. } = self.queues.get(&queue)?;
         let group_count = groups.len();
-        Some(QueueInfo { queue, name, settings, first: *first, next: *next, group_count })
+        Some(QueueInfo {
+            queue,
+            name,
+            settings,
+            first: *first,
+            next: *next,
+            group_count,
+            paused: *paused,
+        })
     }
 
     /// The groups of a queue, by name.
@@ -169,8 +181,8 @@ impl Machine {
             consumed_heap_bytes: consumed.heap_bytes(),
             next_fetch: state.next_fetch,
         };
-        let (queue, kind) = (state.queue, state.kind);
-        Some(GroupInfo { group, queue, name: &state.name, kind, counts })
+        let (queue, kind, paused) = (state.queue, state.kind, state.paused);
+        Some(GroupInfo { group, queue, name: &state.name, kind, paused, counts })
     }
 
     /// How many jobs of a group can be fetched now (for a stream group: read). Cheap.

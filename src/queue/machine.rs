@@ -10,9 +10,11 @@ use super::dead;
 use super::delays::Delays;
 use super::group::{Group, Mark};
 use super::leases::Leases;
+use super::offset_set::OffsetSet;
 use super::producers::Producer;
 use super::{
-    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run,
+    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal,
+    Run,
 };
 use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
 
@@ -59,6 +61,10 @@ pub(super) struct Queue {
     pub(super) groups: BTreeMap<Box<str>, GroupId>,
     pub(super) delays: Delays,
     pub(super) producers: FxHashMap<ProducerId, Producer>,
+    /// Jobs that no group is given any more, whatever becomes of it.
+    pub(super) withdrawn: OffsetSet,
+    /// Whether nothing is fetched from it for now.
+    pub(super) paused: bool,
 }
 
 impl Queue {
@@ -77,6 +83,8 @@ impl Queue {
             groups: BTreeMap::new(),
             delays: Delays::default(),
             producers: FxHashMap::default(),
+            withdrawn: OffsetSet::new(first),
+            paused: false,
         }
     }
 }
@@ -164,6 +172,8 @@ impl Machine {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
             }
             Fact::Termed { queue, runs } => self.termed(*queue, runs),
+            Fact::Withdrawn { queue, cause, runs } => self.withdrawn(*queue, *cause, runs),
+            Fact::Paused { queue, group, paused } => self.paused(*queue, *group, *paused),
             Fact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
             Fact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
         }
@@ -180,7 +190,7 @@ impl Machine {
         {
             self.delayed.pop_first();
             if let Some(state) = self.groups.get_mut(&group) {
-                undelay(state, offset);
+                state.undelay(offset);
                 state.ready.insert(offset);
             }
             wake(&mut self.groups, &mut self.woken, group);
@@ -255,6 +265,10 @@ impl Machine {
         }
         if !(queue.first..=queue.next).contains(&state.next_fetch) {
             return Err(Contradiction::OutsideQueue { group, offset: state.next_fetch });
+        }
+        let mut state = state;
+        if state.kind == GroupKind::Work {
+            state.consumed.add_all(&queue.withdrawn);
         }
         queue.groups.insert(state.name.clone(), group);
         self.next_group = GroupId(group.0 + 1);
@@ -417,6 +431,7 @@ impl Machine {
                 };
                 self.died(group, offset, job);
             }
+            Outcome::Withdrawn => state.leave(offset, Removal::Cancelled),
         }
         Ok(())
     }
@@ -465,15 +480,8 @@ fn take_redelivered(
     if state.ready.remove(&offset) {
         return true;
     }
-    let due_log_ms = undelay(state, offset);
+    let due_log_ms = state.undelay(offset);
     due_log_ms.is_some_and(|due_log_ms| delayed.remove(&(due_log_ms, group, offset)))
-}
-
-/// Takes the due time from the mark of a job, if it has one.
-fn undelay(state: &mut Group, offset: Offset) -> Option<u64> {
-    let due_log_ms = state.marks.get_mut(&offset)?.due_log_ms.take();
-    state.delayed_count -= u64::from(due_log_ms.is_some());
-    due_log_ms
 }
 
 pub(super) fn work_group(

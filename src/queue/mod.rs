@@ -22,6 +22,7 @@
 //! | `delays` | jobs enqueued with a due time |
 //! | `producers` | which batches were enqueued lately |
 //! | `dead` | dead jobs: listed, retried, dropped |
+//! | `withdraw` | jobs that are cancelled or purged, and pauses |
 //! | `removed` | jobs that leave a group without a commit |
 
 mod dead;
@@ -42,6 +43,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod wheel;
+mod withdraw;
 
 pub use dead::DeadJob;
 pub use delays::Due;
@@ -59,3 +61,4 @@ pub use records::{BadRecord, MarkedPlace, Record, Restore};
 pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
 pub use settings::{BACKOFF_MS_MAX, DEAD_KEPT_MS, QueueSettings, SettingsError};
+pub use withdraw::{Cancel, Purge};

@@ -30,6 +30,17 @@ pub enum ChunkMembers {
     Full,
 }
 
+impl ChunkMembers {
+    /// How many of them are not below `from`.
+    fn count_from(&self, from: u16) -> u64 {
+        match self {
+            Self::Sparse(array) => array.iter().filter(|low| **low >= from).count() as u64,
+            Self::Dense(words) => members_of(words).filter(|low| *low >= from).count() as u64,
+            Self::Full => u64::from(CHUNK_LEN) - u64::from(from),
+        }
+    }
+}
+
 /// A set of offsets that starts as "everything below `floor`" and only grows.
 #[derive(Debug)]
 pub(super) struct OffsetSet {
@@ -94,6 +105,36 @@ impl OffsetSet {
     pub(super) fn raise(&mut self, floor: Offset) {
         debug_assert!(self.chunks.is_empty(), "only a set without members above its floor");
         self.floor = self.floor.max(floor.0);
+    }
+
+    /// Adds all members of another set that are not below the floor.
+    pub(super) fn add_all(&mut self, other: &Self) {
+        if self.chunks.is_empty() && other.floor > self.floor {
+            self.floor = other.floor;
+        }
+        for (number, members) in other.chunks() {
+            let add = |low: u16| {
+                self.insert(Offset((number << CHUNK_BITS) + u64::from(low)));
+            };
+            match members {
+                ChunkMembers::Sparse(array) => array.into_iter().for_each(add),
+                ChunkMembers::Dense(words) => members_of(&words).for_each(add),
+                ChunkMembers::Full => (0..=u16::MAX).for_each(add),
+            }
+        }
+    }
+
+    /// How many members there are from `from` on.
+    pub(super) fn count_from(&self, from: Offset) -> u64 {
+        if from.0 <= self.floor {
+            return self.floor - from.0 + self.above_count;
+        }
+        let key = from.0 >> CHUNK_BITS;
+        let chunks = self.chunks.range(key..).map(|(number, chunk)| match *number == key {
+            true => chunk.members(low(from.0)).count_from(low(from.0)),
+            false => u64::from(chunk.count()),
+        });
+        chunks.sum()
     }
 
     /// The chunks of the offsets above the floor, ascending, by `offset >> 16`.

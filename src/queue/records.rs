@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::dead::end_log_ms;
 use super::group::{Group, Mark};
 use super::machine::Queue;
-use super::offset_set::ChunkMembers;
+use super::offset_set::{ChunkMembers, OffsetSet};
 use super::{
     DeadJob, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
 };
@@ -47,6 +47,19 @@ pub enum Record {
         first: Offset,
         /// The offset that its next job gets.
         next: Offset,
+        /// All jobs below are withdrawn.
+        withdrawn_below: Offset,
+        /// Whether nothing is fetched from it for now.
+        paused: bool,
+    },
+    /// Jobs that are withdrawn from their queue, of one chunk.
+    Withdrawn {
+        /// The queue.
+        queue: QueueId,
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
     },
     /// A job that is not like all others of its queue.
     Termed {
@@ -86,6 +99,8 @@ pub enum Record {
         fresh_owed: bool,
         /// How many jobs left without a commit.
         removed: RemovedCounts,
+        /// Whether nothing is fetched for now.
+        paused: bool,
     },
     /// Jobs that the group has consumed above its committed offset, of one chunk.
     Consumed {
@@ -166,6 +181,11 @@ impl Machine {
             retired.map(|(name, next)| Record::Retired { name: name.clone(), next: *next });
         let mut queues: Vec<_> = self.queues.keys().copied().collect();
         queues.sort_unstable();
+        let withdrawn = queues.clone().into_iter().flat_map(|queue| {
+            let state = self.queues.get(&queue).into_iter();
+            let chunks = state.flat_map(|state| state.withdrawn.chunks());
+            chunks.map(move |(chunk, members)| Record::Withdrawn { queue, chunk, members })
+        });
         let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
         let producers = queues.clone().into_iter().flat_map(|queue| {
             let producers = self.producers_of(queue).into_iter();
@@ -187,15 +207,19 @@ impl Machine {
         std::iter::once(counters)
             .chain(retired)
             .chain(queues.into_iter().filter_map(|queue| self.queue_record(queue)))
+            .chain(withdrawn)
             .chain(termed)
             .chain(producers)
             .chain(groups.into_iter().flat_map(group_records))
     }
 
     fn queue_record(&self, queue: QueueId) -> Option<Record> {
-        let Queue { name, settings, first, next, .. } = self.queues.get(&queue)?;
+        let Queue { name, settings, first, next, withdrawn, paused, .. } =
+            self.queues.get(&queue)?;
         let (name, settings) = (name.clone(), settings.clone());
-        Some(Record::Queue { queue, name, settings, first: *first, next: *next })
+        let (first, next, paused) = (*first, *next, *paused);
+        let withdrawn_below = withdrawn.floor();
+        Some(Record::Queue { queue, name, settings, first, next, withdrawn_below, paused })
     }
 
     fn termed_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
@@ -218,6 +242,7 @@ impl Machine {
                 next_fetch: state.next_fetch,
                 fresh_owed: state.fresh_owed,
                 removed: state.removed,
+                paused: state.paused,
             };
             let consumed = state.consumed.chunks();
             let consumed = consumed.map(|(chunk, members)| Record::Consumed { chunk, members });
@@ -313,15 +338,27 @@ impl Restore {
                 machine.retired.insert(name, next);
                 Ok(())
             }
-            Record::Queue { queue, name, settings, first, next } => {
+            Record::Queue { queue, name, settings, first, next, withdrawn_below, paused } => {
                 check(machine.groups.is_empty(), "queues come before groups")?;
                 let id_is_free = !machine.queues.contains_key(&queue);
                 check(id_is_free && (1..machine.next_queue.0).contains(&queue.0), BAD_ID)?;
                 let known = machine.queue_names.insert(name.clone(), queue).is_some();
                 check(!known && !machine.retired.contains_key(&name), "a name comes twice")?;
                 check(first <= next, "the queue ends before it begins")?;
-                machine.queues.insert(queue, Queue::new(name, settings, first, next));
+                let fits = (first..=next).contains(&withdrawn_below);
+                check(fits, "jobs are withdrawn that it does not have")?;
+                let mut state = Queue::new(name, settings, first, next);
+                state.withdrawn = OffsetSet::new(withdrawn_below);
+                state.paused = paused;
+                machine.queues.insert(queue, state);
                 Ok(())
+            }
+            Record::Withdrawn { queue, chunk, members } => {
+                check(machine.groups.is_empty(), "withdrawn jobs come before groups")?;
+                let state = machine.queues.get_mut(&queue).ok_or("its queue is missing")?;
+                check(state.withdrawn.add_chunk(chunk, members), "no set has this chunk")?;
+                let last = state.withdrawn.last();
+                check(last.is_none_or(|last| last < state.next), "a job is withdrawn too soon")
             }
             Record::Termed { queue, offset, terms } => {
                 check(machine.groups.is_empty(), "terms come before groups")?;
@@ -341,6 +378,7 @@ impl Restore {
                 next_fetch,
                 fresh_owed,
                 removed,
+                paused,
             } => {
                 self.finish_group()?;
                 self.group = group;
@@ -348,6 +386,7 @@ impl Restore {
                 state.next_fetch = next_fetch;
                 state.fresh_owed = fresh_owed;
                 state.removed = removed;
+                state.paused = paused;
                 self.add_group(state)
             }
             about_job => self.add_job(about_job),
@@ -366,12 +405,8 @@ impl Restore {
         check(fits && floor <= state.next_fetch, "it lies outside of its queue")?;
         let known = queue.groups.insert(state.name.clone(), group).is_some();
         check(!known, "a name comes twice")?;
-        let next_fetch = state.next_fetch;
         machine.groups.insert(group, state);
-        machine.recount(group);
-        let settled =
-            machine.groups.get(&group).is_some_and(|state| state.next_fetch == next_fetch);
-        check(settled, "its pointer stands at a job that is not fresh")
+        Ok(())
     }
 
     fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
@@ -444,18 +479,23 @@ impl Restore {
 
     /// Every delivered job of a group is in exactly one place; none was counted twice above.
     fn finish_group(&mut self) -> Result<(), &'static str> {
+        let next_fetch = self.machine.groups.get(&self.group).map(|state| state.next_fetch);
+        self.machine.recount(self.group);
         let Some(state) = self.machine.groups.get(&self.group) else {
             return Ok(());
         };
+        let settled = next_fetch == Some(state.next_fetch);
+        check(settled, "its pointer stands at a job that is not fresh")?;
         check(self.leases_owed == 0, "a job that is out has no lease")?;
+        let queue = self.machine.queues.get(&state.queue).ok_or("its queue is missing")?;
         let last = state.consumed.last();
-        check(last.is_none_or(|last| last < state.next_fetch), "a fresh job is consumed")?;
+        check(last.is_none_or(|last| last < queue.next), "a job is consumed too soon")?;
         let waiting = state.ready.len() as u64 + state.delayed_count;
-        let accounted =
-            waiting + state.leased_count + state.dead.len() as u64 + state.consumed.above_count();
-        let passed = state.next_fetch.0 - state.consumed.floor().0;
-        let not_due = state.enqueued_delayed - state.skipped_ahead;
-        check(accounted + not_due == passed, "a job of the group is missing")
+        let done = state.consumed.above_count() + state.dead.len() as u64;
+        // Above the pointer there are only jobs that are consumed or not due.
+        let passed = state.next_fetch.0 - state.consumed.floor().0 + state.skipped_ahead;
+        let accounted = waiting + state.leased_count + done + state.enqueued_delayed;
+        check(accounted == passed, "a job of the group is missing")
     }
 }
 

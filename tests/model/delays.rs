@@ -45,6 +45,9 @@ impl World {
 
     /// Where a job stands for a group that is made now.
     pub(crate) fn first_place(&self, queue: QueueId, kind: GroupKind, offset: u64) -> Place {
+        if kind == GroupKind::Work && self.gone.contains(&(queue, offset)) {
+            return Place::Consumed;
+        }
         match self.delayed.get(&(queue, offset)) {
             Some(due_ms) if kind == GroupKind::Work => Place::NotDue(*due_ms),
             _ => Place::Fresh,

@@ -19,6 +19,7 @@ mod producers;
 mod replay;
 mod requests;
 mod time;
+mod withdraw;
 mod world;
 
 use joblog::queue::{QueueSettings, Restore};
@@ -58,6 +59,9 @@ fn agrees_with_the_model() {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["cancelled", "requested", "stopped", "purged", "paused"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["sent again", "number taken", "too old", "forgotten"] {

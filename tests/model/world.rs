@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use joblog::queue::{EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Runs};
+use joblog::queue::{
+    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Removal, Runs,
+};
 use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
 use crate::producers::Batches;
@@ -56,6 +58,7 @@ pub(crate) struct Group {
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The committed offset when it was last looked at.
     pub(crate) committed: u64,
+    pub(crate) paused: bool,
     /// How many jobs left without a commit.
     pub(crate) removed: BTreeMap<usize, u64>,
 }
@@ -73,6 +76,10 @@ pub(crate) struct World {
     pub(crate) groups: BTreeMap<GroupId, Group>,
     /// Jobs that were enqueued with a due time, while they wait for it.
     pub(crate) delayed: BTreeMap<(QueueId, u64), u64>,
+    /// Jobs that were cancelled or purged.
+    pub(crate) gone: BTreeSet<(QueueId, u64)>,
+    /// Queues that are paused.
+    pub(crate) paused: BTreeSet<QueueId>,
     /// The batches of each producer and queue by number, and when the last one was enqueued.
     pub(crate) producers: BTreeMap<(QueueId, ProducerId), Batches>,
     /// The end of every queue ever, by name: no offset comes twice.
@@ -106,6 +113,8 @@ impl World {
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
             delayed: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            paused: BTreeSet::new(),
             producers: BTreeMap::new(),
             ends: BTreeMap::new(),
             grants: Vec::new(),
@@ -127,7 +136,10 @@ impl World {
             80..86 => self.pass_time(),
             86..89 => self.end_session(),
             89..92 => self.resume_session(),
-            92..95 => self.commit_through(),
+            92..94 => self.commit_through(),
+            94 if self.rng.below(2) == 0 => self.cancel_some(),
+            94 if self.rng.below(8) == 0 => self.purge_some(),
+            94 => self.pause_some(),
             95 => self.retry_or_drop_dead(),
             96 => self.create(),
             97 if self.rng.below(6) == 0 => self.delete(),
@@ -192,6 +204,8 @@ impl World {
                 self.groups.retain(|_, group| group.queue != *queue);
                 self.delayed.retain(|(of, _), _| of != queue);
                 self.producers.retain(|(of, _), _| of != queue);
+                self.gone.retain(|(of, _)| of != queue);
+                self.paused.remove(queue);
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
@@ -199,7 +213,8 @@ impl World {
                 let new = |offset| Job { place: self.first_place(queue, kind, offset), ..FRESH };
                 let jobs = (start..end).map(|offset| (offset, new(offset))).collect();
                 let (committed, removed) = (start, BTreeMap::new());
-                let state = Group { queue, kind, start, jobs, committed, removed };
+                let paused = false;
+                let state = Group { queue, kind, start, jobs, committed, paused, removed };
                 assert!(self.groups.insert(*group, state).is_none());
             }
             Fact::GroupDeleted { group } => drop(self.groups.remove(group).unwrap()),
@@ -239,11 +254,19 @@ impl World {
                     Outcome::Ready => Place::Again,
                     Outcome::Delayed { due_log_ms } => Place::Delayed(*due_log_ms),
                     Outcome::Dead => Place::Dead(now_ms),
+                    Outcome::Withdrawn => Place::Consumed,
                 };
                 if *outcome == Outcome::Dead {
                     self.seen.insert("dead");
                 }
+                if *outcome == Outcome::Withdrawn {
+                    let removed = &mut self.groups.get_mut(group).unwrap().removed;
+                    *removed.entry(Removal::Cancelled as usize).or_default() += 1;
+                    self.seen.insert("stopped");
+                }
             }
+            Fact::Withdrawn { queue, cause, runs } => self.note_withdrawn(*queue, *cause, runs),
+            Fact::Paused { queue, group, paused } => self.note_paused(*queue, *group, *paused),
             Fact::Termed { queue, runs } => self.note_terms(*queue, runs),
             Fact::DeadRetried { group, runs } => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
@@ -288,7 +311,10 @@ impl World {
     }
 
     pub(crate) fn expect_end(&self, fact: &Fact, reason: EndReason, now: Outcome) {
-        let Fact::LeaseEnded { reason: found, outcome, .. } = fact else { panic!("{fact:?}") };
+        let Fact::LeaseEnded { group, offset, reason: found, outcome, .. } = fact else {
+            panic!("{fact:?}")
+        };
+        let now = if self.is_gone(*group, *offset) { Outcome::Withdrawn } else { now };
         assert_eq!((*found, *outcome), (reason, now));
     }
 
@@ -298,6 +324,9 @@ impl World {
         let job = &self.groups[group].jobs[&offset.0];
         let Place::Leased(lease) = &job.place else { panic!("{fact:?} of {job:?}") };
         assert_eq!(*reason, reason_of(!lease.restored));
+        if self.is_gone(*group, *offset) {
+            return assert_eq!(*outcome, Outcome::Withdrawn);
+        }
         match (lease.restored, job.crashes + 1) {
             (true, _) | (false, 1) => assert_eq!(*outcome, Outcome::Ready),
             (false, 2) => self.expect_due(*outcome, 5_000),

@@ -105,6 +105,15 @@ pub(crate) enum Command {
     /// List, show, retry and drop dead jobs.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Cancel jobs, whether they wait, are delayed, dead or running.
+    ///
+    /// They are not delivered any more. The worker of a running job is asked to stop; if it commits
+    /// the job all the same, that counts.
+    Cancel {
+        /// The jobs, as QUEUE:OFFSET.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobName>,
+    },
     /// Run a command for each job, and commit the job if it succeeds.
     ///
     /// The job's payload stands where {} stands in an argument of COMMAND, or comes on standard
@@ -126,6 +135,30 @@ pub(crate) enum QueueCommand {
     Show {
         /// The queue.
         queue: String,
+    },
+    /// Let nothing be fetched from a queue, or by one group of it.
+    Pause {
+        /// The queue.
+        queue: String,
+        /// Only this group.
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// End a pause.
+    Resume {
+        /// The queue.
+        queue: String,
+        /// Only that of this group.
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// Give up all jobs of a queue, for all groups, but for those that are being worked on.
+    Purge {
+        /// The queue.
+        queue: String,
+        /// Do not ask. Needed when standard input is no terminal.
+        #[arg(long)]
+        yes: bool,
     },
     /// Delete a queue with its groups and all of its jobs.
     Delete {
