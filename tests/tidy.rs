@@ -393,7 +393,11 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
     for prefix in prefixes {
         for at in words(code, prefix) {
             if !code[..at].ends_with("$") {
-                found.extend(heads(&code[at + prefix.len()..]).into_iter().map(|head| (at, head)));
+                // The root of the crate has modules alone: a type's name behind it belongs to a
+                // module of the same name elsewhere.
+                let heads = heads(&code[at + prefix.len()..]).into_iter();
+                let modules = heads.filter(|head| !head.starts_with(char::is_uppercase));
+                found.extend(modules.map(|head| (at, head)));
             }
         }
     }

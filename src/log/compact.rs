@@ -140,6 +140,20 @@ impl Shared {
         live: &mut dyn FnMut(QueueId, Offset) -> bool,
         budget: CompactBudget,
     ) -> Result<CompactReport, LogError> {
+        match self.compact_within(checkpointed, live, budget) {
+            Err(LogError::NoSpace { .. }) if self.release_ballast() => {
+                self.compact_within(checkpointed, live, budget)
+            }
+            other => other,
+        }
+    }
+
+    fn compact_within(
+        &self,
+        checkpointed: EntryIndex,
+        live: &mut dyn FnMut(QueueId, Offset) -> bool,
+        budget: CompactBudget,
+    ) -> Result<CompactReport, LogError> {
         let mut compaction = self.compaction.lock();
         self.refuse_if_poisoned()?;
         if let Some(cause) = &compaction.stopped {

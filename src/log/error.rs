@@ -21,12 +21,12 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
-    /// The disk has no room for another segment. Retry after making room.
-    #[error("no space for a segment of {bytes} bytes in {}; make room and retry", dir.display())]
+    /// The disk has no room for another file, or too little for more jobs. Retry after making room.
+    #[error("no space for {bytes} bytes in {}: {source}; make room and retry", dir.display())]
     NoSpace {
         /// The log's directory.
         dir: PathBuf,
-        /// The size of a segment.
+        /// The size of the file, or of a segment.
         bytes: u32,
         /// What the system said.
         source: io::Error,

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -40,10 +40,27 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in the directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How much room there is where the directory lies.
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let stat = statvfs(dir)?;
+        Ok(Space {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
     /// Sixteen random bytes.
     fn random_id(&self) -> io::Result<[u8; 16]>;
     /// Milliseconds since the Unix epoch, to say when a file was made.
     fn wall_ms(&self) -> u64;
+}
+
+/// The room of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that may still be taken.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
 }
 
 /// A file that is written at given positions and synced.

@@ -24,6 +24,7 @@ use super::location::JobLocation;
 use super::manifest::Manifest;
 use super::reader::Resume;
 use super::replay::{Old, Replay};
+use super::room::Room;
 use super::segment::{FileKind, OpenSegment, Sealed, Segment, SegmentHeader};
 use super::shared::{Shared, entry_bytes_max};
 use super::spare;
@@ -33,13 +34,16 @@ use super::tail::{Batch, Spare, Tail};
 /// How a log is kept.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Size of a segment file in bytes: a multiple of 4096, from 1 MiB to 1 GiB. An entry must fit
+    /// Size of a segment file in bytes: a multiple of 4096, from 64 KiB to 1 GiB. An entry must fit
     /// into one. Segments that are there keep their size.
     pub segment_bytes: u32,
     /// Write zeros over a new segment before it is used, in the background. A sync into such a
     /// segment takes about 0.7 of the time (4 KiB, ext4), because the file system need not note
     /// which blocks are new; but all is written twice. Worth it where replies wait for syncs.
     pub prefill: bool,
+    /// While less than this is free on the disk, no jobs are taken, in bytes; none for 1 GiB or a
+    /// twentieth of the disk, whichever is less.
+    pub free_bytes_min: Option<u64>,
     /// The file system.
     pub files: Arc<dyn Files>,
 }
@@ -107,6 +111,8 @@ pub(super) struct Beginning {
     /// The id for the file after `fresh`.
     pub(super) next_segment: u64,
     pub(super) index: JobIndex,
+    /// There is a ballast.
+    pub(super) ballast: bool,
     pub(super) manifest: Manifest,
     /// The older files that the manifest names.
     pub(super) old: Vec<Old>,
@@ -119,7 +125,7 @@ const REWRITE_BYTES_MAX: usize = 4 << 20;
 
 impl LogOptions {
     /// The least and the most that `segment_bytes` may be.
-    pub const SEGMENT_BYTES_BOUNDS: (u32, u32) = (1 << 20, 1 << 30);
+    pub const SEGMENT_BYTES_BOUNDS: (u32, u32) = (64 << 10, 1 << 30);
 
     pub(super) fn check(&self) -> Result<(), LogError> {
         let (min, max) = Self::SEGMENT_BYTES_BOUNDS;
@@ -138,7 +144,12 @@ impl LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, prefill: true, files: Arc::new(SystemFiles) }
+        Self {
+            segment_bytes: 64 << 20,
+            prefill: true,
+            free_bytes_min: None,
+            files: Arc::new(SystemFiles),
+        }
     }
 }
 
@@ -164,11 +175,29 @@ impl Log {
     /// Waits for the disk only if the next segment is needed and not ready.
     ///
     /// # Errors
-    /// `InvalidEntry`, `EntryTooLarge`, `NoSpace` or `Io` if no further segment can be had (then
-    /// nothing was appended, and a later attempt may succeed), `Closed`, `Poisoned`.
+    /// `InvalidEntry`, `EntryTooLarge`, `NoSpace` for jobs on a disk that is nearly full, `NoSpace`
+    /// or `Io` if no further segment can be had (then nothing was appended, and a later attempt may
+    /// succeed), `Closed`, `Poisoned`.
     pub fn append(&self, entry: &NewEntry<'_>) -> Result<EntryIndex, LogError> {
+        if entry.count > 0 {
+            self.accepts_jobs()?;
+        }
         let bodies_crc = crc32fast::hash(entry.bodies);
         self.shared.append(entry.at(self.shared.term, EntryIndex(0)), bodies_crc)
+    }
+
+    /// Refuses if the disk has less free than is kept back. Cheap while it has more.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    pub fn accepts_jobs(&self) -> Result<(), LogError> {
+        self.shared.accepts_jobs()
+    }
+
+    /// Gives the ballast back to the disk, for who must write something and finds it full. False
+    /// if that brings no room. The log does it by itself for its own files.
+    pub fn release_ballast(&self) -> bool {
+        self.shared.release_ballast()
     }
 
     /// Makes sure that entries of `bytes` in all can be appended next without a further segment.
@@ -304,6 +333,12 @@ impl Log {
         self.shared.tail.lock().index.forget(queue);
     }
 
+    /// Waits until the background thread has nothing to do. For tests that want the same calls of
+    /// the file system in the same order each time.
+    pub fn settle(&self) {
+        self.shared.settle();
+    }
+
     /// Refuses further appends, writes and syncs all that was appended, and notes durably that it
     /// did. Afterwards the log can still be read.
     ///
@@ -357,6 +392,9 @@ impl Log {
             dirty: Vec::new(),
             spare: Spare::Wanted,
             spare_awaited: false,
+            started: false,
+            background_idle: false,
+            ballast_due: false,
             next_segment,
             old: beginning.old,
             sealed: beginning.sealed,
@@ -384,9 +422,12 @@ impl Log {
             synced: AtomicU64::new(before.0),
             pending_bytes: AtomicU64::new(0),
             resume: Mutex::new(Resume::default()),
+            room: Room::new(beginning.ballast),
             poison: OnceLock::new(),
             _lock: lock,
         });
+        // A log on a full disk takes no jobs from the beginning.
+        let _ = shared.look_for_room();
         let thread = spare::spawn(Arc::clone(&shared))
             .map_err(|error| LogError::io("starting a thread for", &shared.dir, error))?;
         Ok(Self { shared, background: Mutex::new(Some(thread)) })
@@ -421,6 +462,12 @@ impl Log {
         let dir = &self.shared.dir;
         let synced = self.shared.options.files.sync_dir(dir);
         synced.map_err(|error| LogError::io("syncing", dir, error))
+    }
+
+    /// Lets the background thread do what need not be waited for.
+    pub(super) fn started(&self) {
+        self.shared.tail.lock().started = true;
+        self.shared.background_signal.notify_all();
     }
 
     /// Removes files that no longer count.

@@ -23,6 +23,7 @@
 //! | `reader.rs` | reading written entries back |
 //! | `compact.rs`, `manifest.rs` | dropping what is dead; where the log begins since |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
+//! | `room.rs` | what happens when the disk is nearly full |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
 //!
 //! **Invariant:** a file is never written behind a recovered tail, never truncated, and after a
@@ -43,6 +44,7 @@ mod map;
 mod reader;
 mod recovery;
 mod replay;
+mod room;
 mod segment;
 mod shared;
 mod spare;
@@ -53,7 +55,7 @@ pub use compact::{CompactBudget, CompactReport};
 pub use durability::{Durability, ParseDurabilityError};
 pub use entry::{EntryKind, EntryView, JobView, NewEntry};
 pub use error::LogError;
-pub use files::{DataFile, Files, SystemFiles};
+pub use files::{DataFile, Files, Space, SystemFiles};
 pub use handle::{Log, LogOptions, LogStats, SegmentInfo};
 pub use location::JobLocation;
 pub use recovery::{Recovered, Recovery, TornTail};

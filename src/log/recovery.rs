@@ -22,6 +22,7 @@ use super::handle::{Beginning, Log, LogOptions};
 use super::manifest::{self, Manifest};
 use super::map::Map;
 use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
+use super::room;
 use super::segment::{FileKind, HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, id_in};
 use super::table;
 
@@ -35,6 +36,8 @@ pub struct Recovery {
     chain: Vec<Link>,
     /// Files behind the chain's end. They count only as evidence.
     beyond: Vec<Loose>,
+    /// There is a ballast.
+    ballast: bool,
     manifest: Manifest,
     /// Files that do not count any more.
     leftovers: Vec<PathBuf>,
@@ -54,7 +57,8 @@ pub struct Recovered {
     pub last_term: Term,
     /// Both clocks of the last entry.
     pub last_stamp: Stamp,
-    /// The entries up to here were known to be synced. `start` writes those above once more.
+    /// The entries up to here were known to be synced. `start` writes those above once more, and a
+    /// few of those below if it is not sure where they were synced.
     pub proved: EntryIndex,
     /// What was cut, for a warning.
     pub torn: Option<TornTail>,
@@ -87,10 +91,10 @@ struct Loose {
 struct Replayed {
     recovered: Recovered,
     indexed: Indexed,
-    /// Where the part that is kept as it lies ends.
-    end: Place,
-    /// Entries behind `end` that `start` writes once more.
-    unproved: VecDeque<(EntryIndex, Place)>,
+    /// Where the part that is kept as it lies ends; none if nothing is.
+    end: Option<Place>,
+    /// Entries behind `end`, which `start` writes once more.
+    moved: VecDeque<(EntryIndex, Place)>,
 }
 
 /// The files of a directory, by what they are.
@@ -173,6 +177,7 @@ impl Recovery {
             beyond: Vec::new(),
             last_term: manifest.base.last.term,
             manifest,
+            ballast: names.iter().any(|name| name == room::BALLAST),
             leftovers,
             spare: None,
             next_segment: next_id,
@@ -218,7 +223,7 @@ impl Recovery {
             (place, reason) = (torn_at, "the bodies of an entry are not whole");
         }
         walk.deliver_rest()?;
-        let Walk { indexed, waiting: unproved, recovered: last, .. } = walk;
+        let Walk { indexed, end, waiting: moved, recovered: last, .. } = walk;
         recovered.last_index = last.last_index;
         recovered.last_stamp = last.last_stamp;
         recovered.last_term = last.last_term.max(self.last_term);
@@ -227,8 +232,7 @@ impl Recovery {
             let file = file.display();
             tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
         }
-        let end = unproved.front().map_or(place, |(_, place)| *place);
-        self.replayed = Some(Replayed { recovered: recovered.clone(), indexed, end, unproved });
+        self.replayed = Some(Replayed { recovered: recovered.clone(), indexed, end, moved });
         Ok(recovered)
     }
 
@@ -252,7 +256,7 @@ impl Recovery {
         let log_id = self.log_id()?;
         let (fresh, next_segment) = self.fresh_segment(log_id)?;
         let first_index =
-            EntryIndex(replayed.recovered.last_index.0 + 1 - replayed.unproved.len() as u64);
+            EntryIndex(replayed.recovered.last_index.0 + 1 - replayed.moved.len() as u64);
         let (previous, previous_end, kept) = self.predecessor(replayed.end);
         let header = SegmentHeader {
             kind: FileKind::Segment,
@@ -268,7 +272,7 @@ impl Recovery {
         };
         let mut indexed = replayed.indexed;
         let sealed = self.seal(&mut indexed, kept, &header)?;
-        let Self { dir, options, lock, chain, beyond, manifest, leftovers, .. } = self;
+        let Self { dir, options, lock, chain, beyond, ballast, manifest, leftovers, .. } = self;
         let fresh = Arc::new(fresh);
         let log = Log::begin(Beginning {
             dir,
@@ -278,11 +282,12 @@ impl Recovery {
             header,
             next_segment,
             index: indexed.index,
+            ballast,
             manifest,
             old: indexed.old,
             sealed,
         })?;
-        for (_, Place { link, position }) in &replayed.unproved {
+        for (_, Place { link, position }) in &replayed.moved {
             let Some(link) = chain.get(*link) else {
                 continue;
             };
@@ -296,6 +301,7 @@ impl Recovery {
         });
         let gone = gone.chain(beyond.into_iter().map(|loose| loose.path)).chain(leftovers);
         log.remove(&gone.collect::<Vec<_>>())?;
+        log.started();
         Ok(log)
     }
 
@@ -457,7 +463,17 @@ impl Recovery {
         }
         let id = self.next_segment;
         let fill = || self.options.prefill;
-        Ok((OpenSegment::create(&self.options, &self.dir, log_id, id, &fill)?, id + 1))
+        let create = || OpenSegment::create(&self.options, &self.dir, log_id, id, &fill);
+        let made = match create() {
+            Err(LogError::NoSpace { .. }) if self.ballast => {
+                self.ballast = false;
+                room::remove_ballast(files, &self.dir)
+                    .map_err(|error| LogError::io("removing the ballast in", &self.dir, error))?;
+                create()
+            }
+            made => made,
+        };
+        Ok((made?, id + 1))
     }
 
     /// The first `kept` segments of the chain, which the one with the header `fresh` continues.
@@ -484,17 +500,14 @@ impl Recovery {
     }
 
     /// What the fresh segment continues: the previous segment's id, its end, and how many
-    /// segments of the chain are kept. A segment of which nothing is kept is passed over, so that
-    /// starts without appends in between do not add up.
-    fn predecessor(&self, end: Place) -> (u64, u32, usize) {
+    /// segments of the chain are kept. One of which nothing is kept is passed over, so that starts
+    /// without appends in between do not add up.
+    fn predecessor(&self, end: Option<Place>) -> (u64, u32, usize) {
         let base = self.manifest.base;
-        match self.chain.get(end.link) {
-            Some(link) if end.position as usize > SEGMENT_HEADER_BYTES => {
-                (link.segment.id, end.position, end.link + 1)
-            }
-            Some(link) => (link.header.previous, link.header.previous_end, end.link),
-            None => (base.id, base.end, 0),
-        }
+        let last = end.and_then(|end| Some((end, self.chain.get(end.link)?)));
+        last.map_or((base.id, base.end, 0), |(end, link)| {
+            (link.segment.id, end.position, end.link + 1)
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::types::{EntryIndex, Term};
 use super::entry::EntryView;
 use super::error::LogError;
 use super::files::Files;
-use super::format::{SEGMENT_FIELD_CRC, SEGMENT_HEADER_BYTES};
+use super::format::{SEGMENT_FIELD_CRC, SEGMENT_HEADER_BYTES, frame_bytes};
 use super::frame::FramedEntry;
 use super::index::JobIndex;
 use super::manifest::{Base, OldFile};
@@ -66,13 +66,23 @@ pub(super) struct Indexed {
     last: Last,
 }
 
-/// The walk through the chain. Entries wait until a later frame proves them, so that the tail that
-/// nothing proves can be looked at more closely before anybody sees it.
+/// The walk through the chain. Entries wait until it is known that they are *held*: on the disk,
+/// where they lie, in a segment whose header is there too. What is not held by the end is written
+/// once more by `start`, and if nothing even proves that it was synced, looked at more closely
+/// before anybody sees it.
+///
+/// A header proves that the entries in its segment were synced before it was written, but not that
+/// it is on the disk itself: only what was appended after the start that wrote it says so. A
+/// checkpoint proves its entries too, but not where they were then.
 pub(super) struct Walk<'a, 'f> {
     chain: &'a [Link],
     shelf: Shelf<'a>,
     each: &'a mut Replay<'f>,
     pub(super) waiting: VecDeque<(EntryIndex, Place)>,
+    /// Behind the last entry that is held. What follows, be it a mark, may not be on the disk.
+    pub(super) end: Option<Place>,
+    /// The highest durable index in a frame.
+    held: EntryIndex,
     pub(super) indexed: Indexed,
     /// Entries up to here are indexed and not delivered: a checkpoint stands for them.
     after: EntryIndex,
@@ -183,6 +193,8 @@ impl<'a, 'f> Walk<'a, 'f> {
             shelf,
             each,
             waiting: VecDeque::new(),
+            end: None,
+            held: base.index,
             indexed: Indexed::default(),
             after,
             expected: base.index.0 + 1,
@@ -204,7 +216,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             self.check_header(link)?;
             let next = self.chain.get(number + 1).map(|next| &next.header);
             match next {
-                Some(next) if next.first_index.0 <= self.after.0 + 1 => self.skip(link, next)?,
+                Some(next) if self.may_skip(number, next) => self.skip(number, link, next)?,
                 _ => {
                     let end = next.map(|next| next.previous_end);
                     if let Some(stop) = self.segment(number, link, end)? {
@@ -223,12 +235,24 @@ impl<'a, 'f> Walk<'a, 'f> {
         if header.term < self.term {
             return Err(segment.damaged(0, "the segment's term is below the one before"));
         }
-        self.prove(header.durable)
+        self.recovered.proved = self.recovered.proved.max(header.durable);
+        // None of its own entries waits yet.
+        self.hold(header.durable)
+    }
+
+    /// Whether a checkpoint stands for the segment `number` and all of it is held: the entry behind
+    /// it was synced, and a later header says that something in it was.
+    fn may_skip(&self, number: usize, next: &SegmentHeader) -> bool {
+        let first = EntryIndex(self.expected);
+        next.first_index <= self.after
+            && self.waiting.is_empty()
+            && self.chain.iter().skip(number + 1).any(|link| link.header.durable >= first)
     }
 
     /// Passes over a segment that a checkpoint stands for.
-    fn skip(&mut self, link: &Link, next: &SegmentHeader) -> Result<(), LogError> {
+    fn skip(&mut self, number: usize, link: &Link, next: &SegmentHeader) -> Result<(), LogError> {
         let extent = link.extent(next);
+        self.end = Some(Place { link: number, position: extent.end });
         self.indexed.skip_segment(self.shelf, &link.segment, extent)?;
         if let Some(table) = self.indexed.tables.last().filter(|_| extent.has_entries()) {
             let Last { term, stamp } = table.last();
@@ -269,7 +293,9 @@ impl<'a, 'f> Walk<'a, 'f> {
                 self.expected += 1;
                 self.term = view.term;
             }
-            self.prove(frame.durable)?;
+            self.recovered.proved = self.recovered.proved.max(frame.durable);
+            self.held = self.held.max(frame.durable);
+            self.hold(self.held)?;
             position += frame.bytes as u32;
         }
         Ok(None)
@@ -285,11 +311,10 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    /// Takes note that the entries up to `durable` were synced, and delivers them.
-    fn prove(&mut self, durable: EntryIndex) -> Result<(), LogError> {
-        self.recovered.proved = self.recovered.proved.max(durable);
+    /// Takes note that of those that wait the entries up to `held` are, and delivers them.
+    fn hold(&mut self, held: EntryIndex) -> Result<(), LogError> {
         while let Some((index, place)) = self.waiting.front().copied() {
-            if index > self.recovered.proved {
+            if index > held {
                 break;
             }
             self.waiting.pop_front();
@@ -303,6 +328,8 @@ impl<'a, 'f> Walk<'a, 'f> {
                 let added = self.indexed.rows.add(view.queue, row);
                 added.map_err(|reason| link.segment.damaged(place.position, reason))?;
             }
+            let bytes = frame_bytes(view.encoded_bytes() as usize) as u32;
+            self.end = Some(Place { position: place.position + bytes, ..place });
             self.indexed.last = Last { term: view.term, stamp: view.stamp };
             self.deliver(&view)?;
         }
@@ -327,7 +354,11 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// behind it.
     pub(super) fn cut_torn_bodies(&mut self) -> Option<Place> {
         let chain = self.chain;
-        let torn = self.waiting.iter().position(|(_, place)| {
+        let proved = self.recovered.proved;
+        let torn = self.waiting.iter().position(|(index, place)| {
+            if *index <= proved {
+                return false;
+            }
             let framed =
                 chain.get(place.link).map(|link| framed_entry(&link.segment, place.position));
             !framed.is_some_and(|framed| framed.is_ok_and(|framed| framed.bodies_are_whole()))
@@ -337,7 +368,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         place
     }
 
-    /// Delivers the entries that nothing proves. `start` indexes them where it writes them again.
+    /// Delivers the entries that are not held. `start` indexes them where it writes them again.
     pub(super) fn deliver_rest(&mut self) -> Result<(), LogError> {
         let chain = self.chain;
         for at in 0..self.waiting.len() {

@@ -23,6 +23,7 @@ use super::format::*;
 use super::index::Found;
 use super::location::JobLocation;
 use super::reader::Resume;
+use super::room::Room;
 use super::segment::OpenSegment;
 use super::tail::{Batch, Spare, Tail};
 
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) pending_bytes: AtomicU64,
     /// Where reading entries back has stopped.
     pub(super) resume: Mutex<Resume>,
+    pub(super) room: Room,
     /// The first failure of a write or sync.
     pub(super) poison: OnceLock<Arc<str>>,
     /// Holds the lock on the directory.

@@ -4,7 +4,9 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use super::error::LogError;
 use super::segment::{OpenSegment, Sealed};
 use super::shared::Shared;
 use super::table::{Rows, Table};
@@ -14,6 +16,7 @@ enum Work {
     /// Prepare the segment of this id.
     Prepare(u64),
     SyncSealed,
+    Ballast,
     /// Make the index table of the segment of this id.
     Table(u64, Arc<Rows>),
     End,
@@ -34,6 +37,7 @@ fn run(shared: &Shared) {
                 }
             }
             Work::Table(id, rows) => make_table(shared, id, &rows),
+            Work::Ballast => shared.make_ballast(),
             Work::End => return,
         }
     }
@@ -45,20 +49,60 @@ fn next_work(shared: &Shared) -> Work {
         if tail.stopping {
             return Work::End;
         }
-        if matches!(tail.spare, Spare::Wanted) {
-            return Work::Prepare(take_id(&mut tail));
+        if let Some(work) = due(shared, &mut tail) {
+            return work;
         }
-        if shared.poison.get().is_none() && tail.sealed_dirty(shared.written()) > 0 {
-            return Work::SyncSealed;
-        }
-        if let Some((id, rows)) = tail.untabled.front()
-            && tail.is_synced(*id, shared.synced())
-        {
-            return Work::Table(*id, Arc::clone(rows));
-        }
+        tail.background_idle = true;
+        shared.spare_signal.notify_all();
         shared.background_signal.wait(&mut tail);
+        tail.background_idle = false;
     }
 }
+
+/// What is to be done next, which counts as begun.
+fn due(shared: &Shared, tail: &mut Tail) -> Option<Work> {
+    if matches!(tail.spare, Spare::Wanted) && (tail.started || tail.spare_awaited) {
+        return Some(Work::Prepare(take_id(tail)));
+    }
+    if !tail.started {
+        return None;
+    }
+    if shared.poison.get().is_none() && tail.sealed_dirty(shared.written()) > 0 {
+        return Some(Work::SyncSealed);
+    }
+    if let Some((id, rows)) = tail.untabled.front()
+        && tail.is_synced(*id, shared.synced())
+    {
+        return Some(Work::Table(*id, Arc::clone(rows)));
+    }
+    if tail.ballast_due && shared.wants_ballast() {
+        tail.ballast_due = false;
+        return Some(Work::Ballast);
+    }
+    None
+}
+
+impl Shared {
+    /// Waits until the background thread has nothing to do.
+    pub(super) fn settle(&self) {
+        let mut tail = self.tail.lock();
+        while !tail.stopping && (!tail.background_idle || self.has_work(&tail)) {
+            self.background_signal.notify_one();
+            self.spare_signal.wait_for(&mut tail, SETTLE_LOOK);
+        }
+    }
+
+    fn has_work(&self, tail: &Tail) -> bool {
+        let table = tail.untabled.front();
+        matches!(tail.spare, Spare::Wanted)
+            || (self.poison.get().is_none() && tail.sealed_dirty(self.written()) > 0)
+            || table.is_some_and(|(id, _)| tail.is_synced(*id, self.synced()))
+            || (tail.ballast_due && self.wants_ballast())
+    }
+}
+
+/// How often one who waits for the background looks by himself.
+const SETTLE_LOOK: Duration = Duration::from_millis(10);
 
 /// An id is used once, also when its file could not be made: it may be there nevertheless.
 fn take_id(tail: &mut Tail) -> u64 {
@@ -73,8 +117,15 @@ fn prepare(shared: &Shared, id: u64) {
         let tail = shared.tail.lock();
         shared.options.prefill && !tail.spare_awaited && !tail.stopping
     };
-    let made = OpenSegment::create(&shared.options, &shared.dir, shared.log_id, id, &fill);
+    let create = || OpenSegment::create(&shared.options, &shared.dir, shared.log_id, id, &fill);
+    let made = match create() {
+        Err(LogError::NoSpace { .. }) if shared.release_ballast() => create(),
+        made => made,
+    };
+    // Whether jobs are refused from now on is seen with the next one.
+    let _ = shared.look_for_room();
     let mut tail = shared.tail.lock();
+    tail.ballast_due = true;
     tail.spare = match made {
         Ok(segment) => Spare::Ready(segment),
         Err(error) => {

@@ -104,6 +104,12 @@ pub(super) struct Tail {
     pub(super) spare: Spare,
     /// An append waits for the spare.
     pub(super) spare_awaited: bool,
+    /// The start is over: until then the background does only what is waited for.
+    pub(super) started: bool,
+    /// The background thread waits for work.
+    pub(super) background_idle: bool,
+    /// It is time to look whether there is room for a ballast.
+    pub(super) ballast_due: bool,
     /// The id for the next file.
     pub(super) next_segment: u64,
     /// The older files in front of the log's beginning, in the order of their entries.

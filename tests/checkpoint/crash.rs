@@ -166,7 +166,8 @@ fn makes_checkpoints_until_it_aborts() {
     let (Ok(dir), Ok(calls)) = (std::env::var(DIR), std::env::var(CALLS)) else { return };
     let left = Arc::new(AtomicU64::new(u64::MAX));
     let files = Arc::new(Aborting { left: Arc::clone(&left) });
-    let options = LogOptions { segment_bytes: SEGMENT_BYTES, prefill: false, files };
+    let options =
+        LogOptions { segment_bytes: SEGMENT_BYTES, prefill: false, files, ..LogOptions::default() };
     let mut world = World::new(open_with(Path::new(&dir), options), 7);
     let mut calls = calls.parse().unwrap();
     for _ in 0..3 {

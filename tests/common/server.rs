@@ -48,13 +48,37 @@ impl Server {
         Self::launch(data, &all, listen).unwrap_or_else(|errors| panic!("no start:\n{errors}"))
     }
 
+    /// Starts a server that is killed as one of its threads enters its `nth` call of a system call:
+    /// the unchanged binary, killed from outside at a point that is known. None if that was in the
+    /// middle of its start.
+    pub(crate) fn start_doomed(data: &Path, config: &Path, call: &str, nth: u32) -> Option<Self> {
+        let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+        strace.args(["-e", &inject, env!("CARGO_BIN_EXE_joblogd")]);
+        let arguments = ["--config".to_owned(), config.to_str().unwrap().to_owned()];
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::launch_by(strace, data, &arguments, listen).ok()
+    }
+
     fn launch(data: &Path, arguments: &[String], listen: SocketAddr) -> Result<Self, String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_joblogd"))
+        let command = Command::new(env!("CARGO_BIN_EXE_joblogd"));
+        Self::launch_by(command, data, arguments, listen)
+    }
+
+    fn launch_by(
+        mut command: Command,
+        data: &Path,
+        arguments: &[String],
+        listen: SocketAddr,
+    ) -> Result<Self, String> {
+        let mut child = command
             .arg("--data")
             .arg(data)
             .args(["--listen", &listen.to_string()])
             .args(arguments)
             .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -8,8 +8,12 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod live;
 #[cfg(test)]
 mod reading;
+#[cfg(test)]
+mod room;
 #[cfg(test)]
 mod support;

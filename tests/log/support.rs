@@ -5,9 +5,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use joblog::log::{
-    DataFile, EntryView, Files, Log, LogError, LogOptions, NewEntry, Recovered, Recovery,
+    DataFile, EntryView, Files, Log, LogError, LogOptions, NewEntry, Recovered, Recovery, Space,
     SystemFiles,
 };
 use joblog::types::{EntryIndex, Offset, QueueId, Stamp, Term};
@@ -31,7 +32,10 @@ impl Random {
     }
 
     pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
+        let words = (0..len.div_ceil(8)).map(|_| self.next().to_le_bytes());
+        let mut bytes = words.collect::<Vec<_>>().concat();
+        bytes.truncate(len as usize);
+        bytes
     }
 }
 
@@ -206,8 +210,14 @@ pub(crate) fn used_segments(dir: &Path) -> Vec<PathBuf> {
 /// A file system over a real directory that remembers what a power cut could have left.
 ///
 /// Fault model: of the writes since a file's last sync, any subset of 512-byte sectors may have
-/// reached the disk, in any order. A created or removed name may or may not be there until the
-/// directory is synced. What was synced is there.
+/// reached the disk, in any order. A created, renamed or removed name may or may not be as it was
+/// made until the directory is synced; a name that was taken over by a rename has either the old
+/// file or the new one. What was synced is there. After a failed sync the pages count as clean, so
+/// that what was not written by then never is, though it can be read until the power fails. A call
+/// that fails may have done its work, or a part of it, or nothing.
+///
+/// The directory and the disk go on over a process that is killed: only `leave` takes what was not
+/// synced away.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk(Arc<Mutex<State>>);
 
@@ -218,6 +228,14 @@ struct State {
     until_cut: Option<u64>,
     at_cut: Option<BTreeMap<PathBuf, Kept>>,
     fail: Fail,
+    /// One operation that fails: which one from now on, and how.
+    failing: Option<(u64, io::ErrorKind)>,
+    failed: bool,
+    /// Chooses how much of a failed call was done.
+    chance: u64,
+    capacity: Option<u64>,
+    /// Print each call.
+    trace: bool,
 }
 
 /// What is to go wrong without a power cut.
@@ -228,6 +246,9 @@ pub(crate) enum Fail {
     Write,
     Sync,
     Create,
+    Rename,
+    Remove,
+    SyncDir,
 }
 
 #[derive(Clone, Debug)]
@@ -237,6 +258,82 @@ struct Kept {
     unsynced: Vec<(u64, Vec<u8>)>,
     name_is_durable: bool,
     removed: bool,
+    /// What the name stood for before, if a rename took it over and that is not durable yet.
+    before: Option<Box<Self>>,
+}
+
+impl Kept {
+    fn new(durable: Vec<u8>, name_is_durable: bool) -> Self {
+        Self { durable, unsynced: vec![], name_is_durable, removed: false, before: None }
+    }
+
+    /// What a power cut leaves of the contents.
+    fn left(&self, random: &mut Random, sector_kept_of_4: u64) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        for (position, sector) in &self.unsynced {
+            if random.below(4) < sector_kept_of_4 {
+                put(&mut bytes, *position, sector);
+            }
+        }
+        bytes
+    }
+}
+
+impl State {
+    fn chance(&mut self) -> u64 {
+        let mut random = Random(self.chance);
+        self.chance = random.next();
+        random.next()
+    }
+
+    /// Whether this operation is to fail.
+    fn fails(&mut self, kind: Fail) -> Option<io::Error> {
+        if self.fail == kind {
+            return Some(match kind {
+                Fail::Create => io::ErrorKind::StorageFull.into(),
+                _ => io::Error::other("injected"),
+            });
+        }
+        match &mut self.failing {
+            Some((0, error)) => {
+                let error = io::Error::new(*error, format!("injected at {kind:?}"));
+                (self.failing, self.failed) = (None, true);
+                self.note("which fails");
+                Some(error)
+            }
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// As `fails`, for calls that are done or not: an error ends it before it has done anything.
+    fn fails_before(&mut self, kind: Fail) -> io::Result<Option<io::Error>> {
+        match self.fails(kind) {
+            Some(failure) if self.chance().is_multiple_of(2) => Err(failure),
+            other => Ok(other),
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if self.trace {
+            eprintln!("{text}");
+        }
+    }
+
+    fn used(&self) -> u64 {
+        let files = self.files.values().filter(|kept| !kept.removed);
+        files.map(|kept| kept.durable.len() as u64).sum()
+    }
+
+    fn make_names_durable(&mut self, dir: &Path) {
+        self.files.retain(|path, kept| path.parent() != Some(dir) || !kept.removed);
+        for kept in self.files.values_mut() {
+            (kept.name_is_durable, kept.before) = (true, None);
+        }
+    }
 }
 
 impl Disk {
@@ -246,14 +343,23 @@ impl Disk {
         let paths = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
         for path in paths.filter(|path| !path.ends_with("lock")) {
             let durable = fs::read(&path).unwrap();
-            let kept = Kept { durable, unsynced: vec![], name_is_durable: true, removed: false };
-            disk.0.lock().unwrap().files.insert(path, kept);
+            disk.0.lock().unwrap().files.insert(path, Kept::new(durable, true));
         }
         disk
     }
 
     pub(crate) fn options(&self) -> LogOptions {
-        LogOptions { segment_bytes: SEGMENT_BYTES, prefill: false, files: Arc::new(self.clone()) }
+        self.options_with(SEGMENT_BYTES)
+    }
+
+    pub(crate) fn options_with(&self, segment_bytes: u32) -> LogOptions {
+        let files = Arc::new(self.clone());
+        LogOptions { segment_bytes, prefill: false, free_bytes_min: None, files }
+    }
+
+    /// Has each call be printed from now on.
+    pub(crate) fn trace(&self, trace: bool) {
+        self.0.lock().unwrap().trace = trace;
     }
 
     pub(crate) fn cut_power_after(&self, operations: u64) {
@@ -268,31 +374,59 @@ impl Disk {
         self.0.lock().unwrap().fail = fail;
     }
 
+    /// Has the operation fail that comes after so many others.
+    pub(crate) fn fail_after(&self, operations: u64, kind: io::ErrorKind) {
+        let mut state = self.0.lock().unwrap();
+        (state.failing, state.failed) = (Some((operations, kind)), false);
+    }
+
+    /// Whether something has failed since `fail_after`.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.lock().unwrap().failed
+    }
+
+    /// Lets nothing fail any more. Whether something had.
+    pub(crate) fn heal(&self) -> bool {
+        let mut state = self.0.lock().unwrap();
+        state.failing = None;
+        std::mem::take(&mut state.failed)
+    }
+
+    /// Lets the files have so many bytes in all.
+    pub(crate) fn hold(&self, bytes: Option<u64>) {
+        self.0.lock().unwrap().capacity = bytes;
+    }
+
     /// Puts into `dir` what the power cut (now, if there was none) has left.
     pub(crate) fn leave(&self, dir: &Path, random: &mut Random) {
         let state = self.0.lock().unwrap();
         let sector_kept_of_4 = random.below(5);
         for (path, kept) in state.at_cut.as_ref().unwrap_or(&state.files) {
+            let mut kept = kept;
             if !kept.name_is_durable && random.below(2) == 0 {
-                continue;
+                match &kept.before {
+                    Some(before) => kept = before,
+                    None => continue,
+                }
             }
             if kept.removed && random.below(2) == 0 {
                 continue;
             }
-            let mut bytes = kept.durable.clone();
-            for (position, sector) in &kept.unsynced {
-                if random.below(4) < sector_kept_of_4 {
-                    put(&mut bytes, *position, sector);
-                }
-            }
+            let bytes = kept.left(random, sector_kept_of_4);
             fs::write(dir.join(path.file_name().unwrap()), bytes).unwrap();
         }
     }
 
-    fn step<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+    fn step<T>(&self, call: &str, path: &Path, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.0.lock().unwrap();
+        if state.trace {
+            let thread = thread::current();
+            let thread = thread.name().unwrap_or("test");
+            eprintln!("{thread}: {call} {:?}", path.file_name().unwrap());
+        }
         match state.until_cut {
             Some(0) => {
+                state.note("the power fails");
                 state.at_cut = Some(state.files.clone());
                 state.until_cut = None;
             }
@@ -300,6 +434,10 @@ impl Disk {
             None => {}
         }
         act(&mut state)
+    }
+
+    fn file(&self, path: &Path, file: Box<dyn DataFile>) -> Box<dyn DataFile> {
+        Box::new(DiskFile { disk: self.clone(), path: path.to_owned(), file })
     }
 }
 
@@ -326,74 +464,90 @@ impl Files for Disk {
         bytes: u32,
         fill: &dyn Fn() -> bool,
     ) -> io::Result<Box<dyn DataFile>> {
-        self.step(|state| {
-            if state.fail == Fail::Create {
+        self.step("create", path, |state| {
+            let failure = state.fails_before(Fail::Create)?;
+            if state.capacity.is_some_and(|capacity| state.used() + u64::from(bytes) > capacity) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             assert!(!fill(), "the tests do not ask for it");
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+            let bytes = if failure.is_some() { 0 } else { bytes };
             file.set_len(u64::from(bytes))?;
-            let file = Box::new(file);
-            let durable = vec![0; bytes as usize];
-            let unsynced = vec![];
-            let kept = Kept { durable, unsynced, name_is_durable: false, removed: false };
+            let before = state.files.remove(path).filter(|kept| kept.name_is_durable);
+            let kept = Kept::new(vec![0; bytes as usize], false);
+            let kept = Kept { before: before.map(Box::new), ..kept };
             state.files.insert(path.to_owned(), kept);
-            let disk = self.clone();
-            Ok(Box::new(DiskFile { disk, path: path.to_owned(), file }) as Box<dyn DataFile>)
+            failure.map_or_else(|| Ok(self.file(path, Box::new(file))), Err)
         })
     }
 
     fn create_growing(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
-        self.step(|state| {
-            if state.fail == Fail::Create {
-                return Err(io::ErrorKind::StorageFull.into());
+        self.step("create growing", path, |state| {
+            if let Some(failure) = state.fails(Fail::Create) {
+                return Err(failure);
             }
             let file = SystemFiles.create_growing(path)?;
-            let (durable, unsynced) = (vec![], vec![]);
-            let kept = Kept { durable, unsynced, name_is_durable: false, removed: false };
-            state.files.insert(path.to_owned(), kept);
-            let disk = self.clone();
-            Ok(Box::new(DiskFile { disk, path: path.to_owned(), file }) as Box<dyn DataFile>)
+            state.files.insert(path.to_owned(), Kept::new(vec![], false));
+            Ok(self.file(path, file))
         })
     }
 
-    /// The file may come back under either name, or both, until the directory is synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step(|state| {
+        self.step("rename", to, |state| {
+            let failure = state.fails_before(Fail::Rename)?;
+            SystemFiles.rename(from, to)?;
+            let before = state.files.remove(to).filter(|kept| !kept.removed).map(|kept| {
+                match kept.name_is_durable {
+                    true => Some(Box::new(kept)),
+                    // Neither has the disk seen this name yet.
+                    false => kept.before,
+                }
+            });
             if let Some(kept) = state.files.get_mut(from) {
-                let renamed = Kept { name_is_durable: false, removed: false, ..kept.clone() };
+                let before = before.flatten();
+                let renamed =
+                    Kept { name_is_durable: false, removed: false, before, ..kept.clone() };
                 kept.removed = true;
                 state.files.insert(to.to_owned(), renamed);
             }
-        });
-        SystemFiles.rename(from, to)
+            failure.map_or(Ok(()), Err)
+        })
     }
 
     fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
         let file = SystemFiles.reuse(path)?;
         let durable = fs::read(path)?;
-        let kept = Kept { durable, unsynced: vec![], name_is_durable: true, removed: false };
-        self.step(|state| {
-            state.files.entry(path.to_owned()).or_insert(kept);
+        self.step("reuse", path, |state| {
+            state.files.entry(path.to_owned()).or_insert_with(|| Kept::new(durable, true));
         });
-        Ok(Box::new(DiskFile { disk: self.clone(), path: path.to_owned(), file }))
+        Ok(self.file(path, file))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step(|state| {
+        self.step("remove", path, |state| {
+            let failure = state.fails_before(Fail::Remove)?;
+            SystemFiles.remove(path)?;
             if let Some(kept) = state.files.get_mut(path) {
                 kept.removed = true;
             }
-        });
-        SystemFiles.remove(path)
+            failure.map_or(Ok(()), Err)
+        })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.step(|state| {
-            state.files.retain(|path, kept| path.parent() != Some(dir) || !kept.removed);
-            state.files.values_mut().for_each(|kept| kept.name_is_durable = true);
-        });
-        Ok(())
+        self.step("sync dir", dir, |state| match state.fails(Fail::SyncDir) {
+            Some(failure) => Err(failure),
+            None => {
+                state.make_names_durable(dir);
+                Ok(())
+            }
+        })
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        let state = self.0.lock().unwrap();
+        let total_bytes = state.capacity.unwrap_or(1 << 40);
+        Ok(Space { free_bytes: total_bytes.saturating_sub(state.used()), total_bytes })
     }
 
     fn random_id(&self) -> io::Result<[u8; 16]> {
@@ -421,34 +575,49 @@ struct DiskFile {
     file: Box<dyn DataFile>,
 }
 
+impl DiskFile {
+    /// What the disk has of the file, also when it has got another name since it was opened.
+    fn kept<'a>(&self, state: &'a mut State) -> Option<&'a mut Kept> {
+        state.files.get_mut(&self.path)
+    }
+}
+
 impl DataFile for DiskFile {
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.disk.step(|state| {
-            if state.fail == Fail::Write {
-                return Err(io::Error::other("injected"));
+        self.disk.step(&format!("write {} at {position} of", bytes.len()), &self.path, |state| {
+            let failure = state.fails(Fail::Write);
+            let done = match failure {
+                Some(_) => state.chance() as usize % (bytes.len() + 1),
+                None => bytes.len(),
+            };
+            let bytes = &bytes[..done];
+            if let Some(kept) = self.kept(state) {
+                // Split at the sectors of the file, for `leave` to choose among.
+                let (mut rest, mut at) = (bytes, position);
+                while !rest.is_empty() {
+                    let len = rest.len().min(512 - at as usize % 512);
+                    kept.unsynced.push((at, rest[..len].to_vec()));
+                    (rest, at) = (&rest[len..], at + len as u64);
+                }
             }
-            let kept = state.files.get_mut(&self.path).expect("created through the disk");
-            // Split at the sectors of the file, for `leave` to choose among.
-            let (mut rest, mut at) = (bytes, position);
-            while !rest.is_empty() {
-                let len = rest.len().min(512 - at as usize % 512);
-                kept.unsynced.push((at, rest[..len].to_vec()));
-                (rest, at) = (&rest[len..], at + len as u64);
-            }
-            self.file.write_all_at(bytes, position)
+            self.file.write_all_at(bytes, position)?;
+            failure.map_or(Ok(()), Err)
         })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.step(|state| {
-            if state.fail == Fail::Sync {
-                return Err(io::Error::other("injected"));
+        self.disk.step("sync", &self.path, |state| {
+            let failure = state.fails(Fail::Sync);
+            let mut chance = Random(state.chance());
+            if let Some(kept) = self.kept(state) {
+                for (position, bytes) in kept.unsynced.drain(..) {
+                    // After a failure nothing is retried: what is lost now stays lost.
+                    if failure.is_none() || chance.below(2) == 0 {
+                        put(&mut kept.durable, position, &bytes);
+                    }
+                }
             }
-            let kept = state.files.get_mut(&self.path).expect("created through the disk");
-            for (position, bytes) in kept.unsynced.drain(..) {
-                put(&mut kept.durable, position, &bytes);
-            }
-            Ok(())
+            failure.map_or(Ok(()), Err)
         })
     }
 
