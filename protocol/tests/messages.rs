@@ -122,7 +122,7 @@ fn batch() -> BatchBuilder {
         payload: b"payload".to_vec(),
         key: Some(b"key".to_vec()),
         headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
-        terms: Terms { due: Some(Due::At(9)) },
+        terms: Terms { due: Some(Due::At(9)), ttl_ms: Some(10) },
     };
     builder.push(&full).unwrap();
     builder.push(&Job::default()).unwrap();

@@ -470,6 +470,7 @@ mod tests {
             first: Offset(0),
             next: Offset(u64::from(number)),
             withdrawn_below: Offset(0),
+            expired_below: Offset(0),
             paused: false,
         };
         std::iter::once(counters).chain((1..=queues).map(queue)).collect()

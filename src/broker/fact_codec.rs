@@ -300,7 +300,8 @@ mod tests {
         }
         let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
         let run = Run { first: offset, count: 3 };
-        let runs_of_terms = dues.map(|due| (run, JobTerms { due })).collect();
+        let runs_of_terms =
+            dues.map(|due| (run, JobTerms { due, expires_log_ms: due.map(|_| 7) })).collect();
         facts.push(Fact::Termed { queue, runs: runs_of_terms });
         for group in [None, Some(group)] {
             facts.push(Fact::Paused { queue, group, paused: group.is_none() });

@@ -105,7 +105,7 @@ impl Turn<'_> {
         let jobs: SmallVec<[Held; 2]> = jobs.into_iter().collect();
         let mut verdicts = self.record_each(jobs.iter().copied(), extend);
         for (job, verdict) in jobs.iter().zip(&mut verdicts) {
-            if verdict.is_ok() && self.core.machine.is_withdrawn(group, job.offset) {
+            if verdict.is_ok() && self.core.machine.is_cancelled(group, job.offset) {
                 *verdict = Err(JobRefusal::CancelRequested);
             }
         }

@@ -83,6 +83,10 @@ use crate::log::Log;
 use crate::queue::{EnqueuedBatch, Known, SessionEnd};
 use crate::types::{EntryIndex, Grant, GroupId, LogId, Offset, SessionId};
 
+/// Jobs that expire in one turn: 16 KiB of facts at most. More wait for the next one, and are not
+/// given to anyone meanwhile.
+const EXPIRED_PER_TURN_MAX: usize = 1_000;
+
 /// How a broker behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerOptions {
@@ -540,6 +544,9 @@ impl Broker {
         self.view(|turn| {
             // Facts are applied before they are appended, so their room comes first of all.
             turn.log.reserve(TURN_BYTES)?;
+            // What has expired must not be given to anyone.
+            let expired = turn.core.machine.expire(turn.stamp.log_ms, EXPIRED_PER_TURN_MAX);
+            turn.record_all(expired);
             act(turn)
         })
     }

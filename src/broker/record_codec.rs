@@ -23,6 +23,7 @@ const DEAD: u8 = 8;
 const TERMED: u8 = 9;
 const PRODUCER: u8 = 10;
 const WITHDRAWN: u8 = 11;
+const EXPIRED: u8 = 12;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -46,7 +47,16 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             put_text(out, name);
             out.put_u64_le(next.0);
         }
-        Record::Queue { queue, name, settings, first, next, withdrawn_below, paused } => {
+        Record::Queue {
+            queue,
+            name,
+            settings,
+            first,
+            next,
+            withdrawn_below,
+            expired_below,
+            paused,
+        } => {
             out.put_u8(QUEUE);
             out.put_u32_le(queue.0);
             put_text(out, name);
@@ -54,10 +64,17 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(first.0);
             out.put_u64_le(next.0);
             out.put_u64_le(withdrawn_below.0);
+            out.put_u64_le(expired_below.0);
             out.put_u8(u8::from(*paused));
         }
         Record::Withdrawn { queue, chunk, members } => {
             out.put_u8(WITHDRAWN);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(*chunk);
+            put_members(out, members);
+        }
+        Record::Expired { queue, chunk, members } => {
+            out.put_u8(EXPIRED);
             out.put_u32_le(queue.0);
             out.put_u64_le(*chunk);
             put_members(out, members);
@@ -185,9 +202,15 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             first: Offset(u64(bytes)?),
             next: Offset(u64(bytes)?),
             withdrawn_below: Offset(u64(bytes)?),
+            expired_below: Offset(u64(bytes)?),
             paused: flag(bytes)?,
         },
         WITHDRAWN => Record::Withdrawn {
+            queue: QueueId(u32(bytes)?),
+            chunk: u64(bytes)?,
+            members: members(bytes)?,
+        },
+        EXPIRED => Record::Expired {
             queue: QueueId(u32(bytes)?),
             chunk: u64(bytes)?,
             members: members(bytes)?,
@@ -342,7 +365,7 @@ pub(super) mod tests {
         let batch =
             |sequence| EnqueuedBatch { sequence, first: offset, count: 3, fingerprint: 1 << 31 };
         let termed = |due| {
-            let terms = JobTerms { due: Some(due) };
+            let terms = JobTerms { due: Some(due), expires_log_ms: Some(9) };
             Record::Termed { queue: QueueId(3), offset, terms }
         };
         let mut records = vec![
@@ -359,6 +382,7 @@ pub(super) mod tests {
                 first: Offset(2),
                 next: offset,
                 withdrawn_below: Offset(4),
+                expired_below: Offset(3),
                 paused: true,
             },
             Record::Withdrawn {
@@ -366,6 +390,7 @@ pub(super) mod tests {
                 chunk: 2,
                 members: ChunkMembers::Sparse(vec![7]),
             },
+            Record::Expired { queue: QueueId(3), chunk: 2, members: ChunkMembers::Sparse(vec![7]) },
             termed(Due::Log(5)),
             termed(Due::Wall(6)),
             Record::Producer {

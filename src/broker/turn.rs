@@ -41,6 +41,8 @@ pub struct JobBatch<'a> {
 pub struct Wish {
     /// When it is to be delivered first.
     pub due: Option<WishedDue>,
+    /// After how many milliseconds it is not delivered any more, if ever.
+    pub ttl_ms: Option<u64>,
 }
 
 /// When a job is to be delivered first.
@@ -251,7 +253,10 @@ impl<'a> Turn<'a> {
 fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Option<Fact> {
     let mut runs: Vec<(Run, JobTerms)> = Vec::new();
     for (ordinal, wish) in wishes {
-        let terms = JobTerms { due: wish.due.and_then(|due| due_time(due, now)) };
+        let terms = JobTerms {
+            due: wish.due.and_then(|due| due_time(due, now)),
+            expires_log_ms: wish.ttl_ms.map(|ttl_ms| now.log_ms.saturating_add(ttl_ms)),
+        };
         if terms == JobTerms::default() {
             continue;
         }

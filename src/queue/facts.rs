@@ -170,6 +170,8 @@ pub struct Run {
 pub struct JobTerms {
     /// When it can be fetched first, if not at once.
     pub due: Option<Due>,
+    /// When it is not delivered any more, on the clock of the log.
+    pub expires_log_ms: Option<u64>,
 }
 
 /// Offsets as runs. One or two of them take no allocation.

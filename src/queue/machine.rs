@@ -39,6 +39,8 @@ pub struct Machine {
     pub(super) due_wall: BTreeSet<(u64, QueueId)>,
     /// The time up to which delayed jobs have been made ready.
     pub(super) now: Stamp,
+    /// The queues that have jobs which expire, by the next one.
+    pub(super) expiry_order: BTreeSet<(u64, QueueId)>,
     /// When to look at each producer whether to forget it, in `log_ms`.
     pub(super) producer_checks: BTreeSet<(u64, QueueId, ProducerId)>,
     /// When dead jobs go, in `log_ms`, where they are not kept for ever.
@@ -60,6 +62,10 @@ pub(super) struct Queue {
     pub(super) next: Offset,
     pub(super) groups: BTreeMap<Box<str>, GroupId>,
     pub(super) delays: Delays,
+    /// When jobs expire that do.
+    pub(super) expiries: Delays,
+    /// Those that have, among the withdrawn ones.
+    pub(super) expired: OffsetSet,
     pub(super) producers: FxHashMap<ProducerId, Producer>,
     /// Jobs that no group is given any more, whatever becomes of it.
     pub(super) withdrawn: OffsetSet,
@@ -82,6 +88,8 @@ impl Queue {
             next,
             groups: BTreeMap::new(),
             delays: Delays::default(),
+            expiries: Delays::default(),
+            expired: OffsetSet::new(first),
             producers: FxHashMap::default(),
             withdrawn: OffsetSet::new(first),
             paused: false,
@@ -102,6 +110,7 @@ impl Machine {
             due_log: BTreeSet::new(),
             due_wall: BTreeSet::new(),
             now: Stamp::default(),
+            expiry_order: BTreeSet::new(),
             producer_checks: BTreeSet::new(),
             dead_ends: BTreeSet::new(),
             woken: Vec::new(),
@@ -166,7 +175,11 @@ impl Machine {
                 let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
                 leased(extended, *group, *offset)
             }
-            Fact::Committed { group, runs } => self.committed(*group, runs),
+            Fact::Committed { group, runs } => {
+                self.committed(*group, runs)?;
+                self.forget_expiries(*group, runs);
+                Ok(())
+            }
             Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
@@ -248,9 +261,11 @@ impl Machine {
         let groups: Vec<_> = state.groups.values().copied().collect();
         groups.into_iter().for_each(|group| drop(self.remove_group(group)));
         self.forget_producers_of(queue);
+        let expiry = self.next_expiry(queue);
         let dues = self.next_dues(queue);
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         self.due_changed(queue, dues);
+        self.expiry_changed(queue, expiry);
         self.queue_names.remove(&state.name);
         self.retired.insert(state.name, state.next);
         Ok(())
@@ -431,7 +446,12 @@ impl Machine {
                 };
                 self.died(group, offset, job);
             }
-            Outcome::Withdrawn => state.leave(offset, Removal::Cancelled),
+            Outcome::Withdrawn => {
+                let queue = self.queues.get(&state.queue);
+                let expired = queue.is_some_and(|queue| queue.has_expired(offset));
+                let cause = if expired { Removal::Expired } else { Removal::Cancelled };
+                state.leave(offset, cause);
+            }
         }
         Ok(())
     }

@@ -21,6 +21,7 @@
 //! | `retry` | backoff and death |
 //! | `delays` | jobs enqueued with a due time |
 //! | `producers` | which batches were enqueued lately |
+//! | `expiry` | jobs that are not delivered after a time |
 //! | `dead` | dead jobs: listed, retried, dropped |
 //! | `withdraw` | jobs that are cancelled or purged, and pauses |
 //! | `removed` | jobs that leave a group without a commit |
@@ -29,6 +30,7 @@ mod dead;
 mod delays;
 mod describe;
 mod errors;
+mod expiry;
 mod facts;
 mod group;
 mod leases;

@@ -4,6 +4,8 @@
 //! equal checkpoints. Taking them back checks each against those before it; a machine that comes
 //! out is one that facts could have made.
 
+use std::collections::BTreeMap;
+
 use smallvec::SmallVec;
 use thiserror::Error;
 
@@ -12,7 +14,7 @@ use super::group::{Group, Mark};
 use super::machine::Queue;
 use super::offset_set::{ChunkMembers, OffsetSet};
 use super::{
-    DeadJob, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
+    DeadJob, Due, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
 };
 use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId};
 
@@ -49,6 +51,8 @@ pub enum Record {
         next: Offset,
         /// All jobs below are withdrawn.
         withdrawn_below: Offset,
+        /// All jobs below have expired.
+        expired_below: Offset,
         /// Whether nothing is fetched from it for now.
         paused: bool,
     },
@@ -57,6 +61,15 @@ pub enum Record {
         /// The queue.
         queue: QueueId,
         /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
+    },
+    /// Those of them that have expired, of one chunk.
+    Expired {
+        /// The queue.
+        queue: QueueId,
+        /// The chunk.
         chunk: u64,
         /// Which of them.
         members: ChunkMembers,
@@ -186,6 +199,11 @@ impl Machine {
             let chunks = state.flat_map(|state| state.withdrawn.chunks());
             chunks.map(move |(chunk, members)| Record::Withdrawn { queue, chunk, members })
         });
+        let expired = queues.clone().into_iter().flat_map(|queue| {
+            let state = self.queues.get(&queue).into_iter();
+            let chunks = state.flat_map(|state| state.expired.chunks());
+            chunks.map(move |(chunk, members)| Record::Expired { queue, chunk, members })
+        });
         let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
         let producers = queues.clone().into_iter().flat_map(|queue| {
             let producers = self.producers_of(queue).into_iter();
@@ -208,26 +226,42 @@ impl Machine {
             .chain(retired)
             .chain(queues.into_iter().filter_map(|queue| self.queue_record(queue)))
             .chain(withdrawn)
+            .chain(expired)
             .chain(termed)
             .chain(producers)
             .chain(groups.into_iter().flat_map(group_records))
     }
 
     fn queue_record(&self, queue: QueueId) -> Option<Record> {
-        let Queue { name, settings, first, next, withdrawn, paused, .. } =
+        let Queue { name, settings, first, next, withdrawn, expired, paused, .. } =
             self.queues.get(&queue)?;
         let (name, settings) = (name.clone(), settings.clone());
         let (first, next, paused) = (*first, *next, *paused);
-        let withdrawn_below = withdrawn.floor();
-        Some(Record::Queue { queue, name, settings, first, next, withdrawn_below, paused })
+        let (withdrawn_below, expired_below) = (withdrawn.floor(), expired.floor());
+        Some(Record::Queue {
+            queue,
+            name,
+            settings,
+            first,
+            next,
+            withdrawn_below,
+            expired_below,
+            paused,
+        })
     }
 
     fn termed_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
-        let delays = self.queues.get(&queue).into_iter().flat_map(|state| state.delays.iter());
-        delays.map(move |(offset, due)| {
-            let terms = JobTerms { due: Some(due) };
-            Record::Termed { queue, offset, terms }
-        })
+        let mut all: BTreeMap<Offset, JobTerms> = BTreeMap::new();
+        if let Some(state) = self.queues.get(&queue) {
+            for (offset, due) in state.delays.iter() {
+                all.entry(offset).or_default().due = Some(due);
+            }
+            for (offset, expiry) in state.expiries.iter() {
+                let (Due::Log(ms) | Due::Wall(ms)) = expiry;
+                all.entry(offset).or_default().expires_log_ms = Some(ms);
+            }
+        }
+        all.into_iter().map(move |(offset, terms)| Record::Termed { queue, offset, terms })
     }
 
     fn group_records(&self, group: GroupId, leased: Vec<Offset>) -> impl Iterator<Item = Record> {
@@ -338,17 +372,28 @@ impl Restore {
                 machine.retired.insert(name, next);
                 Ok(())
             }
-            Record::Queue { queue, name, settings, first, next, withdrawn_below, paused } => {
+            Record::Queue {
+                queue,
+                name,
+                settings,
+                first,
+                next,
+                withdrawn_below,
+                expired_below,
+                paused,
+            } => {
                 check(machine.groups.is_empty(), "queues come before groups")?;
                 let id_is_free = !machine.queues.contains_key(&queue);
                 check(id_is_free && (1..machine.next_queue.0).contains(&queue.0), BAD_ID)?;
                 let known = machine.queue_names.insert(name.clone(), queue).is_some();
                 check(!known && !machine.retired.contains_key(&name), "a name comes twice")?;
                 check(first <= next, "the queue ends before it begins")?;
-                let fits = (first..=next).contains(&withdrawn_below);
+                let fits = (first..=next).contains(&withdrawn_below)
+                    && (first..=withdrawn_below).contains(&expired_below);
                 check(fits, "jobs are withdrawn that it does not have")?;
                 let mut state = Queue::new(name, settings, first, next);
                 state.withdrawn = OffsetSet::new(withdrawn_below);
+                state.expired = OffsetSet::new(expired_below);
                 state.paused = paused;
                 machine.queues.insert(queue, state);
                 Ok(())
@@ -359,6 +404,13 @@ impl Restore {
                 check(state.withdrawn.add_chunk(chunk, members), "no set has this chunk")?;
                 let last = state.withdrawn.last();
                 check(last.is_none_or(|last| last < state.next), "a job is withdrawn too soon")
+            }
+            Record::Expired { queue, chunk, members } => {
+                check(machine.groups.is_empty(), "expired jobs come before groups")?;
+                let state = machine.queues.get_mut(&queue).ok_or("its queue is missing")?;
+                check(state.expired.add_chunk(chunk, members), "no set has this chunk")?;
+                let last = state.expired.last();
+                check(last.is_none_or(|last| last < state.next), "a job has expired too soon")
             }
             Record::Termed { queue, offset, terms } => {
                 check(machine.groups.is_empty(), "terms come before groups")?;

@@ -14,11 +14,14 @@ pub enum Removal {
     Cancelled,
     /// Somebody purged its queue.
     Purged,
+    /// Its time to live was over.
+    Expired,
 }
 
 impl Removal {
     /// Every cause, in the order of the counts.
-    pub const ALL: [Self; 4] = [Self::Dropped, Self::Aged, Self::Cancelled, Self::Purged];
+    pub const ALL: [Self; 5] =
+        [Self::Dropped, Self::Aged, Self::Cancelled, Self::Purged, Self::Expired];
 }
 
 /// How many jobs left a group without a commit, by cause.

@@ -150,6 +150,7 @@ impl Machine {
             return;
         }
         let end = queue.next;
+        let expires = !queue.expiries.is_empty();
         let mut redelivered = state.ready.iter().copied().peekable();
         let mut fresh = state.next_fetch;
         let mut fresh_turn = state.fresh_owed;
@@ -158,6 +159,10 @@ impl Machine {
             let Some(offset) = waiting.or_else(|| (fresh < end).then_some(fresh)) else {
                 break;
             };
+            // A fact will say that it has expired, and then what is behind it is looked at.
+            if expires && self.has_expired(state.queue, offset) {
+                break;
+            }
             if !take(offset) {
                 break;
             }

@@ -111,9 +111,16 @@ impl Machine {
         })
     }
 
-    /// Whether a job of a group's queue was withdrawn: if it is out with a worker, its worker is
-    /// to stop.
-    pub fn is_withdrawn(&self, group: GroupId, offset: Offset) -> bool {
+    /// Whether a job was cancelled: if it is out with a worker, that is to stop. One that expired
+    /// while it was out may be worked on to its end.
+    pub fn is_cancelled(&self, group: GroupId, offset: Offset) -> bool {
+        let queue = self.groups.get(&group).and_then(|state| self.queues.get(&state.queue));
+        let expired = queue.is_some_and(|queue| queue.has_expired(offset));
+        self.is_withdrawn(group, offset) && !expired
+    }
+
+    /// Whether a job of a group's queue was withdrawn: it is not delivered any more.
+    pub(super) fn is_withdrawn(&self, group: GroupId, offset: Offset) -> bool {
         let state = self.groups.get(&group);
         let queue = state.and_then(|state| self.queues.get(&state.queue));
         queue.is_some_and(|queue| queue.has_withdrawn(offset))
@@ -139,7 +146,7 @@ impl Machine {
         self.ready_count(group) > 0 && !self.is_paused(group)
     }
 
-    fn work_groups<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = &'a Group> {
+    pub(super) fn work_groups<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = &'a Group> {
         let groups = queue.groups.values().filter_map(|group| self.groups.get(group));
         groups.filter(|group| group.kind == GroupKind::Work)
     }
@@ -161,18 +168,25 @@ impl Machine {
             }
         }
         let groups: Vec<_> = state.groups.values().copied().collect();
-        let dues = self.next_dues(queue);
+        let (dues, expiry) = (self.next_dues(queue), self.next_expiry(queue));
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             let Some(state) = self.queues.get_mut(&queue) else { return Ok(()) };
             state.withdrawn.insert(offset);
+            state.expiries.remove(offset);
+            if cause == Removal::Expired {
+                state.expired.insert(offset);
+            }
             let was_delayed = state.delays.remove(offset);
             for group in &groups {
                 self.withdrawn_from(*group, offset, was_delayed, cause);
             }
         }
         self.due_changed(queue, dues);
+        self.expiry_changed(queue, expiry);
         for group in groups {
             self.settle(group);
+            // An expired job may have stood before one that is ready.
+            wake(&mut self.groups, &mut self.woken, group);
         }
         Ok(())
     }
@@ -230,6 +244,10 @@ impl Machine {
 }
 
 impl Queue {
+    pub(super) fn has_expired(&self, offset: Offset) -> bool {
+        offset >= self.first && self.expired.contains(offset)
+    }
+
     pub(super) fn has_withdrawn(&self, offset: Offset) -> bool {
         // Below the first job everything is in the set.
         offset >= self.first && self.withdrawn.contains(offset)

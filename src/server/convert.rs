@@ -58,7 +58,7 @@ pub(super) fn wish(terms: &Terms) -> Wish {
         Due::In(delay_ms) => WishedDue::In { delay_ms },
         Due::At(wall_ms) => WishedDue::At { wall_ms },
     });
-    Wish { due }
+    Wish { due, ttl_ms: terms.ttl_ms }
 }
 
 pub(super) fn retry(fail: &Fail<'_>) -> Retry {
@@ -211,6 +211,7 @@ fn removed(counts: &RemovedCounts) -> BTreeMap<String, u64> {
         Removal::Aged => "aged",
         Removal::Cancelled => "cancelled",
         Removal::Purged => "purged",
+        Removal::Expired => "expired",
     };
     let counted = Removal::ALL.into_iter().map(|cause| (name(cause).to_owned(), counts.of(cause)));
     counted.filter(|(_, count)| *count > 0).collect()

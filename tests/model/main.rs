@@ -61,7 +61,9 @@ fn agrees_with_the_model() {
         for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
-        for what in ["cancelled", "requested", "stopped", "purged", "paused"] {
+        for what in
+            ["cancelled", "requested", "stopped", "purged", "paused", "over", "over while out"]
+        {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["sent again", "number taken", "too old", "forgotten"] {

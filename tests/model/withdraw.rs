@@ -111,10 +111,22 @@ impl World {
         self.gone.contains(&(self.groups[&group].queue, offset.0))
     }
 
+    /// What every group has consumed does not expire any more.
+    pub(crate) fn forget_expiry(&mut self, group: GroupId, offset: Offset) {
+        let queue = self.groups[&group].queue;
+        if self.all_consumed(queue, offset.0) {
+            self.expiries.remove(&(queue, offset.0));
+        }
+    }
+
     pub(crate) fn note_withdrawn(&mut self, queue: QueueId, cause: Removal, runs: &[Run]) {
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             assert!(self.gone.insert((queue, offset.0)), "{offset} is withdrawn twice");
             self.delayed.remove(&(queue, offset.0));
+            self.expiries.remove(&(queue, offset.0));
+            if cause == Removal::Expired {
+                self.expired.insert((queue, offset.0));
+            }
             for group in self.groups.values_mut().filter(|group| group.queue == queue) {
                 let Some(job) = group.jobs.get_mut(&offset.0) else { continue };
                 let stays = matches!(job.place, Place::Leased(_) | Place::Consumed);

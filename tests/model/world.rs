@@ -78,6 +78,9 @@ pub(crate) struct World {
     pub(crate) delayed: BTreeMap<(QueueId, u64), u64>,
     /// Jobs that were cancelled or purged.
     pub(crate) gone: BTreeSet<(QueueId, u64)>,
+    /// When jobs expire, and those that have.
+    pub(crate) expiries: BTreeMap<(QueueId, u64), u64>,
+    pub(crate) expired: BTreeSet<(QueueId, u64)>,
     /// Queues that are paused.
     pub(crate) paused: BTreeSet<QueueId>,
     /// The batches of each producer and queue by number, and when the last one was enqueued.
@@ -114,6 +117,8 @@ impl World {
             groups: BTreeMap::new(),
             delayed: BTreeMap::new(),
             gone: BTreeSet::new(),
+            expiries: BTreeMap::new(),
+            expired: BTreeSet::new(),
             paused: BTreeSet::new(),
             producers: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -206,6 +211,8 @@ impl World {
                 self.producers.retain(|(of, _), _| of != queue);
                 self.gone.retain(|(of, _)| of != queue);
                 self.paused.remove(queue);
+                self.expiries.retain(|(of, _), _| of != queue);
+                self.expired.retain(|(of, _)| of != queue);
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
@@ -238,6 +245,7 @@ impl World {
             Fact::Committed { group, runs } => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     self.job_mut(*group, offset).place = Place::Consumed;
+                    self.forget_expiry(*group, offset);
                 }
             }
             Fact::CommittedThrough { group, through } => {
@@ -260,9 +268,13 @@ impl World {
                     self.seen.insert("dead");
                 }
                 if *outcome == Outcome::Withdrawn {
-                    let removed = &mut self.groups.get_mut(group).unwrap().removed;
-                    *removed.entry(Removal::Cancelled as usize).or_default() += 1;
-                    self.seen.insert("stopped");
+                    let state = self.groups.get_mut(group).unwrap();
+                    let (cause, what) = match self.expired.contains(&(state.queue, offset.0)) {
+                        true => (Removal::Expired, "over while out"),
+                        false => (Removal::Cancelled, "stopped"),
+                    };
+                    *state.removed.entry(cause as usize).or_default() += 1;
+                    self.seen.insert(what);
                 }
             }
             Fact::Withdrawn { queue, cause, runs } => self.note_withdrawn(*queue, *cause, runs),

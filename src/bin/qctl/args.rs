@@ -343,6 +343,9 @@ pub(crate) struct EnqueueArgs {
     /// Deliver the jobs at TIME, as in 2026-12-24T18:00:00+01:00, and not before.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) at: Option<u64>,
+    /// Do not deliver the jobs any more when DURATION has passed.
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay)]
+    pub(crate) ttl: Option<Duration>,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,
