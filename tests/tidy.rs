@@ -42,7 +42,7 @@ const CLOCK_USERS: [&str; 8] = [
 
 /// Which parts a part may import, as `docs/ARCHITECTURE.md` draws it. A part that is not listed
 /// here has no place in the tree yet: give it one.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("types", &[]),
     ("clock", &["types"]),
     ("config", &["log", "joblog_protocol"]),
@@ -52,8 +52,11 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("server", &["broker", "joblog_protocol", "config", "types", "clock"]),
     ("client", &["joblog_protocol"]),
     ("bin/joblogd", &["server", "broker", "config", "types"]),
-    ("bin/qctl", &["client", "joblog_protocol"]),
+    // `qctl log` looks into the files of a server that is stopped.
+    ("bin/qctl", &["client", "joblog_protocol", "log"]),
     ("bench", &["client", "joblog_protocol"]),
+    // Measures layers alone.
+    ("bench/benches", &["log", "queue", "types", "joblog_protocol"]),
 ];
 
 struct Source {
@@ -350,6 +353,9 @@ fn part_of(path: &str) -> Option<&str> {
     if let Some(binary) = path.strip_prefix("src/bin/") {
         let name = binary.split(['/', '.']).next().unwrap();
         return Some(&path[4..4 + "bin/".len() + name.len()]);
+    }
+    if path.starts_with("bench/benches/") {
+        return Some("bench/benches");
     }
     if path.starts_with("bench/") {
         return Some("bench");

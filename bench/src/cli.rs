@@ -1,6 +1,7 @@
 //! What was typed, and what it means.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -114,6 +115,12 @@ pub(crate) struct RunArgs {
     /// Run servers on the first core and the generator on the second.
     #[arg(long)]
     pinned: bool,
+    /// Give each server at most so many MiB of memory, page cache included. Needs root.
+    #[arg(long, value_name = "MIB")]
+    memory_cap: Option<u64>,
+    /// Count the servers' system calls with perf, in a round more that is not timed.
+    #[arg(long)]
+    syscalls: bool,
     /// Write the result to this file, after each workload.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -144,6 +151,9 @@ pub(crate) struct LossArgs {
     /// Also rq from PyPI, workers on two queues, in a virtual environment made for it.
     #[arg(long)]
     rq: bool,
+    /// Take for lost what is not done after so many seconds without news.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    patience: u64,
     /// Write the result to this file, after each experiment.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -159,6 +169,7 @@ impl LossArgs {
             jobs: self.jobs,
             workers: self.workers,
             rq: self.rq,
+            patience: Duration::from_secs(self.patience),
             json: self.json,
             places: self.places.resolve(false),
         })
@@ -178,7 +189,12 @@ pub(crate) struct PlaceArgs {
 
 impl PlaceArgs {
     pub(crate) fn resolve(self, pinned: bool) -> Places {
-        Places { joblogd: self.joblogd, dir: self.dir.unwrap_or_else(default_dir), pinned }
+        Places {
+            joblogd: self.joblogd,
+            dir: self.dir.unwrap_or_else(default_dir),
+            pinned,
+            memory_cap: None,
+        }
     }
 }
 
@@ -196,7 +212,11 @@ impl RunArgs {
             round_seconds: self.round_seconds,
             jobs: self.jobs,
             goal: self.goal,
-            places: self.places.resolve(self.pinned),
+            syscalls: self.syscalls,
+            places: Places {
+                memory_cap: self.memory_cap.map(|mib| mib * 1024 * 1024),
+                ..self.places.resolve(self.pinned)
+            },
             json: self.json,
         };
         Ok((self.classes, options))

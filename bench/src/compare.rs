@@ -11,11 +11,14 @@ use crate::result::{
     Comparison, Footprint, Measure, Missing, Quantity, Report, SystemInfo, WorkloadResult,
 };
 use crate::stats::{median, ratio};
+use crate::syscalls::Count;
 use crate::systems::{Class, Places, Server, System};
 use crate::workload::{Kind, Workload};
 
 /// Jobs of the first warm-up, from whose rate the number of jobs of a round follows.
 const WARM_UP_JOBS: u64 = 2_000;
+/// The number of the round in which system calls are counted.
+const SYSCALLS_RUN: u32 = 99;
 const JOBS_MIN: u64 = 300;
 const JOBS_MAX: u64 = 400_000;
 
@@ -28,6 +31,8 @@ pub(crate) struct Options {
     /// Jobs in each round, instead of as many as the time allows.
     pub(crate) jobs: Option<u64>,
     pub(crate) goal: f64,
+    /// Count system calls in a round of their own.
+    pub(crate) syscalls: bool,
     pub(crate) places: Places,
     pub(crate) json: Option<PathBuf>,
 }
@@ -83,15 +88,15 @@ pub(crate) fn take_roll(
                 present.push(*system);
             }
             Err(error) => {
-                miss(report, *system, &format!("{error:#}"));
+                miss(report, *system, &format!("{error:#}"), false);
             }
         }
     }
     present
 }
 
-fn miss(report: &mut Report, system: &dyn System, why: &str) {
-    let missing = Missing { system: system.name().into(), why: why.into() };
+fn miss(report: &mut Report, system: &dyn System, why: &str, by_nature: bool) {
+    let missing = Missing { system: system.name().into(), why: why.into(), by_nature };
     if !report.missing.contains(&missing) {
         report.missing.push(missing);
     }
@@ -119,13 +124,13 @@ fn one(
     let mut servers = Vec::new();
     for system in systems {
         if let Err(why) = system.loses(class) {
-            miss(report, *system, &format!("class {}: {why}", class.name()));
+            miss(report, *system, &format!("class {}: {why}", class.name()), true);
         } else if let Some(why) = workload.refuses(*system) {
-            miss(report, *system, &format!("workload {}: {why}", workload.name));
+            miss(report, *system, &format!("workload {}: {why}", workload.name), true);
         } else {
             match Server::start(*system, class, &options.places) {
                 Ok(server) => servers.push((server, Rounds::default())),
-                Err(error) => miss(report, *system, &format!("{error:#}")),
+                Err(error) => miss(report, *system, &format!("{error:#}"), false),
             }
         }
     }
@@ -145,6 +150,13 @@ fn one(
             let footprint =
                 measure::run(server, workload, jobs, run, results).with_context(place)?;
             footprints.extend(footprint);
+        }
+    }
+    if options.syscalls && !matches!(workload.kind, Kind::Backlog { .. }) {
+        for (server, results) in &mut servers {
+            let count = Count::start(&server.pids())?;
+            measure::run(server, workload, jobs, SYSCALLS_RUN, &mut Rounds::default())?;
+            results.syscalls_per_job = Some(count.stop()? as f64 / jobs as f64);
         }
     }
     Ok(Some(WorkloadResult {
@@ -238,7 +250,7 @@ fn comparisons(
                 of,
                 ratio,
                 goal,
-                verdict: ratio.verdict(goal),
+                verdict: ratio.verdict(goal, ours.rates(name).len()),
             }
         })
         .collect()

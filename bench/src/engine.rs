@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     /// Consumers wait for jobs; else each asks only for jobs that are there.
     pub(crate) wait: bool,
     pub(crate) pace: Pace,
+    /// Ends at the first answer without a job: all may be lost.
+    pub(crate) may_be_empty: bool,
     /// How long a worker holds one job in ten.
     pub(crate) slow: Option<Duration>,
 }
@@ -109,6 +111,9 @@ struct Shared<'a> {
     /// Jobs that consumers may still ask for.
     claims: u64,
     consumed: u64,
+    /// Jobs that have come, and those that answers told of.
+    came: u64,
+    told: u64,
     turn: usize,
     payloads: Vec<u8>,
     outcome: Outcome,
@@ -150,6 +155,7 @@ pub(crate) fn check_empty(server: &Server, queues: &[String], payload_bytes: usi
         enqueue: 0..0,
         consume: 0,
         wait: false,
+        may_be_empty: false,
         pace: Pace::Closed,
         slow: None,
     };
@@ -197,6 +203,8 @@ impl<'a> Shared<'a> {
             answered: 0,
             claims: plan.consume,
             consumed: 0,
+            came: 0,
+            told: 0,
             turn: 0,
             payloads: Vec::new(),
             outcome,
@@ -205,6 +213,9 @@ impl<'a> Shared<'a> {
     }
 
     fn is_done(&self) -> bool {
+        if self.plan.may_be_empty && self.outcome.empty > 0 {
+            return true;
+        }
         let to_enqueue = self.plan.enqueue.end - self.plan.enqueue.start;
         self.answered >= to_enqueue && self.consumed >= self.plan.consume
     }
@@ -250,7 +261,12 @@ impl<'a> Shared<'a> {
     }
 
     fn on_job(&mut self, payload: &[u8], now: Instant) -> Result<Stamp> {
-        let stamp = self.ledger.note(payload, self.plan.payload_bytes)?;
+        self.came += 1;
+        let (stamp, is_new) = self.ledger.note(payload, self.plan.payload_bytes)?;
+        if !is_new {
+            self.claims += 1;
+            return Ok(stamp);
+        }
         self.consumed += 1;
         let now_ns = now.duration_since(self.epoch).as_nanos() as u64;
         self.outcome.hand_off_ns.saturating_record(now_ns.saturating_sub(stamp.sent_ns));
@@ -419,6 +435,11 @@ impl Engine {
                 Event::Taken { slot, jobs } => {
                     let asked = claimed.get_mut(slot).map_or(0, std::mem::take);
                     shared.claims += asked.saturating_sub(jobs as u64);
+                    shared.told += jobs as u64;
+                    ensure!(
+                        shared.told <= shared.came,
+                        "an answer told of a job that did not come"
+                    );
                     if jobs == 0 {
                         shared.outcome.empty += 1;
                     } else {

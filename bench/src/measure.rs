@@ -22,6 +22,8 @@ const BACKLOG_SAMPLE: u64 = 100_000;
 /// What a round gave, by the name of what was timed.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
+    /// System calls of the server in a round of its own.
+    pub(crate) syscalls_per_job: Option<f64>,
     pub(crate) measures: BTreeMap<&'static str, (Vec<Round>, Histograms)>,
 }
 
@@ -61,6 +63,7 @@ impl Rounds {
             jobs_per_second_min: rates.iter().copied().fold(f64::INFINITY, f64::min),
             jobs_per_second_max: rates.iter().copied().fold(0.0, f64::max),
             server_cpu_us_per_job: crate::stats::median(&of(|round| round.server_cpu_us_per_job)),
+            server_syscalls_per_job: self.syscalls_per_job,
             latency_us: Latency::of(&nanos.0),
             rounds: rounds.clone(),
         })
@@ -162,14 +165,14 @@ fn backlog(
     rounds.add("consume", sample, &outcome, &outcome.take_ns);
 
     server.kill();
+    ledger.after_kill();
     let begun = Instant::now();
     server.start_again()?;
     let one = workload.consume(queues, 1, server.system);
-    let one = engine::Plan { consumers: 1, consumer_slots: 1, batch: 1, ..one };
-    let lost = engine::check_empty(server, queues, workload.payload_bytes).is_ok();
+    let one = engine::Plan { consumers: 1, consumer_slots: 1, may_be_empty: true, ..one };
+    let lost = engine::run(server, &one, ledger, epoch)?.empty > 0;
     let mut restart_ms = None;
     if !lost {
-        engine::run(server, &one, ledger, epoch)?;
         restart_ms = Some(begun.elapsed().as_secs_f64() * 1_000.0);
         let rest = workload.consume(queues, jobs - ledger.back(), server.system);
         engine::run(
@@ -187,5 +190,142 @@ fn backlog(
         mapped_bytes: memory.mapped,
         disk_bytes: disk,
         restart_ms,
+        consumed_again: ledger.again(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::systems::{self, Class, Event, Payloads, Places, Setup, Sink, System, Talk};
+
+    /// What is done to one job on its way to the consumer.
+    #[derive(Clone, Copy)]
+    enum Fault {
+        None,
+        Drop,
+        Double,
+        Damage,
+    }
+
+    /// Redis, with a fault in between.
+    struct Faulty(Fault);
+
+    struct FaultyTalk {
+        inner: Box<dyn Talk>,
+        fault: Fault,
+        jobs: usize,
+    }
+
+    impl System for Faulty {
+        fn name(&self) -> &'static str {
+            "redis"
+        }
+        fn how(&self) -> &'static str {
+            "with a fault"
+        }
+        fn program(&self) -> &'static str {
+            "redis-server"
+        }
+        fn package(&self) -> &'static str {
+            "install redis-server (Debian: apt-get install redis-server)"
+        }
+        fn version(&self, _program: &Path) -> String {
+            String::new()
+        }
+        fn loses(&self, _class: Class) -> Result<&'static str, &'static str> {
+            Ok("everything")
+        }
+        fn command(&self, program: &Path, class: Class, dir: &Path, port: u16) -> Result<Command> {
+            systems::find("redis").unwrap().command(program, class, dir, port)
+        }
+        fn talk(&self, setup: Setup) -> Box<dyn Talk> {
+            let inner = systems::find("redis").unwrap().talk(setup);
+            Box::new(FaultyTalk { inner, fault: self.0, jobs: 0 })
+        }
+    }
+
+    impl Talk for FaultyTalk {
+        fn put_greeting(&mut self, out: &mut BytesMut) {
+            self.inner.put_greeting(out);
+        }
+        fn put_enqueue(
+            &mut self,
+            slot: usize,
+            queue: &str,
+            jobs: Payloads<'_>,
+            out: &mut BytesMut,
+        ) {
+            self.inner.put_enqueue(slot, queue, jobs, out);
+        }
+        fn put_take(
+            &mut self,
+            slot: usize,
+            queue: &str,
+            max: usize,
+            wait: bool,
+            out: &mut BytesMut,
+        ) {
+            self.inner.put_take(slot, queue, max, wait, out);
+        }
+        fn put_finish(&mut self, out: &mut BytesMut) -> bool {
+            self.inner.put_finish(out)
+        }
+        fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()> {
+            let Self { inner, fault, jobs } = self;
+            inner.read(input, &mut |event| {
+                let Event::Job { slot, payload } = event else { return sink(event) };
+                *jobs += 1;
+                match fault {
+                    _ if *jobs != 7 => sink(event),
+                    Fault::None => sink(event),
+                    Fault::Drop => Ok(()),
+                    Fault::Double => {
+                        sink(event)?;
+                        sink(event)
+                    }
+                    Fault::Damage => {
+                        let mut damaged = payload.to_vec();
+                        damaged[40] ^= 1;
+                        sink(Event::Job { slot, payload: &damaged })
+                    }
+                }
+            })
+        }
+    }
+
+    fn round_with(system: &'static Faulty) -> Result<()> {
+        let dir = tempfile::tempdir().unwrap();
+        let places =
+            Places { joblogd: None, dir: dir.path().to_owned(), pinned: false, memory_cap: None };
+        let mut server = Server::start(system, Class::Memory, &places)?;
+        let one = crate::workload::find("c1")?;
+        let mut rounds = Rounds::default();
+        run(&mut server, &one, 50, 3, &mut rounds)?;
+        assert_eq!(rounds.rates("enqueue").len(), 1);
+        assert_eq!(rounds.rates("consume").len(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_job_that_is_doubled_or_damaged_fails_the_round() {
+        round_with(&Faulty(Fault::None)).unwrap();
+        for (system, words) in
+            [(&Faulty(Fault::Double), "was consumed twice"), (&Faulty(Fault::Damage), "damaged")]
+        {
+            let error = format!("{:#}", round_with(system).unwrap_err());
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_lost_fails_the_round() {
+        let error = format!("{:#}", round_with(&Faulty(Fault::Drop)).unwrap_err());
+        assert!(error.contains("did not come"), "{error}");
+    }
 }

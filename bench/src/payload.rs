@@ -70,12 +70,14 @@ pub(crate) struct Ledger {
     run: u32,
     seen: Vec<bool>,
     back: u64,
+    /// Jobs that came again after the server was killed; nothing before that.
+    again: Option<u64>,
 }
 
 impl Ledger {
     /// For a run of so many jobs, numbered from 0.
     pub(crate) fn new(run: u32, jobs: u64) -> Self {
-        Self { run, seen: vec![false; jobs as usize], back: 0 }
+        Self { run, seen: vec![false; jobs as usize], back: 0, again: None }
     }
 
     /// The number that payloads of this run carry.
@@ -88,21 +90,35 @@ impl Ledger {
         self.back
     }
 
-    /// Takes note of a job.
+    /// The server has been killed: from now on a job that comes again is counted, not refused.
+    pub(crate) fn after_kill(&mut self) {
+        self.again = Some(0);
+    }
+
+    /// Jobs that came again after the server was killed.
+    pub(crate) fn again(&self) -> u64 {
+        self.again.unwrap_or(0)
+    }
+
+    /// Takes note of a job. Gives whether it is new.
     ///
     /// # Errors
     /// It is damaged, of another run, was never enqueued, or has come back before.
-    pub(crate) fn note(&mut self, payload: &[u8], payload_bytes: usize) -> Result<Stamp> {
+    pub(crate) fn note(&mut self, payload: &[u8], payload_bytes: usize) -> Result<(Stamp, bool)> {
         let stamp = read(payload)?;
         ensure!(payload.len() == payload_bytes, "job {} changed its length", stamp.number);
         ensure!(stamp.run == self.run, "a job of run {} came in run {}", stamp.run, self.run);
         match self.seen.get_mut(stamp.number as usize) {
             Some(seen) if !*seen => *seen = true,
+            Some(_) if self.again.is_some() => {
+                self.again = self.again.map(|count| count + 1);
+                return Ok((stamp, false));
+            }
             Some(_) => bail!("job {} was consumed twice", stamp.number),
             None => bail!("job {} came back, but was never enqueued", stamp.number),
         }
         self.back += 1;
-        Ok(stamp)
+        Ok((stamp, true))
     }
 
     /// Checks that all jobs are back.
@@ -155,6 +171,9 @@ mod tests {
         assert!(ledger.close().unwrap_err().to_string().contains("1 of 2 jobs never came back"));
         ledger.note(&payload(0, 100), 100).unwrap();
         ledger.close().unwrap();
+        ledger.after_kill();
+        assert!(!ledger.note(&payload(0, 100), 100).unwrap().1);
+        assert_eq!(ledger.again(), 1);
         assert!(Ledger::new(8, 2).note(&payload(0, 100), 100).is_err());
     }
 }

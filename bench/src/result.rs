@@ -41,6 +41,8 @@ pub(crate) struct SystemInfo {
 pub(crate) struct Missing {
     pub(crate) system: String,
     pub(crate) why: String,
+    /// It can't do this at all; else it should have been there.
+    pub(crate) by_nature: bool,
 }
 
 /// One workload at one class.
@@ -79,6 +81,8 @@ pub(crate) struct SystemMeasure {
     pub(crate) jobs_per_second_min: f64,
     pub(crate) jobs_per_second_max: f64,
     pub(crate) server_cpu_us_per_job: f64,
+    /// Counted in a round of its own with `--syscalls`, both directions together.
+    pub(crate) server_syscalls_per_job: Option<f64>,
     pub(crate) latency_us: Latency,
     pub(crate) rounds: Vec<Round>,
 }
@@ -155,6 +159,8 @@ pub(crate) struct Footprint {
     /// Milliseconds from starting the server again after SIGKILL to the first job in hand; none if
     /// the backlog was lost with the server.
     pub(crate) restart_ms: Option<f64>,
+    /// Jobs that were consumed before the kill and came again after it.
+    pub(crate) consumed_again: u64,
 }
 
 /// redis-benchmark's figure beside ours for the same load.
@@ -195,6 +201,15 @@ impl Report {
             baselines: Vec::new(),
             losses: Vec::new(),
         }
+    }
+
+    /// Checks that every system that was asked for was there.
+    ///
+    /// # Errors
+    /// One is not installed or did not start.
+    pub(crate) fn check_complete(&self) -> Result<()> {
+        let absent = self.missing.iter().find(|missing| !missing.by_nature);
+        absent.map_or(Ok(()), |missing| anyhow::bail!("{}: {}", missing.system, missing.why))
     }
 
     /// Writes it, over what was written before: called after each result, so that a failure later

@@ -211,8 +211,14 @@ pub(crate) fn find(name: &str) -> anyhow::Result<Workload> {
 impl Workload {
     /// Why a system can't do it, if it can't.
     pub(crate) fn refuses(&self, system: &dyn System) -> Option<&'static str> {
-        let is_split = self.queues > 1 && system.pushes();
-        is_split.then_some("it would need a subscription of each worker to each queue")
+        match self.kind {
+            _ if !system.pushes() => None,
+            Kind::Backlog { .. } => Some("it pushes what is there: a part can't be asked for"),
+            _ if self.queues > 1 => {
+                Some("it would need a subscription of each worker to each queue")
+            }
+            _ => None,
+        }
     }
 
     /// The plan that enqueues jobs.
@@ -228,6 +234,7 @@ impl Workload {
             enqueue: jobs,
             consume: 0,
             wait: false,
+            may_be_empty: false,
             pace: Pace::Closed,
             slow: None,
         }

@@ -467,10 +467,14 @@ mod tests {
             queue: QueueId(number),
             name: format!("queue-{number}").into(),
             settings: QueueSettings::default(),
-            first: Offset(0),
             next: Offset(u64::from(number)),
-            withdrawn_below: Offset(0),
-            expired_below: Offset(0),
+            gone: Offset(0),
+            aging: Offset(0),
+            turned_log_ms: 0,
+            expired: 0,
+            bytes: 0,
+            withdrawn: Offset(0),
+            lapsed: Offset(0),
             paused: false,
         };
         std::iter::once(counters).chain((1..=queues).map(queue)).collect()

@@ -79,8 +79,8 @@ impl Request {
 
     /// Whether doing it twice is the same as doing it once, or is told apart by the reply.
     fn is_repeatable(&self) -> bool {
-        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue};
-        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue];
+        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, SeekGroup};
+        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, SeekGroup];
         !once.contains(&self.opcode)
     }
 

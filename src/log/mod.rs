@@ -23,6 +23,7 @@
 //! | `reader.rs` | reading written entries back |
 //! | `compact.rs`, `manifest.rs` | dropping what is dead; where the log begins since |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
+//! | `offline.rs`, `repair.rs` | looking into a log that nobody has open, and cutting it |
 //! | `room.rs` | what happens when the disk is nearly full |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
 //!
@@ -41,8 +42,10 @@ mod index;
 mod location;
 mod manifest;
 mod map;
+mod offline;
 mod reader;
 mod recovery;
+mod repair;
 mod replay;
 mod room;
 mod segment;
@@ -58,5 +61,7 @@ pub use error::LogError;
 pub use files::{DataFile, Files, Space, SystemFiles};
 pub use handle::{Log, LogOptions, LogStats, SegmentInfo};
 pub use location::JobLocation;
+pub use offline::{Damage, DamagedJob, Item, Verified, dump, verify};
 pub use recovery::{Recovered, Recovery, TornTail};
+pub use repair::{LostJobs, RepairPlan, repair, repair_plan};
 pub use replay::Replay;

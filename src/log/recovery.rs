@@ -15,12 +15,15 @@ use std::sync::Arc;
 
 use crate::types::{EntryIndex, Stamp, Term};
 
+use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
 use super::manifest::{self, Manifest};
 use super::map::Map;
+use super::offline::Frames;
+use super::repair::{Cut, Kept};
 use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
 use super::room;
 use super::segment::{FileKind, HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, id_in};
@@ -36,6 +39,8 @@ pub struct Recovery {
     chain: Vec<Link>,
     /// Files behind the chain's end. They count only as evidence.
     beyond: Vec<Loose>,
+    /// Index tables are not written.
+    read_only: bool,
     /// There is a ballast.
     ballast: bool,
     manifest: Manifest,
@@ -147,6 +152,67 @@ impl Listed {
 }
 
 impl Recovery {
+    /// Opens the log in `dir`, which must be there, to look into it. Nothing is changed by that.
+    pub(super) fn look(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
+        options.files.list(dir).map_err(|error| LogError::io("listing", dir, error))?;
+        let recovery = Self::open(dir, options)?;
+        Ok(Self { read_only: true, ..recovery })
+    }
+
+    /// The last entry in front of the log's beginning.
+    pub(super) fn base(&self) -> EntryIndex {
+        self.manifest.base.index
+    }
+
+    /// Hands over each file that counts: its header, and where it ends if that is known.
+    pub(super) fn files(
+        &self,
+        mut each: impl FnMut(&SegmentHeader, &Segment, Option<u32>) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        for old in &self.manifest.old {
+            let (header, segment) = old.open(self.shelf(), self.log_id)?;
+            each(&header, &segment, Some(old.extent.end))?;
+        }
+        let ends = self.chain.iter().skip(1).map(|link| Some(link.header.previous_end));
+        for (Link { header, segment }, end) in self.chain.iter().zip(ends.chain([None])) {
+            each(header, segment, end)?;
+        }
+        Ok(())
+    }
+
+    /// Where the log has to be cut so that it can be opened; none if it can be.
+    pub(super) fn cut(&mut self) -> Result<Option<Cut<'_>>, LogError> {
+        let base = self.manifest.base;
+        let mut ignore = |_: &EntryView<'_>| Ok(());
+        let mut walk = Walk::new(&self.chain, self.shelf(), &base, base.index, &mut ignore);
+        let (place, reason) = walk.run()?;
+        let Err(error) = self.refuse_damage(place, reason, &walk) else { return Ok(None) };
+        let LogError::Damaged { file, position, reason } = error else { return Err(error) };
+        let last_kept = EntryIndex(walk.expected - 1);
+        let link = self.chain.get(place.link);
+        let kept = link.filter(|_| place.position as usize > SEGMENT_HEADER_BYTES);
+        let whole = usize::from(kept.is_some());
+        let gone = self.chain.iter().skip(place.link + whole).map(|link| &*link.segment);
+        Ok(Some(Cut {
+            file,
+            position,
+            reason: reason.to_owned(),
+            last_kept,
+            kept: kept.map(|link| Kept {
+                header: link.header,
+                segment: &link.segment,
+                end: place.position,
+            }),
+            gone: gone.collect(),
+            beyond: self.beyond.iter().map(|loose| loose.frames(self.log_id)).collect(),
+        }))
+    }
+
+    fn shelf(&self) -> Shelf<'_> {
+        let files = &*self.options.files;
+        Shelf { files, dir: &self.dir, read_only: self.read_only }
+    }
+
     /// Opens the log in `dir`, creating the directory if need be, and takes its lock.
     ///
     /// # Errors
@@ -177,6 +243,7 @@ impl Recovery {
             beyond: Vec::new(),
             last_term: manifest.base.last.term,
             manifest,
+            read_only: false,
             ballast: names.iter().any(|name| name == room::BALLAST),
             leftovers,
             spare: None,
@@ -211,7 +278,7 @@ impl Recovery {
         if after < base.index {
             return Err(LogError::Purged { base: base.index, asked: after });
         }
-        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let shelf = self.shelf();
         let mut walk = Walk::new(&self.chain, shelf, &base, after, each);
         for old in &self.manifest.old {
             walk.indexed.add_old(shelf, self.log_id, old)?;
@@ -484,7 +551,7 @@ impl Recovery {
         kept: usize,
         fresh: &SegmentHeader,
     ) -> Result<Vec<Sealed>, LogError> {
-        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let shelf = self.shelf();
         let chain = self.chain.get(..kept).unwrap_or_default();
         let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
         for (link, next) in chain.iter().zip(successors).skip(indexed.tables.len()) {
@@ -530,6 +597,11 @@ impl Loose {
 
     fn bytes(&self) -> &[u8] {
         self.map.as_ref().map_or(&[], Map::bytes)
+    }
+
+    fn frames(&self, log_id: Option<[u8; 16]>) -> Frames<'_> {
+        let seed = Seed::new(log_id.unwrap_or_default(), self.id);
+        Frames { path: &self.path, seed, bytes: self.bytes() }
     }
 
     /// Brings the file into memory, so that a bad disk is an error.

@@ -44,6 +44,8 @@ pub(super) struct Place {
 pub(super) struct Shelf<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) dir: &'a Path,
+    /// What is made is kept in memory.
+    pub(super) read_only: bool,
 }
 
 /// An older file, from which compaction may have taken the dead jobs.
@@ -111,33 +113,9 @@ impl Indexed {
         log_id: Option<[u8; 16]>,
         old: &OldFile,
     ) -> Result<(), LogError> {
-        let OldFile { kind, id, extent } = *old;
-        let path = shelf.dir.join(kind.file_name(id));
-        let file = shelf.files.open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                LogError::damaged(&path, 0, "a file that the manifest names is missing")
-            }
-            _ => LogError::io("opening", &path, error),
-        })?;
-        let bytes = file.metadata().map_err(|error| LogError::io("reading", &path, error))?.len();
-        if bytes < u64::from(extent.end) {
-            return Err(LogError::damaged(&path, bytes, "the file is shorter than it was"));
-        }
-        let map = Map::whole(&file).map_err(|error| LogError::io("mapping", &path, error))?;
-        map.populate_range(0, SEGMENT_HEADER_BYTES)
-            .map_err(|error| LogError::io("reading", &path, error))?;
-        let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
-        let header = SegmentHeader::decode(kind, page);
-        if !header.is_ok_and(|header| {
-            header.id == id
-                && Some(header.log_id) == log_id
-                && SEGMENT_FIELD_CRC.u32(page) == extent.header_crc
-        }) {
-            return Err(LogError::damaged(&path, 0, "the header is not the one it had"));
-        }
-        let segment = Segment::cold(log_id.unwrap_or_default(), id, path, map);
-        self.skip_segment(shelf, &Arc::new(segment), extent)?;
-        self.old.extend(self.tables.pop().map(|table| Old { kind, table }));
+        let (_, segment) = old.open(shelf, log_id)?;
+        self.skip_segment(shelf, &Arc::new(segment), old.extent)?;
+        self.old.extend(self.tables.pop().map(|table| Old { kind: old.kind, table }));
         Ok(())
     }
 
@@ -149,7 +127,8 @@ impl Indexed {
         extent: Extent,
     ) -> Result<(), LogError> {
         let (rows, last) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.last));
-        let table = Table::write(shelf.files, shelf.dir, segment, extent, &rows, last);
+        let files = (!shelf.read_only).then_some(shelf.files);
+        let table = Table::write(files, shelf.dir, segment, extent, &rows, last);
         self.add_table(table).map_err(|reason| segment.damaged(0, reason))
     }
 
@@ -175,6 +154,42 @@ impl Indexed {
         self.index.add_spans(&table, &queues)?;
         self.tables.push(table);
         Ok(())
+    }
+}
+
+impl OldFile {
+    /// Opens the file and checks its header.
+    pub(super) fn open(
+        &self,
+        shelf: Shelf<'_>,
+        log_id: Option<[u8; 16]>,
+    ) -> Result<(SegmentHeader, Segment), LogError> {
+        let Self { kind, id, extent } = *self;
+        let path = shelf.dir.join(kind.file_name(id));
+        let file = shelf.files.open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                LogError::damaged(&path, 0, "a file that the manifest names is missing")
+            }
+            _ => LogError::io("opening", &path, error),
+        })?;
+        let bytes = file.metadata().map_err(|error| LogError::io("reading", &path, error))?.len();
+        if bytes < u64::from(extent.end) {
+            return Err(LogError::damaged(&path, bytes, "the file is shorter than it was"));
+        }
+        let map = Map::whole(&file).map_err(|error| LogError::io("mapping", &path, error))?;
+        map.populate_range(0, SEGMENT_HEADER_BYTES)
+            .map_err(|error| LogError::io("reading", &path, error))?;
+        let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
+        let header = SegmentHeader::decode(kind, page);
+        let header = header.ok().filter(|header| {
+            header.id == id
+                && Some(header.log_id) == log_id
+                && SEGMENT_FIELD_CRC.u32(page) == extent.header_crc
+        });
+        let Some(header) = header else {
+            return Err(LogError::damaged(&path, 0, "the header is not the one it had"));
+        };
+        Ok((header, Segment::cold(header.log_id, id, path, map)))
     }
 }
 

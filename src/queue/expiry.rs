@@ -9,7 +9,7 @@ use crate::types::{GroupId, Offset, QueueId, Stamp};
 impl Machine {
     /// The jobs that have expired, of one queue at a time and at most `limit`. It must be applied:
     /// what it names is not named again.
-    pub fn expire(&mut self, now_log_ms: u64, limit: usize) -> Option<Fact> {
+    pub fn lapse(&mut self, now_log_ms: u64, limit: usize) -> Option<Fact> {
         let first = self.expiry_order.first().filter(|(ms, _)| *ms <= now_log_ms);
         let queue = first.map(|(_, queue)| *queue)?;
         let before = self.next_expiry(queue);

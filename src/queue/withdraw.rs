@@ -18,7 +18,7 @@ pub enum Cancel {
     Requested,
     /// All groups had consumed it, or it was cancelled before.
     Consumed,
-    /// The queue has no such job.
+    /// The queue has no such job yet.
     NoSuchJob,
 }
 
@@ -40,7 +40,7 @@ impl Machine {
     /// What a cancel of the job does.
     pub fn cancel(&self, queue: QueueId, offset: Offset) -> Cancel {
         let Some(state) = self.queues.get(&queue) else { return Cancel::NoSuchJob };
-        if !(state.first..state.next).contains(&offset) {
+        if offset >= state.next {
             return Cancel::NoSuchJob;
         }
         if self.leases_of(queue, offset).next().is_some() {
@@ -49,7 +49,8 @@ impl Machine {
         let consumed = |group: &Group| group.consumed.contains(offset);
         let mut groups = self.work_groups(state).peekable();
         let nobody_waits = groups.peek().is_some() && groups.all(consumed);
-        match nobody_waits || state.withdrawn.contains(offset) {
+        let withdrawn = state.withdrawn.contains(offset);
+        match nobody_waits || withdrawn || !self.is_live(queue, offset) {
             true => Cancel::Consumed,
             false => Cancel::Done,
         }
@@ -80,13 +81,13 @@ impl Machine {
         let Some(state) = self.queues.get(&queue) else { return purge };
         let groups: Vec<_> = self.work_groups(state).collect();
         let committed = groups.iter().map(|group| group.consumed.floor()).min();
-        let mut offset = from.max(state.first).max(committed.unwrap_or_default());
+        let mut offset = from.max(state.gone.floor()).max(committed.unwrap_or_default());
         let mut runs = Runs::new();
         let stop = end.min(state.next).min(Offset(offset.0.saturating_add(count_max)));
         while offset < stop {
             if self.leases_of(queue, offset).next().is_some() {
                 purge.leased += 1;
-            } else if !state.withdrawn.contains(offset) {
+            } else if !state.withdrawn.contains(offset) && self.is_live(queue, offset) {
                 let waits = groups.iter().any(|group| !group.consumed.contains(offset));
                 purge.count += u64::from(waits || groups.is_empty());
                 push_offset(&mut runs, offset);
@@ -115,7 +116,7 @@ impl Machine {
     /// while it was out may be worked on to its end.
     pub fn is_cancelled(&self, group: GroupId, offset: Offset) -> bool {
         let queue = self.groups.get(&group).and_then(|state| self.queues.get(&state.queue));
-        let expired = queue.is_some_and(|queue| queue.has_expired(offset));
+        let expired = queue.is_some_and(|queue| queue.has_lapsed(offset));
         self.is_withdrawn(group, offset) && !expired
     }
 
@@ -163,18 +164,22 @@ impl Machine {
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         for run in runs {
             let end = run.first.0.checked_add(u64::from(run.count));
-            if run.first < state.first || end.is_none_or(|end| end > state.next.0) {
+            if end.is_none_or(|end| end > state.next.0) {
                 return Err(Contradiction::NoSuchJobs { queue, offset: run.first });
             }
         }
         let groups: Vec<_> = state.groups.values().copied().collect();
+        let first_seen = self.first_seen(state);
         let (dues, expiry) = (self.next_dues(queue), self.next_expiry(queue));
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             let Some(state) = self.queues.get_mut(&queue) else { return Ok(()) };
             state.withdrawn.insert(offset);
+            if first_seen.is_none_or(|seen| offset < seen) {
+                state.gone.insert(offset);
+            }
             state.expiries.remove(offset);
             if cause == Removal::Expired {
-                state.expired.insert(offset);
+                state.lapsed.insert(offset);
             }
             let was_delayed = state.delays.remove(offset);
             for group in &groups {
@@ -188,6 +193,7 @@ impl Machine {
             // An expired job may have stood before one that is ready.
             wake(&mut self.groups, &mut self.woken, group);
         }
+        self.count_unconsumed(queue);
         Ok(())
     }
 
@@ -200,15 +206,15 @@ impl Machine {
         if group.kind == GroupKind::Stream || group.consumed.contains(offset) {
             return;
         }
+        let is_ahead = offset >= group.next_fetch;
         if was_delayed {
-            // Where the pointer has not passed it, it is skipped as it was.
             group.enqueued_delayed -= 1;
-        } else if offset >= group.next_fetch {
-            group.skipped_ahead += 1;
-        } else if !was_dead && !group.ready.remove(&offset) {
+            group.skipped_ahead -= u64::from(is_ahead);
+        } else if !is_ahead && !was_dead && !group.ready.remove(&offset) {
             let due_log_ms = group.undelay(offset);
             due_log_ms.map(|due_log_ms| self.delayed.remove(&(due_log_ms, id, offset)));
         }
+        group.holes += u64::from(is_ahead);
         group.leave(offset, cause);
     }
 
@@ -244,13 +250,12 @@ impl Machine {
 }
 
 impl Queue {
-    pub(super) fn has_expired(&self, offset: Offset) -> bool {
-        offset >= self.first && self.expired.contains(offset)
+    pub(super) fn has_lapsed(&self, offset: Offset) -> bool {
+        self.lapsed.contains(offset)
     }
 
     pub(super) fn has_withdrawn(&self, offset: Offset) -> bool {
-        // Below the first job everything is in the set.
-        offset >= self.first && self.withdrawn.contains(offset)
+        self.withdrawn.contains(offset)
     }
 }
 

@@ -12,6 +12,8 @@ mod history;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod offline;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod room;

@@ -50,10 +50,10 @@ impl World {
     }
 
     /// All that has expired is withdrawn.
-    pub(crate) fn expire(&mut self) {
+    pub(crate) fn lapse(&mut self) {
         let limit = if self.rng.below(2) == 0 { 1 } else { 1_000 };
         let log_ms = self.log_ms;
-        while let Some(fact) = self.machine.expire(log_ms, limit) {
+        while let Some(fact) = self.machine.lapse(log_ms, limit) {
             let Fact::Withdrawn { queue, cause: Removal::Expired, runs } = &fact else {
                 panic!("{fact:?}")
             };
@@ -71,7 +71,7 @@ impl World {
 
     /// Where a job stands for a group that is made now.
     pub(crate) fn first_place(&self, queue: QueueId, kind: GroupKind, offset: u64) -> Place {
-        if kind == GroupKind::Work && self.gone.contains(&(queue, offset)) {
+        if self.gone.contains(&(queue, offset)) {
             return Place::Consumed;
         }
         match self.delayed.get(&(queue, offset)) {

@@ -31,10 +31,9 @@ impl World {
         let Some(queue) = self.any_queue() else {
             return;
         };
-        let (first, end) = {
-            let info = self.machine.queue(queue).unwrap();
-            (info.first.0, info.next.0)
-        };
+        let end = self.machine.next_offset(queue).unwrap().0;
+        let kept = &self.kept[&queue];
+        let first = kept.first;
         let mut meant = Vec::new();
         for _ in 0..1 + self.rng.below(3) {
             let mut out = self.leases();
@@ -44,9 +43,10 @@ impl World {
                 _ => (end + 2).saturating_sub(self.rng.below(25)),
             };
             let expected = match offset {
-                _ if !(first..end).contains(&offset) => Cancel::NoSuchJob,
+                _ if offset >= end => Cancel::NoSuchJob,
                 _ if self.is_leased(queue, offset) => Cancel::Requested,
-                _ if self.gone.contains(&(queue, offset)) => Cancel::Consumed,
+                _ if offset < first || self.gone.contains(&(queue, offset)) => Cancel::Consumed,
+                _ if self.kept[&queue].gone.contains(&offset) => Cancel::Consumed,
                 _ if self.all_consumed(queue, offset) => Cancel::Consumed,
                 _ => Cancel::Done,
             };
@@ -77,8 +77,8 @@ impl World {
             self.record(fact);
             self.seen.insert("purged");
         }
-        let first = self.machine.queue(queue).unwrap().first;
-        for offset in from.max(first).0..purge.next.0.min(end.0) {
+        let first = self.kept[&queue].first;
+        for offset in from.0.max(first)..purge.next.0.min(end.0) {
             let held = self.is_leased(queue, offset);
             assert!(
                 held || self.all_consumed(queue, offset) || self.gone.contains(&(queue, offset))
@@ -127,6 +127,9 @@ impl World {
             if cause == Removal::Expired {
                 self.expired.insert((queue, offset.0));
             }
+            if self.is_unseen(queue, offset.0) {
+                self.kept.get_mut(&queue).unwrap().gone.insert(offset.0);
+            }
             for group in self.groups.values_mut().filter(|group| group.queue == queue) {
                 let Some(job) = group.jobs.get_mut(&offset.0) else { continue };
                 let stays = matches!(job.place, Place::Leased(_) | Place::Consumed);
@@ -136,6 +139,12 @@ impl World {
                 }
             }
         }
+        self.settle(queue);
+    }
+
+    fn is_unseen(&self, queue: QueueId, offset: u64) -> bool {
+        let mut groups = self.groups.values().filter(|group| group.queue == queue);
+        groups.all(|group| !group.jobs.contains_key(&offset))
     }
 
     pub(crate) fn note_paused(&mut self, queue: QueueId, group: Option<GroupId>, paused: bool) {

@@ -106,7 +106,8 @@ fn put_class(
     }
     writeln!(
         page,
-        "\n| workload | measure | system | jobs/s (median; min-max) | p50 us | p99 us | p99.9 us | \
+        "\n| workload | measure | system | jobs/s (median; min-max) | p50 us | p99 us | \
+         p99.9 us | \
          max us | server CPU us/job | kernel part | generator | waits/job | Joblog is |"
     )?;
     writeln!(page, "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|")?;
@@ -141,8 +142,8 @@ fn put_rows(page: &mut String, result: &WorkloadResult, measure: &Measure) -> Re
         });
         writeln!(
             page,
-            "| {} | {} | {} | {:.0} ({:.0}-{:.0}) | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | \
-             {:.2} | {:.2} | {ratio} |",
+            "| {} | {} | {} | {:.0} ({:.0}-{:.0}) | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | \
+             {:.2} | {:.2} | {:.2} | {ratio} |",
             result.workload,
             measure.name,
             system.system,
@@ -207,7 +208,8 @@ fn curves(result: &WorkloadResult) -> Vec<Curve> {
 
 fn put_footprints(page: &mut String, results: &[&&WorkloadResult], out: &Path) -> Result<()> {
     writeln!(page, "\n## What a backlog costs\n")?;
-    let fields: [(&str, &str, fn(&Footprint) -> f64); 3] = [
+    type Field = fn(&Footprint) -> f64;
+    let fields: [(&str, &str, Field); 3] = [
         ("memory", "MiB", |footprint| mib(footprint.memory_bytes)),
         ("disk", "MiB", |footprint| mib(footprint.disk_bytes)),
         ("restart", "ms", |footprint| footprint.restart_ms.unwrap_or(0.0)),
@@ -232,10 +234,10 @@ fn put_footprints(page: &mut String, results: &[&&WorkloadResult], out: &Path) -
     }
     writeln!(
         page,
-        "| workload | class | system | memory MiB (empty) | mapped MiB | disk MiB | killed to first \
-         job ms |"
+        "| workload | class | system | memory MiB (empty) | mapped MiB | disk MiB | \
+         killed to first job ms | consumed again |"
     )?;
-    writeln!(page, "|---|---|---|--:|--:|--:|--:|")?;
+    writeln!(page, "|---|---|---|--:|--:|--:|--:|--:|")?;
     for result in results {
         for footprint in &result.footprints {
             let restart = footprint
@@ -243,7 +245,7 @@ fn put_footprints(page: &mut String, results: &[&&WorkloadResult], out: &Path) -
                 .map_or_else(|| "lost with the server".into(), |time| format!("{time:.0}"));
             writeln!(
                 page,
-                "| {} | {} | {} | {:.1} ({:.1}) | {:.1} | {:.1} | {restart} |",
+                "| {} | {} | {} | {:.1} ({:.1}) | {:.1} | {:.1} | {restart} | {} |",
                 result.workload,
                 result.class.name(),
                 footprint.system,
@@ -251,6 +253,7 @@ fn put_footprints(page: &mut String, results: &[&&WorkloadResult], out: &Path) -
                 mib(footprint.memory_empty_bytes),
                 mib(footprint.mapped_bytes),
                 mib(footprint.disk_bytes),
+                footprint.consumed_again,
             )?;
         }
     }

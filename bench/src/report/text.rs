@@ -20,8 +20,8 @@ pub(crate) fn print(result: &WorkloadResult) {
         for system in &measure.systems {
             let latency = system.latency_us;
             println!(
-                "  {:8} {:15} {:>9.0}/s ({:.0} to {:.0})  p50 {:.0} p99 {:.0} p99.9 {:.0} max {:.0} us  \
-                 server {:.2} us/job",
+                "  {:8} {:15} {:>9.0}/s ({:.0} to {:.0})  \
+                 p50 {:.0} p99 {:.0} p99.9 {:.0} max {:.0} us  server {:.2} us/job",
                 measure.name,
                 system.system,
                 system.jobs_per_second,
@@ -56,12 +56,14 @@ pub(crate) fn print(result: &WorkloadResult) {
             .restart_ms
             .map_or_else(|| "the restart lost it".into(), |time| format!("restart {time:.0} ms"));
         println!(
-            "  {:15} memory {:.1} MiB (empty {:.1}; mapped {:.1}), disk {:.1} MiB, {restart}",
+            "  {:15} memory {:.1} MiB (empty {:.1}; mapped {:.1}), disk {:.1} MiB, {restart}, \
+             {} consumed again",
             footprint.system,
             mib(footprint.memory_bytes),
             mib(footprint.memory_empty_bytes),
             mib(footprint.mapped_bytes),
             mib(footprint.disk_bytes),
+            footprint.consumed_again,
         );
     }
 }

@@ -1,8 +1,8 @@
 //! The systems that are compared: how each is started, and what it promises.
 
 mod beanstalkd;
-mod joblog;
 mod nats;
+mod ours;
 mod rabbitmq;
 mod redis;
 mod resp;
@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cap;
 use crate::children::{FreshDir, Running, find_program, free_port};
 use crate::proc::{self, Memory, Usage};
 
@@ -157,6 +158,11 @@ pub(crate) trait System: Sync {
         false
     }
 
+    /// Waits until a server that takes connections also takes requests.
+    fn await_ready(&self, _address: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// A program that must run beside it, and is started first.
     fn companion(&self, _dir: &Path) -> Result<Option<Command>> {
         Ok(None)
@@ -165,7 +171,7 @@ pub(crate) trait System: Sync {
 
 /// All systems that this tool knows.
 pub(crate) const ALL: [&dyn System; 7] = [
-    &joblog::Joblog,
+    &ours::Joblog,
     &redis::Redis(Pattern::List),
     &redis::Redis(Pattern::Reliable),
     &redis::Redis(Pattern::Streams),
@@ -196,6 +202,8 @@ pub(crate) struct Places {
     pub(crate) dir: PathBuf,
     /// Run the server on the first core and the generator on the second.
     pub(crate) pinned: bool,
+    /// Give each server at most so many bytes of memory.
+    pub(crate) memory_cap: Option<u64>,
 }
 
 impl Places {
@@ -228,10 +236,11 @@ pub(crate) struct Server {
     program: PathBuf,
     running: Running,
     /// Ends with the server.
-    companion: Option<Running>,
+    _companion: Option<Running>,
     port: u16,
     pinned: bool,
     dir: FreshDir,
+    cap: Option<Cap>,
 }
 
 impl Server {
@@ -251,14 +260,27 @@ impl Server {
             Some(command) => Some(Running::start(command, &dir.path().join("companion.log"))?),
             None => None,
         };
-        let running = launch(system, &program, class, &dir, port, places.pinned)?;
+        let cap = places.memory_cap.map(Cap::new).transpose()?;
+        let where_to = WhereTo { pinned: places.pinned, cap: cap.as_ref() };
+        let running = launch(system, &program, class, &dir, port, where_to)?;
         let address = format!("127.0.0.1:{port}");
         let pinned = places.pinned;
-        Ok(Self { system, class, address, program, running, companion, port, pinned, dir })
+        Ok(Self {
+            system,
+            class,
+            address,
+            program,
+            running,
+            _companion: companion,
+            port,
+            pinned,
+            dir,
+            cap,
+        })
     }
 
     /// The processes of the server: some are started by a script.
-    fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         proc::group_members(self.running.pid())
     }
 
@@ -280,7 +302,8 @@ impl Server {
     /// Starts it again on the same data and port, after [`kill`](Self::kill).
     pub(crate) fn start_again(&mut self) -> Result<()> {
         let (program, dir) = (&self.program, &self.dir);
-        self.running = launch(self.system, program, self.class, dir, self.port, self.pinned)?;
+        let where_to = WhereTo { pinned: self.pinned, cap: self.cap.as_ref() };
+        self.running = launch(self.system, program, self.class, dir, self.port, where_to)?;
         Ok(())
     }
 
@@ -296,27 +319,45 @@ impl Drop for Server {
     }
 }
 
+/// The bounds of a server.
+#[derive(Clone, Copy)]
+struct WhereTo<'a> {
+    pinned: bool,
+    cap: Option<&'a Cap>,
+}
+
+/// Appends a command with its arguments and environment to one that starts it.
+pub(crate) fn take_over(starter: &mut Command, command: &Command) {
+    starter.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            starter.env(name, value);
+        }
+    }
+}
+
 fn launch(
     system: &dyn System,
     program: &Path,
     class: Class,
     dir: &FreshDir,
     port: u16,
-    pinned: bool,
+    where_to: WhereTo<'_>,
 ) -> Result<Running> {
     let log = dir.path().join("server.log");
     let mut command = system.command(program, class, dir.path(), port)?;
-    if pinned {
+    if where_to.pinned {
         let mut pinning = Command::new("taskset");
-        pinning.args(["-c", "0"]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            if let Some(value) = value {
-                pinning.env(name, value);
-            }
-        }
+        pinning.args(["-c", "0"]);
+        take_over(&mut pinning, &command);
         command = pinning;
     }
+    if let Some(cap) = where_to.cap {
+        command = cap.wrap(&command);
+    }
     let mut running = Running::start(command, &log)?;
-    running.await_port(&format!("127.0.0.1:{port}"), &log)?;
+    let address = format!("127.0.0.1:{port}");
+    running.await_port(&address, &log)?;
+    system.await_ready(&address)?;
     Ok(running)
 }

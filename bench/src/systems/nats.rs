@@ -75,13 +75,10 @@ impl System for Nats {
             inbox: format!("_INBOX.{:016x}", u64::from_le_bytes(random)),
             slots: vec![Slot::default(); setup.in_flight],
             answers: 0,
+            ready: false,
             finishing: 0,
             setup,
         })
-    }
-
-    fn pushes(&self) -> bool {
-        true
     }
 }
 
@@ -109,6 +106,8 @@ struct NatsTalk {
     slots: Vec<Slot>,
     /// Answers of the greeting that have not come.
     answers: usize,
+    ready: bool,
+    /// Acknowledgements at the end that are not confirmed, and the answer to a PING behind all.
     finishing: usize,
 }
 
@@ -168,17 +167,23 @@ impl NatsTalk {
                 state.publishing -= 1;
                 if state.publishing == 0 { sink(Event::Enqueued { slot }) } else { Ok(()) }
             }
-            Some(("f", _)) => {
-                self.finishing -= 1;
-                if self.finishing == 0 { sink(Event::Finished) } else { Ok(()) }
-            }
+            Some(("f", _)) => self.on_finished(sink),
             _ => self.on_answer(sink),
         }
     }
 
     fn on_answer(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+        if self.ready {
+            return self.on_finished(sink);
+        }
         self.answers -= 1;
-        if self.answers == 0 { sink(Event::Ready) } else { Ok(()) }
+        self.ready = self.answers == 0;
+        if self.ready { sink(Event::Ready) } else { Ok(()) }
+    }
+
+    fn on_finished(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+        self.finishing -= 1;
+        if self.finishing == 0 { sink(Event::Finished) } else { Ok(()) }
     }
 
     fn on_taken(&mut self, slot: usize, message: &Message<'_>, sink: &mut Sink<'_>) -> Result<()> {
@@ -284,8 +289,11 @@ impl Talk for NatsTalk {
         for ack in &held {
             self.put(out, ack, "f", b"+ACK");
         }
-        self.finishing = held.len();
-        !held.is_empty()
+        // Acknowledgements on the way have no answer; that to a PING behind them shows that they
+        // have been read.
+        out.put_slice(b"PING\r\n");
+        self.finishing = held.len() + 1;
+        true
     }
 
     fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()> {

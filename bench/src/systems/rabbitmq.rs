@@ -1,4 +1,5 @@
-//! RabbitMQ: a quorum queue, publisher confirms, and consumers with a prefetch. AMQP 0-9-1 as bytes.
+//! RabbitMQ: a quorum queue, publisher confirms, and consumers with a prefetch; AMQP 0-9-1 as
+//! bytes.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -189,10 +190,11 @@ fn put_declare(out: &mut BytesMut, queue: &str, passive: bool) {
     });
 }
 
-fn put_ack(out: &mut BytesMut, tag: u64) {
+/// Acks a job, or with `through` all up to it.
+fn put_ack(out: &mut BytesMut, tag: u64, through: bool) {
     put_method(out, 1, BASIC_ACK, |out| {
         out.put_u64(tag);
-        out.put_u8(0);
+        out.put_u8(u8::from(through));
     });
 }
 
@@ -344,7 +346,11 @@ impl Talk for RabbitTalk {
 
     fn put_take(&mut self, slot: usize, queue: &str, max: usize, wait: bool, out: &mut BytesMut) {
         let held = self.held.get_mut(slot).map(std::mem::take).unwrap_or_default();
-        held.into_iter().for_each(|tag| put_ack(out, tag));
+        match held.last() {
+            // All that is out is this slot's.
+            Some(last) if self.held.len() == 1 => put_ack(out, *last, true),
+            _ => held.iter().for_each(|tag| put_ack(out, *tag, false)),
+        }
         self.takes.push_back(Take { slot, max, taken: 0 });
         if !wait {
             put_method(out, 1, (60, 70), |out| {
@@ -365,13 +371,15 @@ impl Talk for RabbitTalk {
     }
 
     fn put_finish(&mut self, out: &mut BytesMut) -> bool {
-        let held: Vec<u64> = self.held.iter_mut().flat_map(std::mem::take).collect();
-        held.iter().for_each(|tag| put_ack(out, *tag));
+        let held = self.held.iter_mut().flat_map(std::mem::take);
+        if let Some(last) = held.max() {
+            put_ack(out, last, true);
+        }
         // Acks have no answer; one to what follows them on the channel shows that they are done.
-        if let Some(queue) = self.setup.queues.first().filter(|_| !held.is_empty()) {
+        if let Some(queue) = self.setup.queues.first().filter(|_| self.consuming) {
             put_declare(out, queue, true);
         }
-        !held.is_empty()
+        self.consuming
     }
 
     fn read(&mut self, input: &mut BytesMut, sink: &mut Sink<'_>) -> Result<()> {

@@ -1,8 +1,12 @@
 //! Redis, in the three ways in which it serves as a job queue.
 
 use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use bytes::{Buf, BytesMut};
@@ -78,6 +82,19 @@ impl System for Redis {
         Ok(command)
     }
 
+    fn await_ready(&self, address: &str) -> Result<()> {
+        let mut stream = TcpStream::connect(address)?;
+        let mut answer = [0; 64];
+        loop {
+            stream.write_all(b"PING\r\n")?;
+            let count = stream.read(&mut answer)?;
+            if !answer.get(..count).unwrap_or_default().starts_with(b"-LOADING") {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn talk(&self, setup: Setup) -> Box<dyn Talk> {
         Box::new(RedisTalk {
             pattern: self.0,
@@ -85,6 +102,8 @@ impl System for Redis {
             consumer: format!("consumer-{}", setup.id).into_bytes(),
             held: vec![Held::default(); setup.in_flight],
             expected: VecDeque::new(),
+            marking: 0,
+            ending: false,
             setup,
         })
     }
@@ -96,7 +115,10 @@ enum Expect {
     Ready,
     /// An answer that matters only if it is an error, and not even then if the group is there.
     Group,
-    Ignored,
+    /// An answer to one job of several.
+    Part,
+    /// What was done is marked as done.
+    Marked,
     Enqueued {
         slot: usize,
     },
@@ -110,7 +132,6 @@ enum Expect {
         slot: usize,
         last: bool,
     },
-    Finished,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,23 +165,27 @@ struct RedisTalk {
     consumer: Vec<u8>,
     held: Vec<Held>,
     expected: VecDeque<Expect>,
+    /// LREM, XACK and XDEL without an answer, and whether `put_finish` waits for them.
+    marking: usize,
+    ending: bool,
 }
 
 impl RedisTalk {
-    /// Marks as consumed what a slot holds. Gives whether there was anything.
-    fn put_done(&mut self, slot: usize, out: &mut BytesMut) -> bool {
-        let Some(held) = self.held.get_mut(slot) else { return false };
+    /// Marks as consumed what a slot holds.
+    fn put_done(&mut self, slot: usize, out: &mut BytesMut) {
+        let Some(held) = self.held.get_mut(slot) else { return };
         held.finishing = std::mem::take(&mut held.items);
         let items = &held.finishing;
         if items.is_empty() {
-            return false;
+            return;
         }
         match self.pattern {
             Pattern::List => {}
             Pattern::Reliable => {
                 for item in items {
                     put(out, &[b"LREM", &self.own_list, b"1", item]);
-                    self.expected.push_back(Expect::Ignored);
+                    self.expected.push_back(Expect::Marked);
+                    self.marking += 1;
                 }
             }
             Pattern::Streams => {
@@ -170,10 +195,10 @@ impl RedisTalk {
                 resp::put_head(out, items.len() + 2);
                 put_parts(out, &[b"XDEL".as_slice(), &held.queue]);
                 items.iter().for_each(|item| resp::put_part(out, item));
-                self.expected.extend([Expect::Ignored, Expect::Ignored]);
+                self.expected.extend([Expect::Marked, Expect::Marked]);
+                self.marking += 2;
             }
         }
-        true
     }
 
     fn on_reply(&mut self, value: &Value<'_>, sink: &mut Sink<'_>) -> Result<()> {
@@ -187,9 +212,13 @@ impl RedisTalk {
         }
         match expect {
             Expect::Ready => sink(Event::Ready),
-            Expect::Group | Expect::Ignored => Ok(()),
+            Expect::Group | Expect::Part => Ok(()),
+            Expect::Marked => {
+                self.marking -= 1;
+                let is_end = self.ending && self.marking == 0;
+                if is_end { sink(Event::Finished) } else { Ok(()) }
+            }
             Expect::Enqueued { slot } => sink(Event::Enqueued { slot }),
-            Expect::Finished => sink(Event::Finished),
             Expect::Moved { slot, last } => self.on_moved(slot, last, value, sink),
             Expect::Jobs { slot, shape: Shape::Entries } => {
                 let entries = value.elements().flat_map(|stream| stream.elements().skip(1));
@@ -286,7 +315,7 @@ impl Talk for RedisTalk {
             for (ordinal, payload) in jobs.iter().enumerate() {
                 put(out, &[b"XADD", queue.as_bytes(), b"*", b"j", payload]);
                 let last = ordinal + 1 == count;
-                let expect = if last { Expect::Enqueued { slot } } else { Expect::Ignored };
+                let expect = if last { Expect::Enqueued { slot } } else { Expect::Part };
                 self.expected.push_back(expect);
             }
             return;
@@ -350,19 +379,16 @@ impl Talk for RedisTalk {
     }
 
     fn put_finish(&mut self, out: &mut BytesMut) -> bool {
-        let mut any = false;
         for slot in 0..self.held.len() {
-            any |= self.put_done(slot, out);
+            self.put_done(slot, out);
         }
-        if any {
-            self.expected.pop_back();
-            self.expected.push_back(Expect::Finished);
-        }
-        any
+        self.ending = self.marking > 0;
+        self.ending
     }
 
     fn lose_connection(&mut self) {
         self.expected.clear();
+        self.marking = 0;
         for held in &mut self.held {
             held.items.append(&mut held.finishing);
             held.moved = 0;

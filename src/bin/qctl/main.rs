@@ -12,6 +12,7 @@ mod fetch;
 mod group;
 mod job_name;
 mod lease;
+mod log;
 mod queue;
 mod server;
 mod values;
@@ -56,6 +57,7 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Extend(args) => lease::extend(&server, args, &out).await,
         Command::Cancel { jobs } => cancel::cancel(&server, &jobs, &out).await,
         Command::Dead(command) => dead::run(&server, command, &out).await,
+        Command::Log(command) => log::run(command, &out),
         Command::Work(args) => work::run(&server, args).await,
     };
     server.goodbye().await;

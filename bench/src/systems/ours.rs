@@ -73,7 +73,7 @@ impl System for Joblog {
         let mut session = [0; 16];
         getrandom::fill(&mut session).expect("the kernel gives random bytes");
         let (table, bodies) = (Vec::new(), Vec::new());
-        Box::new(JoblogTalk { session, held, finishing: 0, table, bodies })
+        Box::new(JoblogTalk { session, held, finishing: 0, ending: false, table, bodies })
     }
 }
 
@@ -91,6 +91,8 @@ struct JoblogTalk {
     held: Vec<Held>,
     /// COMMITs of `put_finish` that have no answer yet.
     finishing: usize,
+    /// Whether `put_finish` waits for these and for the commits of FETCHes on their way.
+    ending: bool,
     table: Vec<u8>,
     bodies: Vec<u8>,
 }
@@ -114,6 +116,15 @@ impl JoblogTalk {
         sink(Event::Taken { slot, jobs: reply.jobs.len() })
     }
 
+    fn is_committing(&self) -> bool {
+        self.finishing > 0 || self.held.iter().any(|held| !held.committing.is_empty())
+    }
+
+    fn on_committed(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+        let is_end = self.ending && !self.is_committing();
+        if is_end { sink(Event::Finished) } else { Ok(()) }
+    }
+
     fn on_frame(&mut self, header: Header, body: &[u8], sink: &mut Sink<'_>) -> Result<()> {
         if let Some(code) = ErrorCode::from_code(header.status) {
             bail!("joblog answered {code}: {}", String::from_utf8_lossy(body));
@@ -128,11 +139,17 @@ impl JoblogTalk {
             Some(Opcode::Fetch) if header.flags & FLAG_MORE == 0 => {
                 self.on_fetched(slot, body, sink)
             }
-            Some(Opcode::Fetch) => check_commits(body),
+            Some(Opcode::Fetch) => {
+                check_commits(body)?;
+                if let Some(held) = self.held.get_mut(slot) {
+                    held.committing.clear();
+                }
+                self.on_committed(sink)
+            }
             Some(Opcode::Commit) => {
                 check_commits(body)?;
                 self.finishing -= 1;
-                if self.finishing == 0 { sink(Event::Finished) } else { Ok(()) }
+                self.on_committed(sink)
             }
             other => bail!("joblog answered {other:?}, which was not asked"),
         }
@@ -213,7 +230,8 @@ impl Talk for JoblogTalk {
             put_request(out, Opcode::Commit, 0, |out| commit.encode(out));
             self.finishing += 1;
         }
-        self.finishing > 0
+        self.ending = self.is_committing();
+        self.ending
     }
 
     fn lose_connection(&mut self) {
