@@ -11,7 +11,7 @@ use crate::systems::{self, Class, Places, Server};
 use crate::workload;
 
 const ROUNDS: usize = 3;
-const JOBS: u64 = 40_000;
+const JOBS: u64 = 20_000;
 
 /// RPUSH and LPOP of 100 B over 50 connections, one and 16 in flight, by both generators in turn.
 pub(crate) fn run(class: Class, places: &Places) -> Result<Vec<Baseline>> {

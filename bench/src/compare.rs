@@ -19,6 +19,8 @@ use crate::workload::{Kind, Workload};
 const WARM_UP_JOBS: u64 = 2_000;
 /// The number of the round in which system calls are counted.
 const SYSCALLS_RUN: u32 = 99;
+/// A load on schedule goes on at least so long, or it has no tail.
+const OPEN_SECONDS_MIN: f64 = 0.5;
 const JOBS_MIN: u64 = 300;
 const JOBS_MAX: u64 = 400_000;
 
@@ -188,6 +190,13 @@ fn warm_up(
     }
     if let Some(jobs) = options.jobs {
         return Ok(jobs.max(workload.queues as u64));
+    }
+    if let Kind::Open { per_second } = workload.kind {
+        let jobs = (per_second * options.round_seconds.max(OPEN_SECONDS_MIN)) as u64;
+        for (server, _) in servers.iter_mut() {
+            measure::run(server, workload, jobs, 0, &mut Rounds::default())?;
+        }
+        return Ok(jobs);
     }
     let mut rates = Vec::new();
     for (server, _) in servers.iter_mut() {

@@ -28,6 +28,7 @@ use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
 use super::room;
 use super::segment::{FileKind, HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, id_in};
 use super::table;
+use super::vote;
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Recovery {
     next_segment: u64,
     log_id: Option<[u8; 16]>,
     last_term: Term,
+    /// Entries above are cut off by `start`.
+    through: EntryIndex,
     replayed: Option<Replayed>,
 }
 
@@ -100,6 +103,8 @@ struct Replayed {
     end: Option<Place>,
     /// Entries behind `end`, which `start` writes once more.
     moved: VecDeque<(EntryIndex, Place)>,
+    /// The term of the entry in front of those.
+    entry_term: Term,
 }
 
 /// The files of a directory, by what they are.
@@ -134,7 +139,7 @@ impl Listed {
                 }
             } else if let Some(id) = id_in(name, table::EXTENSION) {
                 tables.push(id);
-            } else if name == manifest::NEW_NAME {
+            } else if name == manifest::NEW_NAME || name == vote::NEW_NAME {
                 listed.leftovers.push(dir.join(name));
             }
         }
@@ -184,7 +189,8 @@ impl Recovery {
     pub(super) fn cut(&mut self) -> Result<Option<Cut<'_>>, LogError> {
         let base = self.manifest.base;
         let mut ignore = |_: &EntryView<'_>| Ok(());
-        let mut walk = Walk::new(&self.chain, self.shelf(), &base, base.index, &mut ignore);
+        let (shelf, through) = (self.shelf(), self.through);
+        let mut walk = Walk::new(&self.chain, shelf, &base, base.index, through, &mut ignore);
         let (place, reason) = walk.run()?;
         let Err(error) = self.refuse_damage(place, reason, &walk) else { return Ok(None) };
         let LogError::Damaged { file, position, reason } = error else { return Err(error) };
@@ -249,6 +255,7 @@ impl Recovery {
             spare: None,
             next_segment: next_id,
             log_id,
+            through: EntryIndex(u64::MAX),
             replayed: None,
             options,
         };
@@ -261,6 +268,21 @@ impl Recovery {
     /// What tells this log from all others; none if it is new.
     pub fn known_log_id(&self) -> Option<[u8; 16]> {
         self.log_id
+    }
+
+    /// Has the log end with the entry `through`: a replay stops there, and `start` cuts off what
+    /// follows, all at once and durably. For a replica whose last entries were never agreed on.
+    /// Checkpoints above must be gone before the start, as they would be taken for damage.
+    ///
+    /// # Errors
+    /// `Purged` if the log begins above.
+    pub fn truncate_after(&mut self, through: EntryIndex) -> Result<(), LogError> {
+        let base = self.manifest.base.index;
+        if through < base {
+            return Err(LogError::Purged { base, asked: through });
+        }
+        (self.through, self.replayed) = (through, None);
+        Ok(())
     }
 
     /// Hands every entry above `after` to `each`, in the order of their indexes. For those up to
@@ -278,28 +300,37 @@ impl Recovery {
         if after < base.index {
             return Err(LogError::Purged { base: base.index, asked: after });
         }
+        if after > self.through {
+            return Err(LogError::damaged(&self.dir, 0, "a checkpoint is above the log's end"));
+        }
         let shelf = self.shelf();
-        let mut walk = Walk::new(&self.chain, shelf, &base, after, each);
+        let mut walk = Walk::new(&self.chain, shelf, &base, after, self.through, each);
         for old in &self.manifest.old {
             walk.indexed.add_old(shelf, self.log_id, old)?;
         }
         let (mut place, mut reason) = walk.run()?;
-        self.refuse_damage(place, reason, &walk)?;
+        let cut = walk.is_through();
+        if !cut {
+            self.refuse_damage(place, reason, &walk)?;
+        }
         let mut recovered = walk.recovered.clone();
         if let Some(torn_at) = walk.cut_torn_bodies() {
             (place, reason) = (torn_at, "the bodies of an entry are not whole");
         }
+        let entry_term = walk.recovered.last_term;
         walk.deliver_rest()?;
         let Walk { indexed, end, waiting: moved, recovered: last, .. } = walk;
         recovered.last_index = last.last_index;
         recovered.last_stamp = last.last_stamp;
         recovered.last_term = last.last_term.max(self.last_term);
-        recovered.torn = self.torn_tail(place, reason);
+        recovered.torn = if cut { None } else { self.torn_tail(place, reason) };
+        recovered.proved = recovered.proved.min(recovered.last_index);
         if let Some(TornTail { file, position, bytes, reason }) = &recovered.torn {
             let file = file.display();
             tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
         }
-        self.replayed = Some(Replayed { recovered: recovered.clone(), indexed, end, moved });
+        self.replayed =
+            Some(Replayed { recovered: recovered.clone(), indexed, end, moved, entry_term });
         Ok(recovered)
     }
 
@@ -349,6 +380,7 @@ impl Recovery {
             header,
             next_segment,
             index: indexed.index,
+            entry_term: replayed.entry_term,
             ballast,
             manifest,
             old: indexed.old,

@@ -88,6 +88,8 @@ pub(super) struct Walk<'a, 'f> {
     pub(super) indexed: Indexed,
     /// Entries up to here are indexed and not delivered: a checkpoint stands for them.
     after: EntryIndex,
+    /// Entries above are to be cut off.
+    through: EntryIndex,
     /// The index that the next entry must have.
     pub(super) expected: u64,
     /// The term of the last entry read, which the next may not go below.
@@ -195,12 +197,13 @@ impl OldFile {
 
 impl<'a, 'f> Walk<'a, 'f> {
     /// A walk that begins behind `base` and delivers the entries above `after`, up to which all was
-    /// synced.
+    /// synced. It stops behind `through`.
     pub(super) fn new(
         chain: &'a [Link],
         shelf: Shelf<'a>,
         base: &Base,
         after: EntryIndex,
+        through: EntryIndex,
         each: &'a mut Replay<'f>,
     ) -> Self {
         Self {
@@ -212,6 +215,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             held: base.index,
             indexed: Indexed::default(),
             after,
+            through,
             expected: base.index.0 + 1,
             term: base.last.term,
             recovered: Recovered {
@@ -280,6 +284,11 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
+    /// Whether the walk has come to the entry behind which the log is to be cut.
+    pub(super) fn is_through(&self) -> bool {
+        self.expected > self.through.0
+    }
+
     /// Reads one segment up to `end`, or if it is the last, up to the first that is no frame.
     fn segment(
         &mut self,
@@ -300,6 +309,9 @@ impl<'a, 'f> Walk<'a, 'f> {
                 Err(reason) => return Ok(Some((place, reason))),
             };
             if let Some(FramedEntry { view, .. }) = &frame.entry {
+                if self.is_through() {
+                    return Ok(Some((place, "the log is cut here")));
+                }
                 self.check_order(view).map_err(|reason| segment.damaged(position, reason))?;
                 if view.term > header.term {
                     return Err(segment.damaged(position, "the entry's term is its segment's"));
@@ -310,7 +322,10 @@ impl<'a, 'f> Walk<'a, 'f> {
             }
             self.recovered.proved = self.recovered.proved.max(frame.durable);
             self.held = self.held.max(frame.durable);
-            self.hold(self.held)?;
+            // A header that says more than what will be left can't stay.
+            let stays = header.durable <= self.through;
+            let before = EntryIndex(header.first_index.0 - 1);
+            self.hold(if stays { self.held } else { self.held.min(before) })?;
             position += frame.bytes as u32;
         }
         Ok(None)

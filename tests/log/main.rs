@@ -8,6 +8,8 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod live;
@@ -15,6 +17,8 @@ mod live;
 mod offline;
 #[cfg(test)]
 mod reading;
+#[cfg(test)]
+mod replication;
 #[cfg(test)]
 mod room;
 #[cfg(test)]
