@@ -65,15 +65,15 @@ pub enum BrokerError {
         least: u64,
     },
     /// A batch has the number of another one.
-    #[error("batch {sequence} was enqueued with other jobs; each batch needs a number of its own")]
+    #[error("batch {sequence} was enqueued with other jobs; each needs a number of its own")]
     SequenceTaken {
         /// The number.
         sequence: u64,
     },
     /// The connection's session has another connection by now.
     #[error(
-        "the session of this connection has ended: it was silent for too long, or another connection \
-         has taken it over; connect and greet again"
+        "the session of this connection has ended: it was silent for too long, or another \
+         connection has taken it over; connect and greet again"
     )]
     SessionReplaced,
     /// The server is stopping.

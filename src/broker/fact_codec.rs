@@ -126,6 +126,12 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             }
             put_text(out, message);
         }
+        fact => encode_job_fact(out, fact),
+    }
+}
+
+fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
+    match fact {
         Fact::DeadRetried { group, runs } => {
             out.put_u8(DEAD_RETRIED);
             out.put_u32_le(group.0);

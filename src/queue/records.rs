@@ -401,13 +401,7 @@ impl Restore {
                 machine.next_grant = next_grant;
                 check(fits, "ids and grants begin at 1")
             }
-            Record::Retired { name, next } => {
-                let last = machine.retired.last_key_value();
-                check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
-                check(machine.queues.is_empty(), "deleted queues come before the others")?;
-                machine.retired.insert(name, next);
-                Ok(())
-            }
+            Record::Retired { name, next } => self.add_retired(name, next),
             Record::Queue {
                 queue,
                 name,
@@ -439,14 +433,8 @@ impl Restore {
             | Record::Withdrawn { .. }
             | Record::Lapsed { .. }
             | Record::Size { .. } => self.add_to_queue(record),
-            Record::Termed { queue, offset, terms } => {
-                check(machine.groups.is_empty(), "terms come before groups")?;
-                check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
-            }
-            Record::Producer { queue, producer, last_log_ms, batches } => {
-                check(machine.groups.is_empty(), "producers come before groups")?;
-                let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
-                check(fits, "the producer can't be so")
+            record @ (Record::Termed { .. } | Record::Producer { .. }) => {
+                self.add_terms_or_producer(record)
             }
             Record::Group {
                 group,
@@ -486,6 +474,31 @@ impl Restore {
         machine.queues.insert(queue, state);
         self.queue = queue;
         Ok(())
+    }
+
+    fn add_retired(&mut self, name: Box<str>, next: Offset) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        let last = machine.retired.last_key_value();
+        check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
+        check(machine.queues.is_empty(), "deleted queues come before the others")?;
+        machine.retired.insert(name, next);
+        Ok(())
+    }
+
+    fn add_terms_or_producer(&mut self, record: Record) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        match record {
+            Record::Termed { queue, offset, terms } => {
+                check(machine.groups.is_empty(), "terms come before groups")?;
+                check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
+            }
+            Record::Producer { queue, producer, last_log_ms, batches } => {
+                check(machine.groups.is_empty(), "producers come before groups")?;
+                let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
+                check(fits, "the producer can't be so")
+            }
+            _ => Err("it is neither terms nor a producer"),
+        }
     }
 
     fn add_to_queue(&mut self, record: Record) -> Result<(), &'static str> {

@@ -17,8 +17,8 @@ impl World {
     }
 
     fn is_leased(&self, queue: QueueId, offset: u64) -> bool {
-        let is_leased = |group: &Group| matches!(group.jobs.get(&offset), Some(job) if matches!(job.place, Place::Leased(_)));
-        self.work_groups(queue).any(is_leased)
+        let place = |group: &Group| group.jobs.get(&offset).map(|job| job.place.clone());
+        self.work_groups(queue).any(|group| matches!(place(group), Some(Place::Leased(_))))
     }
 
     fn all_consumed(&self, queue: QueueId, offset: u64) -> bool {
