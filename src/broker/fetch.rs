@@ -73,7 +73,7 @@ impl Turn<'_> {
                 Place::Unborn(queue) => self.bear_default(queue)?,
                 Place::NoQueue => continue,
             };
-            ready |= self.core.machine.ready_count(group) > 0;
+            ready |= self.core.machine.has_for_fetch(group);
         }
         Ok(ready)
     }
@@ -218,7 +218,7 @@ impl Turn<'_> {
         let mut woken = std::mem::take(&mut self.core.woken_buffer);
         self.core.machine.take_woken(&mut woken);
         for group in woken.drain(..) {
-            while self.core.machine.ready_count(group) > 0
+            while self.core.machine.has_for_fetch(group)
                 && let Some(id) = self.core.waiters.first(group)
                 && self.serve(id)
             {}
