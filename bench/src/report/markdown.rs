@@ -137,7 +137,7 @@ fn put_rows(page: &mut String, result: &WorkloadResult, measure: &Measure) -> Re
                 numbers.median,
                 numbers.low,
                 numbers.high,
-                verdict(ratio.verdict)
+                verdict(numbers.verdict(ratio.goal, system.rounds.len()))
             )
         });
         writeln!(
