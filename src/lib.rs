@@ -11,7 +11,7 @@ pub mod client;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
-#[cfg(feature = "server")]
+#[cfg(feature = "log")]
 pub mod log;
 #[cfg(feature = "server")]
 pub mod queue;

@@ -32,6 +32,7 @@ fn documented() -> Vec<(String, String)> {
 fn the_documented_defaults_are_those_of_the_code() {
     let config = Config::defaults();
     let queue = QueueSettings::default();
+    let limit = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
     let expected = [
         ("listen", config.listen.to_string()),
         ("data", config.data.display().to_string()),
@@ -52,6 +53,11 @@ fn the_documented_defaults_are_those_of_the_code() {
         ("crashes_max", queue.crashes_max.to_string()),
         ("crash_backoff_first_ms", queue.crash_backoff_first_ms.to_string()),
         ("crash_backoff_longest_ms", queue.crash_backoff_longest_ms.to_string()),
+        ("dead_kept_ms", queue.dead_kept_ms.to_string()),
+        ("keep_consumed_for_ms", queue.keep_consumed_for_ms.to_string()),
+        ("max_age_ms", limit(queue.max_age_ms)),
+        ("max_jobs", limit(queue.max_jobs)),
+        ("max_bytes", limit(queue.max_bytes)),
     ];
     let expected: Vec<_> =
         expected.into_iter().map(|(key, default)| (key.to_owned(), default)).collect();

@@ -419,6 +419,10 @@ fn kill_the_server_under_load(durability: &str, kills: usize) {
     let (mut server, _dir) = server(&["--durability", durability]);
     let address = server.address();
     let (ledger, acknowledged) = (Mutex::new(Ledger::default()), Acknowledged::default());
+    // What is consumed is kept, so that all jobs can be looked at in the end.
+    let kept = r#"{"queue":"q","settings":{"keep_consumed_for_ms":31536000000}}"#;
+    let created = Raw::greeted(address).ask_json(Opcode::CreateQueue, kept).unwrap();
+    assert_eq!(created.code(), None);
     let (outage, over) = (Outage::new(), AtomicBool::new(false));
     let (produced_all, carried_over) = (AtomicBool::new(false), AtomicUsize::new(0));
     let patient = Patient::begin(address);

@@ -580,7 +580,7 @@ fn a_field_outside_its_range_is_refused() {
         assert_refused(&mut raw, opcode, &body, refused, &[word]);
     }
     let mut reserved = of(Opcode::Enqueue);
-    reserved[2] = 0x02;
+    reserved[2] = 0x80;
     assert_refused(&mut raw, Opcode::Enqueue, &reserved, ErrorCode::Unsupported, &["flags"]);
 }
 

@@ -52,7 +52,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("server", &["broker", "joblog_protocol", "config", "types", "clock"]),
     ("client", &["joblog_protocol"]),
     ("bin/joblogd", &["server", "broker", "config", "types"]),
-    ("bin/qctl", &["client", "joblog_protocol"]),
+    // `qctl log` looks into the files of a server that is stopped.
+    ("bin/qctl", &["client", "joblog_protocol", "log"]),
     ("bench", &["client", "joblog_protocol"]),
     // Measures layers alone.
     ("bench/benches", &["log", "queue", "types", "joblog_protocol"]),

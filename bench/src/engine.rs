@@ -307,6 +307,7 @@ impl Engine {
                 consumes: !produces,
                 in_flight: slots,
                 batch: plan.batch,
+                silence_ms: 0,
             });
             engine.claimed.push(vec![0; slots]);
             engine.connections.push(Connection {

@@ -80,6 +80,8 @@ error_codes! {
     GroupExists = 35, "GROUP_EXISTS", retry: false, closes: false;
     /// A work command on a stream group, or a stream command on a work group.
     WrongGroupKind = 36, "WRONG_GROUP_KIND", retry: false, closes: false;
+    /// The queue has as many jobs or bytes as its settings allow.
+    QueueFull = 37, "QUEUE_FULL", retry: true, closes: false;
     /// The group has consumed this job before: what a repeated COMMIT is told. A success.
     AlreadyConsumed = 48, "ALREADY_CONSUMED", retry: false, closes: false;
     /// The job is not consumed, and this token's lease on it has ended.

@@ -47,6 +47,8 @@ opcodes! {
     ListGroups = 0x1a, "LIST_GROUPS";
     /// Describes one group, its dead jobs included.
     DescribeGroup = 0x1b, "DESCRIBE_GROUP";
+    /// Sets a group to another place.
+    SeekGroup = 0x1c, "SEEK_GROUP";
     /// Appends a batch of jobs to one queue.
     Enqueue = 0x20, "ENQUEUE";
     /// Takes ready jobs under a lease, and may carry commits.

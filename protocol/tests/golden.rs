@@ -16,8 +16,8 @@ use bytes::{BufMut, BytesMut};
 use joblog_protocol::frame::{self, FLAG_MORE, FLAG_REPLY, Header};
 use joblog_protocol::job::{BatchBuilder, Job};
 use joblog_protocol::messages::admin::{
-    self, CreateGroup, CreateQueue, GroupDescription, GroupName, ListQueues, QueueDescription,
-    QueueList, QueueName, QueueSettings,
+    self, CreateGroup, CreateQueue, GroupDescription, GroupName, GroupSought, ListQueues,
+    QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup,
 };
 use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
@@ -67,6 +67,7 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         }
         Opcode::ListQueues => json::<ListQueues>(body, out),
         Opcode::CreateGroup => json::<CreateGroup>(body, out),
+        Opcode::SeekGroup => json::<SeekGroup>(body, out),
         Opcode::DeleteGroup | Opcode::DescribeGroup => json::<GroupName>(body, out),
         Opcode::Enqueue => {
             let enqueue = Enqueue::decode(body).unwrap();
@@ -106,6 +107,7 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         Opcode::DescribeQueue => json::<QueueDescription>(body, out),
         Opcode::ListGroups => json::<Vec<GroupDescription>>(body, out),
         Opcode::DescribeGroup => json::<GroupDescription>(body, out),
+        Opcode::SeekGroup => json::<GroupSought>(body, out),
         Opcode::Enqueue => EnqueueReply::decode(body).unwrap().encode(out),
         Opcode::Fetch => put_fetch_reply(&FetchReply::decode(body).unwrap(), out),
         Opcode::Commit | Opcode::Release | Opcode::Extend => {

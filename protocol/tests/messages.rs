@@ -15,8 +15,9 @@ use bytes::BytesMut;
 use joblog_protocol::frame::{Header, Peek};
 use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms};
 use joblog_protocol::messages::admin::{
-    self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupStart,
-    ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, QueueSummary,
+    self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupSeek,
+    GroupSought, GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings,
+    QueueSummary, SeekGroup,
 };
 use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer};
@@ -296,12 +297,16 @@ fn admin_cases() -> Vec<Case> {
         next_offset: 2,
         durability: "interval:100".into(),
         settings,
+        unconsumed: 3,
+        unconsumed_bytes: Some(4),
+        expired: 5,
         groups: vec![group_description()],
     };
     let create_group =
         |kind, start| CreateGroup { queue: "q".into(), group: "g".into(), kind, start };
     let at = create_group(GroupKind::Work, GroupStart::Offset(5));
     let end = create_group(GroupKind::Stream, GroupStart::End);
+    let seek = |to| SeekGroup { queue: "q".into(), group: "g".into(), to };
     let group = GroupName { queue: "q".into(), group: "g".into() };
     vec![
         json_case!("CREATE_QUEUE", CreateQueue, CreateQueue { queue: "q".into(), settings }),
@@ -312,6 +317,9 @@ fn admin_cases() -> Vec<Case> {
         json_case!("CREATE_GROUP at", CreateGroup, at),
         json_case!("CREATE_GROUP end", CreateGroup, end),
         json_case!("group name", GroupName, group),
+        json_case!("SEEK_GROUP", SeekGroup, seek(GroupSeek::TimeMs(7))),
+        json_case!("SEEK_GROUP end", SeekGroup, seek(GroupSeek::End)),
+        json_case!("group sought", GroupSought, GroupSought { committed_offset: 9 }),
         json_case!("group list", Vec<GroupDescription>, vec![group_description()]),
         json_case!("group", GroupDescription, group_description()),
     ]

@@ -1,7 +1,7 @@
 //! The server's binary: settings, start, and a clean end on SIGTERM or SIGINT.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,7 +75,9 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let logging = tracing_subscriber::fmt().with_max_level(args.log).with_ansi(colours);
+    logging.with_writer(std::io::stderr).init();
     match args.resolve().and_then(|config| run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,7 +3,7 @@
 use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
-use super::turn::Turn;
+use super::turn::{JobBatch, Turn};
 use crate::queue::{DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueSettings, Refusal, Start};
 use crate::types::{GroupId, Offset, QueueId};
 
@@ -15,7 +15,7 @@ const DEAD_LISTED_MAX: usize = 100;
 pub struct QueueSummary {
     /// Its name.
     pub name: String,
-    /// The offset of its first job.
+    /// The offset of the first job that it retains.
     pub first: Offset,
     /// The offset that its next job will have.
     pub next: Offset,
@@ -30,6 +30,12 @@ pub struct QueueDescription {
     pub summary: QueueSummary,
     /// Its settings.
     pub settings: QueueSettings,
+    /// Jobs that some group has still to consume.
+    pub unconsumed: u64,
+    /// Their bytes, where `max_bytes` is set; at most a 64th of that too high, or a batch.
+    pub unconsumed_bytes: Option<u64>,
+    /// Jobs that were too old.
+    pub expired: u64,
     /// Its groups by name.
     pub groups: Vec<GroupDescription>,
 }
@@ -132,6 +138,9 @@ impl Broker {
             Ok(QueueDescription {
                 summary: summary(machine, queue).ok_or_else(no_queue)?,
                 settings: info.settings.clone(),
+                unconsumed: info.unconsumed,
+                unconsumed_bytes: info.unconsumed_bytes,
+                expired: info.expired,
                 groups: groups.filter_map(&mut describe).collect(),
             })
         })
@@ -155,6 +164,20 @@ impl Turn<'_> {
     pub(super) fn queue(&self, name: &str) -> Result<QueueId, BrokerError> {
         let no_queue = || BrokerError::NoSuchQueue { queue: name.into() };
         self.core.machine.queue_id(name).ok_or_else(no_queue)
+    }
+
+    /// Checks that the jobs fit the queue's bounds.
+    ///
+    /// # Errors
+    /// `Refused` with `QueueFull`.
+    pub(super) fn check_room(
+        &self,
+        queue: QueueId,
+        name: &str,
+        batch: &JobBatch<'_>,
+    ) -> Result<(), BrokerError> {
+        let room = self.core.machine.check_room(queue, batch.count, batch.bodies.len() as u64);
+        room.map_err(|refusal| refused(format!("queue {name:?}"), refusal))
     }
 
     /// Makes a queue and lets those who waited for its name look again.

@@ -467,8 +467,12 @@ mod tests {
             queue: QueueId(number),
             name: format!("queue-{number}").into(),
             settings: QueueSettings::default(),
-            first: Offset(0),
             next: Offset(u64::from(number)),
+            gone: Offset(0),
+            aging: Offset(0),
+            turned_log_ms: 0,
+            expired: 0,
+            bytes: 0,
         };
         std::iter::once(counters).chain((1..=queues).map(queue)).collect()
     }

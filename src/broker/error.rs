@@ -71,7 +71,10 @@ pub enum BrokerError {
         sequence: u64,
     },
     /// The connection's session has another connection by now.
-    #[error("another connection has taken this session over; use that one, or a new session")]
+    #[error(
+        "the session of this connection has ended: it was silent for too long, or another \
+         connection has taken it over; connect and greet again"
+    )]
     SessionReplaced,
     /// The server is stopping.
     #[error("the server is stopping; connect again when it is back")]

@@ -20,6 +20,9 @@ const EXTENDED: u8 = 6;
 const COMMITTED: u8 = 7;
 const COMMITTED_THROUGH: u8 = 8;
 const LEASE_ENDED: u8 = 9;
+const GROUP_SOUGHT: u8 = 10;
+const EXPIRED: u8 = 11;
+const KEPT_TURNED: u8 = 12;
 const DEAD_RETRIED: u8 = 32;
 const REMOVED: u8 = 33;
 const TERMED: u8 = 34;
@@ -63,6 +66,19 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
         Fact::GroupDeleted { group } => {
             out.put_u8(GROUP_DELETED);
             out.put_u32_le(group.0);
+        }
+        Fact::GroupSought { group, to } => {
+            out.put_u8(GROUP_SOUGHT);
+            put_job(out, *group, *to);
+        }
+        Fact::Expired { queue, below } => {
+            out.put_u8(EXPIRED);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(below.0);
+        }
+        Fact::KeptTurned { queue } => {
+            out.put_u8(KEPT_TURNED);
+            out.put_u32_le(queue.0);
         }
         fact => encode_lease_fact(out, fact),
     }
@@ -198,6 +214,9 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             outcome: outcome(bytes)?,
             message: text(bytes)?,
         },
+        GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
+        EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
+        KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
         DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
         TERMED => {
             let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
@@ -263,6 +282,9 @@ mod tests {
             Fact::Committed { group, runs: runs.clone() },
             Fact::DeadRetried { group, runs: runs.clone() },
             Fact::CommittedThrough { group, through: offset },
+            Fact::GroupSought { group, to: offset },
+            Fact::Expired { queue, below: offset },
+            Fact::KeptTurned { queue },
         ];
         let outcomes = [Outcome::Ready, Outcome::Delayed { due_log_ms: 5 }, Outcome::Dead];
         for (ordinal, (_, reason)) in REASONS.iter().enumerate() {

@@ -26,13 +26,25 @@ struct StoredSettings {
     crashes_max: u32,
     crash_backoff_first_ms: u64,
     crash_backoff_longest_ms: u64,
-    /// Logs of before have none.
+    // What follows came later: what is missing has its default.
     #[serde(default = "dead_kept_ms")]
     dead_kept_ms: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    keep_consumed_for_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_age_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_jobs: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
 }
 
 fn dead_kept_ms() -> u64 {
     DEAD_KEPT_MS
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Every end of a lease with its number.
@@ -108,6 +120,10 @@ pub(super) fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
         crash_backoff_first_ms: settings.crash_backoff_first_ms,
         crash_backoff_longest_ms: settings.crash_backoff_longest_ms,
         dead_kept_ms: settings.dead_kept_ms,
+        keep_consumed_for_ms: settings.keep_consumed_for_ms,
+        max_age_ms: settings.max_age_ms,
+        max_jobs: settings.max_jobs,
+        max_bytes: settings.max_bytes,
     };
     let json = serde_json::to_string(&stored).expect("a struct of numbers has a JSON form");
     put_text(out, &json);
@@ -148,6 +164,10 @@ pub(super) fn settings(bytes: &mut &[u8]) -> Read<QueueSettings> {
         crash_backoff_first_ms: stored.crash_backoff_first_ms,
         crash_backoff_longest_ms: stored.crash_backoff_longest_ms,
         dead_kept_ms: stored.dead_kept_ms,
+        keep_consumed_for_ms: stored.keep_consumed_for_ms,
+        max_age_ms: stored.max_age_ms,
+        max_jobs: stored.max_jobs,
+        max_bytes: stored.max_bytes,
     })
 }
 
@@ -194,4 +214,36 @@ pub(super) fn terms(bytes: &mut &[u8]) -> Read<JobTerms> {
         _ => None,
     };
     Ok(JobTerms { due })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_older_logs_are_read_with_defaults_and_all_come_back() {
+        let old = r#"{"failures_max":3,"backoff_first_ms":1,"backoff_longest_ms":2,
+            "crashes_max":4,"crash_backoff_first_ms":5,"crash_backoff_longest_ms":6}"#;
+        let read = |text: &str| {
+            let mut bytes = Vec::new();
+            put_text(&mut bytes, text);
+            settings(&mut &bytes[..])
+        };
+        let found = read(old).unwrap();
+        assert_eq!((found.failures_max, found.crash_backoff_longest_ms), (3, 6));
+        assert_eq!((found.keep_consumed_for_ms, found.max_age_ms), (0, None));
+        assert_eq!(found.dead_kept_ms, DEAD_KEPT_MS);
+        let new = QueueSettings {
+            dead_kept_ms: 10,
+            keep_consumed_for_ms: 9,
+            max_age_ms: Some(8),
+            max_jobs: Some(7),
+            max_bytes: Some(6),
+            ..found
+        };
+        let mut bytes = Vec::new();
+        put_settings(&mut bytes, &new);
+        assert_eq!(settings(&mut &bytes[..]), Ok(new));
+        assert!(read(&old.replace('}', r#","later":1}"#)).is_err());
+    }
 }

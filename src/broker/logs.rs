@@ -20,6 +20,10 @@ use super::{
 };
 use crate::types::{Grant, LogId, SessionId};
 
+/// Bytes of a log that may wait in memory for its disk. A connection with nothing to wait for may
+/// still add what one read brings.
+const PENDING_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// All logs of a server.
 #[derive(Debug)]
 pub struct Logs {
@@ -100,6 +104,11 @@ impl Logs {
     /// See [`Broker::flush`].
     pub fn flush(&self) {
         self.brokers.iter().for_each(|broker| broker.flush());
+    }
+
+    /// Whether a log has so much in memory that its disk must catch up before more is taken on.
+    pub fn is_congested(&self) -> bool {
+        self.brokers.iter().any(|broker| broker.log.pending_bytes() > PENDING_BYTES_MAX)
     }
 
     /// See [`Broker::stop`].

@@ -19,6 +19,7 @@
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
+//! | `retention` | the age of jobs, and groups that are set to a time |
 //! | `keeper` | makes checkpoints beside the running state |
 //! | `checkpoint`, `checkpoint_format` | the state in a file |
 //! | `open` | recovery |
@@ -40,6 +41,7 @@ mod logs;
 mod mailbox;
 mod open;
 mod record_codec;
+mod retention;
 mod sessions;
 mod threads;
 mod turn;
@@ -61,14 +63,15 @@ pub use keeper::{KeeperError, Kept};
 pub use leases::{Failed, Held, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
+pub use retention::SeekTo;
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
 
-pub use crate::log::{Durability, JobLocation, JobView, LogError, LogOptions};
+pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
-    RemovedCounts, Retry, Start,
+    RemovedCounts, Retry, Seek, Start,
 };
 
 use self::checkpoint::Checkpoints;
@@ -267,6 +270,7 @@ impl Broker {
                     return Err(BrokerError::SequenceTooOld { sequence, least });
                 }
             }
+            turn.check_room(id, queue, &batch)?;
             let first = turn.core.machine.next_offset(id).unwrap_or_default();
             turn.append_jobs(id, first, batch)?;
             Ok(Enqueued { first, created })
@@ -362,18 +366,23 @@ impl Broker {
     ) -> Gated<ReadJobs> {
         self.view(|turn| {
             let id = turn.queue(queue)?;
-            let info = turn.core.machine.queue(id);
-            let (first, end) = info.map_or_else(Default::default, |info| (info.first, info.next));
-            let mut read = ReadJobs { next: from.max(first), end, jobs: Vec::new() };
+            let machine = &turn.core.machine;
+            let end = machine.next_offset(id).unwrap_or_default();
+            let mut read = ReadJobs { next: from, end, jobs: Vec::new() };
             let mut bytes = 0;
-            while read.next < end && read.jobs.len() < jobs_max {
-                bytes += self.log.job_len(id, read.next).map_or(0, u64::from);
+            while read.jobs.len() < jobs_max
+                && let Some(offset) = machine.next_live(id, read.next)
+            {
+                bytes += self.log.job_len(id, offset).map_or(0, u64::from);
                 if bytes > bytes_max && !read.jobs.is_empty() {
                     break;
                 }
-                let Some(location) = self.log.locate(id, read.next) else { break };
-                read.jobs.push((read.next, location));
-                read.next = read.next.next();
+                let Some(location) = self.log.locate(id, offset) else { break };
+                read.jobs.push((offset, location));
+                read.next = offset.next();
+            }
+            if machine.next_live(id, read.next).is_none() {
+                read.next = read.next.max(end);
             }
             Ok(read)
         })

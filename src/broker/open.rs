@@ -158,7 +158,7 @@ pub(super) fn replay_entry(
     let mut deleted = SmallVec::new();
     if entry.count > 0 {
         let EntryView { queue, base_offset, count, stamp, .. } = *entry;
-        machine.apply_jobs(queue, base_offset, count, stamp)?;
+        machine.apply_jobs(queue, base_offset, count, entry.bodies.len() as u64, stamp)?;
         if let Some(batch) = numbered(ProducerId(entry.producer), entry.sequence, entry.table) {
             machine.apply_numbered(queue, batch, base_offset, count, stamp.log_ms)?;
         }

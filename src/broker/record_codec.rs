@@ -22,6 +22,9 @@ const LEASE: u8 = 7;
 const DEAD: u8 = 8;
 const TERMED: u8 = 9;
 const PRODUCER: u8 = 10;
+const GONE: u8 = 11;
+const AGING: u8 = 12;
+const SIZE: u8 = 13;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -45,14 +48,41 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             put_text(out, name);
             out.put_u64_le(next.0);
         }
-        Record::Queue { queue, name, settings, first, next } => {
+        Record::Queue {
+            queue,
+            name,
+            settings,
+            next,
+            gone,
+            aging,
+            turned_log_ms,
+            expired,
+            bytes,
+        } => {
             out.put_u8(QUEUE);
             out.put_u32_le(queue.0);
             put_text(out, name);
             put_settings(out, settings);
-            out.put_u64_le(first.0);
             out.put_u64_le(next.0);
+            out.put_u64_le(gone.0);
+            out.put_u64_le(aging.0);
+            out.put_u64_le(*turned_log_ms);
+            out.put_u64_le(*expired);
+            out.put_u64_le(*bytes);
         }
+        Record::Gone { chunk, members } => put_chunk(out, GONE, *chunk, members),
+        Record::Aging { chunk, members } => put_chunk(out, AGING, *chunk, members),
+        Record::Size { offset, before } => {
+            out.put_u8(SIZE);
+            out.put_u64_le(offset.0);
+            out.put_u64_le(*before);
+        }
+        other => encode_terms_and_groups(out, other),
+    }
+}
+
+fn encode_terms_and_groups(out: &mut Vec<u8>, record: &Record) {
+    match record {
         Record::Termed { queue, offset, terms } => {
             out.put_u8(TERMED);
             out.put_u32_le(queue.0);
@@ -72,22 +102,29 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
                 out.put_u32_le(batch.fingerprint);
             }
         }
-        Record::Group { group, queue, name, kind, committed, next_fetch, fresh_owed, removed } => {
+        Record::Group {
+            group,
+            queue,
+            name,
+            kind,
+            start,
+            committed,
+            next_fetch,
+            fresh_owed,
+            removed,
+        } => {
             out.put_u8(GROUP);
             out.put_u32_le(group.0);
             out.put_u32_le(queue.0);
             put_text(out, name);
             put_kind(out, *kind);
+            out.put_u64_le(start.0);
             out.put_u64_le(committed.0);
             out.put_u64_le(next_fetch.0);
             out.put_u8(u8::from(*fresh_owed));
             put_removed(out, removed);
         }
-        Record::Consumed { chunk, members } => {
-            out.put_u8(CONSUMED);
-            out.put_u64_le(*chunk);
-            put_members(out, members);
-        }
+        Record::Consumed { chunk, members } => put_chunk(out, CONSUMED, *chunk, members),
         about_job => encode_job(out, about_job),
     }
 }
@@ -127,11 +164,13 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(job.died.wall_ms);
             out.put_u64_le(job.died.log_ms);
         }
-        _ => unreachable!("the other records are encoded by encode"),
+        _ => unreachable!("the other records are encoded by those that call this"),
     }
 }
 
-fn put_members(out: &mut Vec<u8>, members: &ChunkMembers) {
+fn put_chunk(out: &mut Vec<u8>, tag: u8, chunk: u64, members: &ChunkMembers) {
+    out.put_u8(tag);
+    out.put_u64_le(chunk);
     match members {
         ChunkMembers::Sparse(offsets) => {
             out.put_u8(MEMBERS_SPARSE);
@@ -162,14 +201,22 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             queue: QueueId(u32(bytes)?),
             name: text(bytes)?,
             settings: settings(bytes)?,
-            first: Offset(u64(bytes)?),
             next: Offset(u64(bytes)?),
+            gone: Offset(u64(bytes)?),
+            aging: Offset(u64(bytes)?),
+            turned_log_ms: u64(bytes)?,
+            expired: u64(bytes)?,
+            bytes: u64(bytes)?,
         },
+        GONE => Record::Gone { chunk: u64(bytes)?, members: members(bytes)? },
+        AGING => Record::Aging { chunk: u64(bytes)?, members: members(bytes)? },
+        SIZE => Record::Size { offset: Offset(u64(bytes)?), before: u64(bytes)? },
         GROUP => Record::Group {
             group: GroupId(u32(bytes)?),
             queue: QueueId(u32(bytes)?),
             name: text(bytes)?,
             kind: kind(bytes)?,
+            start: Offset(u64(bytes)?),
             committed: Offset(u64(bytes)?),
             next_fetch: Offset(u64(bytes)?),
             fresh_owed: flag(bytes)?,
@@ -336,9 +383,16 @@ pub(super) mod tests {
                 queue: QueueId(3),
                 name: "mail".into(),
                 settings: QueueSettings { failures_max: 3, ..QueueSettings::default() },
-                first: Offset(2),
                 next: offset,
+                gone: Offset(2),
+                aging: Offset(3),
+                turned_log_ms: 1 << 41,
+                expired: 6,
+                bytes: 1 << 42,
             },
+            Record::Gone { chunk: 12, members: ChunkMembers::Sparse(vec![2, 65_534]) },
+            Record::Aging { chunk: 13, members: ChunkMembers::Full },
+            Record::Size { offset, before: 9 },
             termed(Due::Log(5)),
             termed(Due::Wall(6)),
             Record::Producer {
@@ -352,6 +406,7 @@ pub(super) mod tests {
                 queue: QueueId(3),
                 name: "default".into(),
                 kind: GroupKind::Work,
+                start: Offset(4),
                 committed: Offset(5),
                 next_fetch: offset,
                 fresh_owed: true,

@@ -16,6 +16,9 @@ use crate::queue::SessionEnd;
 /// Longest sleep of the timer, and time between two looks at leases and sessions.
 const TURN_MS: u64 = 100;
 
+/// Without an append for so long, the log counts as idle.
+const IDLE_MS: u64 = 100;
+
 /// Leases ended under one lock; more wait for the next turn, so that requests get in between.
 const EXPIRED_PER_TURN_MAX: usize = 1_000;
 
@@ -95,13 +98,20 @@ impl Threads {
 
 impl Broker {
     fn run_sync(&self, stop: &AtomicBool) {
+        let mut marked = false;
         while !stop.load(Ordering::Relaxed) && self.log.poisoned().is_none() {
             match self.options.durability {
                 Durability::Interval { ms } => thread::park_timeout(Duration::from_millis(ms)),
-                _ if !self.log.wait_for_append(self.log.synced(), Duration::from_secs(1)) => {
-                    continue;
+                _ => {
+                    let wait_ms = if marked { 1_000 } else { IDLE_MS };
+                    let synced = self.log.synced();
+                    if !self.log.wait_for_append(synced, Duration::from_millis(wait_ms)) {
+                        // From now on damage to the last entries is told from a torn tail.
+                        marked = self.log.mark().is_ok();
+                        continue;
+                    }
+                    marked = false;
                 }
-                _ => {}
             }
             if self.log.synced() < self.log.written() || self.durability() == Durability::Fsync {
                 if let Err(error) = self.log.sync() {

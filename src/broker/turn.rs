@@ -160,7 +160,8 @@ impl<'a> Turn<'a> {
         facts.clear();
         self.facts = facts;
         appended?;
-        let applied = self.core.machine.apply_jobs(queue, base, count, self.stamp);
+        let bytes = bodies.len() as u64;
+        let applied = self.core.machine.apply_jobs(queue, base, count, bytes, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
         if let Some(batch) = numbered(producer, sequence, table) {
             let log_ms = self.stamp.log_ms;

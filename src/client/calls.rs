@@ -10,8 +10,8 @@ use joblog_protocol::limits::{
     FETCH_QUEUES_MAX, FETCH_WAIT_MS_MAX, FRAME_HEADER_BYTES, HANDLES_MAX,
 };
 use joblog_protocol::messages::admin::{
-    self, CreateGroup, CreateQueue, GroupDescription, GroupKind, GroupName, GroupStart, ListQueues,
-    QueueDescription, QueueList, QueueName, QueueSettings,
+    self, CreateGroup, CreateQueue, GroupDescription, GroupKind, GroupName, GroupSeek, GroupSought,
+    GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup,
 };
 use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
@@ -128,6 +128,20 @@ impl Client {
         let body = group_name(queue, group)?;
         self.call(self.json(Opcode::DeleteGroup, &body)).await?;
         Ok(())
+    }
+
+    /// Sets a group to another place.
+    ///
+    /// # Errors
+    /// [`ClientError`]; it is not sent again after a cut.
+    pub async fn seek_group(
+        &self,
+        queue: &str,
+        group: &str,
+        to: GroupSeek,
+    ) -> Result<GroupSought, ClientError> {
+        let GroupName { queue, group } = group_name(queue, group)?;
+        self.ask(Opcode::SeekGroup, &SeekGroup { queue, group, to }).await
     }
 
     /// Lists the groups of a queue.

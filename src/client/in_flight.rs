@@ -79,8 +79,8 @@ impl Request {
 
     /// Whether doing it twice is the same as doing it once, or is told apart by the reply.
     fn is_repeatable(&self) -> bool {
-        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue};
-        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue];
+        use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, SeekGroup};
+        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, SeekGroup];
         !once.contains(&self.opcode)
     }
 
@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn only_a_request_whose_last_byte_is_written_may_have_been_done() {
         let mut in_flight = InFlight::default();
-        let (whole, mut answer) = sent(Opcode::Enqueue, 1, 100);
-        let (partial, mut no_answer) = sent(Opcode::Enqueue, 2, 200);
+        let (whole, mut answer) = sent(Opcode::CreateQueue, 1, 100);
+        let (partial, mut no_answer) = sent(Opcode::CreateQueue, 2, 200);
         let (repeatable, mut still_none) = sent(Opcode::Commit, 3, 50);
         for request in [whole, partial, repeatable] {
             in_flight.insert(request);

@@ -45,8 +45,8 @@ pub use face::Client;
 pub use joblog_protocol::error_code::ErrorCode;
 pub use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
 pub use joblog_protocol::messages::admin::{
-    DeadJob, GroupDescription, GroupKind, GroupStart, QueueDescription, QueueList, QueueSettings,
-    QueueSummary,
+    DeadJob, GroupDescription, GroupKind, GroupSeek, GroupSought, GroupStart, QueueDescription,
+    QueueList, QueueSettings, QueueSummary,
 };
 pub use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;

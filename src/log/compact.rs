@@ -384,7 +384,7 @@ impl Shared {
         let header_crc = SEGMENT_FIELD_CRC.u32(map.bytes());
         let segment = Arc::new(Segment::own(self.log_id, id, path.to_owned(), map));
         let extent = Extent { header_crc, first_index, last_index, end };
-        Ok(Table::write(files, &self.dir, &segment, extent, &rows, last))
+        Ok(Table::write(Some(files), &self.dir, &segment, extent, &rows, last))
     }
 
     /// Has `made` stand for the files `gone`: in the manifest, in the index, and then alone.

@@ -112,10 +112,15 @@ impl<'a> NewEntry<'a> {
     /// The entry with the term and index that the log gives it.
     #[inline]
     pub(super) fn at(&self, term: Term, index: EntryIndex) -> EntryView<'a> {
+        self.of_kind(EntryKind::Ordinary, term, index)
+    }
+
+    #[inline]
+    pub(super) fn of_kind(&self, kind: EntryKind, term: Term, index: EntryIndex) -> EntryView<'a> {
         EntryView {
             term,
             index,
-            kind: EntryKind::Ordinary,
+            kind,
             queue: self.queue,
             base_offset: self.base_offset,
             count: self.count,

@@ -135,6 +135,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const SEGMENT_MAGIC: [u8; 8] = *b"JOBLOGSG";
 /// The first bytes of a jobs file, which has what compaction has kept of old segments.
 pub const JOBS_MAGIC: [u8; 8] = *b"JOBLOGJB";
+/// The first bytes of the vote.
+pub const VOTE_MAGIC: [u8; 8] = *b"JOBLOGVT";
 /// The first bytes of the manifest.
 pub const MANIFEST_MAGIC: [u8; 8] = *b"JOBLOGMF";
 /// The first bytes of an index table.
@@ -240,6 +242,15 @@ layout! {
 }
 
 layout! {
+    /// The header of the vote.
+    VOTE_FIELDS:
+    VOTE_FIELD_MAGIC "magic" 8,
+    VOTE_FIELD_VERSION "version" 4,
+    VOTE_FIELD_CRC "crc" 4,
+    VOTE_FIELD_LOG_ID "log id" 16,
+}
+
+layout! {
     /// The header of the manifest.
     MANIFEST_FIELDS:
     MANIFEST_FIELD_MAGIC "magic" 8,
@@ -285,6 +296,10 @@ pub const INDEX_QUEUE_BYTES: usize = INDEX_QUEUE_FIELD_END.end();
 pub const INDEX_ROW_BYTES: usize = INDEX_ROW_FIELD_LENGTH.end();
 /// Where the part of an index table that its crc covers begins: behind magic, version and crc.
 pub const INDEX_COVERED_FROM: usize = INDEX_FIELD_CRC.end();
+/// Bytes of the header of the vote.
+pub const VOTE_HEADER_BYTES: usize = VOTE_FIELD_LOG_ID.end();
+/// Where the part of the vote that its crc covers begins: behind magic, version and crc.
+pub const VOTE_COVERED_FROM: usize = VOTE_FIELD_CRC.end();
 /// Bytes of the header of the manifest.
 pub const MANIFEST_HEADER_BYTES: usize = MANIFEST_FIELD_FILES.end();
 /// Bytes for each file in the manifest.
@@ -313,6 +328,7 @@ const _: () = assert!(SEGMENT_FIELD_RESERVED.end() <= SEGMENT_HEADER_BYTES);
 const _: () = assert!(FRAME_HEADER_BYTES == 24);
 const _: () = assert!(ENTRY_HEADER_BYTES == 88);
 const _: () = assert!(JOB_ROW_BYTES == 12);
+const _: () = assert!(VOTE_HEADER_BYTES == 32);
 const _: () = assert!(MANIFEST_HEADER_BYTES == 96);
 const _: () = assert!(MANIFEST_FILE_BYTES == 40);
 const _: () = assert!(INDEX_HEADER_BYTES == 104);
@@ -356,6 +372,7 @@ pub(crate) mod tests {
         compare("## Frame header", FRAME_FIELDS);
         compare("## Entry header", ENTRY_FIELDS);
         compare("## Job table row", JOB_FIELDS);
+        compare("## Vote", VOTE_FIELDS);
         compare("## Manifest header", MANIFEST_FIELDS);
         compare("## Manifest file", MANIFEST_FILE_FIELDS);
         compare("## Index table header", INDEX_FIELDS);

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
 use super::compact::{CompactBudget, CompactReport, Compaction};
-use super::entry::{EntryView, NewEntry};
+use super::entry::{EntryKind, EntryView, NewEntry};
 use super::error::LogError;
 use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
@@ -30,6 +30,7 @@ use super::shared::{Shared, entry_bytes_max};
 use super::spare;
 use super::table::{Extent, Last};
 use super::tail::{Batch, Spare, Tail};
+use super::vote;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -111,6 +112,8 @@ pub(super) struct Beginning {
     /// The id for the file after `fresh`.
     pub(super) next_segment: u64,
     pub(super) index: JobIndex,
+    /// The term of the last entry that is kept where it lies.
+    pub(super) entry_term: Term,
     /// There is a ballast.
     pub(super) ballast: bool,
     pub(super) manifest: Manifest,
@@ -184,6 +187,24 @@ impl Log {
         }
         let bodies_crc = crc32fast::hash(entry.bodies);
         self.shared.append(entry.at(self.shared.term, EntryIndex(0)), bodies_crc)
+    }
+
+    /// Appends an entry of another kind, or under a term that others have agreed on. The terms of
+    /// entries never go back, and stay within the term of the start.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); `InvalidEntry` for a term outside its bounds.
+    pub fn append_as(
+        &self,
+        kind: EntryKind,
+        term: Term,
+        entry: &NewEntry<'_>,
+    ) -> Result<EntryIndex, LogError> {
+        if entry.count > 0 {
+            self.accepts_jobs()?;
+        }
+        let bodies_crc = crc32fast::hash(entry.bodies);
+        self.shared.append(entry.of_kind(kind, term, EntryIndex(0)), bodies_crc)
     }
 
     /// Refuses if the disk has less free than is kept back. Cheap while it has more.
@@ -333,6 +354,24 @@ impl Log {
         self.shared.tail.lock().index.forget(queue);
     }
 
+    /// The vote that was saved last, if there is one.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn vote(&self) -> Result<Option<Vec<u8>>, LogError> {
+        vote::load(&*self.shared.options.files, &self.shared.dir, self.shared.log_id)
+    }
+
+    /// Saves a vote of at most [`VOTE_BYTES_MAX`](super::VOTE_BYTES_MAX) bytes, durably. One caller
+    /// at a time.
+    ///
+    /// # Errors
+    /// `Io`: whether the old vote counts or the new one is unknown then. `InvalidEntry` for a vote
+    /// that is too long.
+    pub fn save_vote(&self, vote: &[u8]) -> Result<(), LogError> {
+        vote::store(&*self.shared.options.files, &self.shared.dir, self.shared.log_id, vote)
+    }
+
     /// Waits until the background thread has nothing to do. For tests that want the same calls of
     /// the file system in the same order each time.
     pub fn settle(&self) {
@@ -401,6 +440,7 @@ impl Log {
             untabled: VecDeque::new(),
             header,
             last: Last::default(),
+            term: beginning.entry_term,
             closed: false,
             stopping: false,
             woken: false,

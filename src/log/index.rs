@@ -226,7 +226,7 @@ mod tests {
         let (first_index, last_index) = (EntryIndex(1), EntryIndex(2));
         let extent = Extent { header_crc: 1, first_index, last_index, end: 6000 };
         let last = Last::default();
-        let table = Table::write(&SystemFiles, dir.path(), &one, extent, &rows, last);
+        let table = Table::write(Some(&SystemFiles), dir.path(), &one, extent, &rows, last);
         let table = Arc::new(table);
         let queues: Vec<_> = table.queues().collect();
         index.add_spans(&table, &queues).unwrap();
@@ -252,7 +252,7 @@ mod tests {
         let (first_index, last_index) = (EntryIndex(1), EntryIndex(1));
         let extent = Extent { header_crc: 1, first_index, last_index, end: 6000 };
         let last = Last::default();
-        let table = Table::write(&SystemFiles, dir.path(), &one, extent, &rows, last);
+        let table = Table::write(Some(&SystemFiles), dir.path(), &one, extent, &rows, last);
         let queues: Vec<_> = table.queues().collect();
         index.add_spans(&Arc::new(table), &queues).unwrap();
         index.forget_recent(1);

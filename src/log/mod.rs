@@ -23,6 +23,8 @@
 //! | `reader.rs` | reading written entries back |
 //! | `compact.rs`, `manifest.rs` | dropping what is dead; where the log begins since |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
+//! | `vote.rs` | what a replica must not forget |
+//! | `offline.rs`, `repair.rs` | looking into a log that nobody has open, and cutting it |
 //! | `room.rs` | what happens when the disk is nearly full |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
 //!
@@ -41,8 +43,10 @@ mod index;
 mod location;
 mod manifest;
 mod map;
+mod offline;
 mod reader;
 mod recovery;
+mod repair;
 mod replay;
 mod room;
 mod segment;
@@ -50,6 +54,7 @@ mod shared;
 mod spare;
 mod table;
 mod tail;
+mod vote;
 
 pub use compact::{CompactBudget, CompactReport};
 pub use durability::{Durability, ParseDurabilityError};
@@ -58,5 +63,8 @@ pub use error::LogError;
 pub use files::{DataFile, Files, Space, SystemFiles};
 pub use handle::{Log, LogOptions, LogStats, SegmentInfo};
 pub use location::JobLocation;
+pub use offline::{Damage, DamagedJob, Item, Verified, dump, verify};
 pub use recovery::{Recovered, Recovery, TornTail};
+pub use repair::{LostJobs, RepairPlan, repair, repair_plan};
 pub use replay::Replay;
+pub use vote::VOTE_BYTES_MAX;

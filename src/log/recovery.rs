@@ -15,16 +15,20 @@ use std::sync::Arc;
 
 use crate::types::{EntryIndex, Stamp, Term};
 
+use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
 use super::handle::{Beginning, Log, LogOptions};
 use super::manifest::{self, Manifest};
 use super::map::Map;
+use super::offline::Frames;
+use super::repair::{Cut, Kept};
 use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
 use super::room;
 use super::segment::{FileKind, HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, id_in};
 use super::table;
+use super::vote;
 
 /// A log that is being opened: first `replay`, then `start`.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Recovery {
     chain: Vec<Link>,
     /// Files behind the chain's end. They count only as evidence.
     beyond: Vec<Loose>,
+    /// Index tables are not written.
+    read_only: bool,
     /// There is a ballast.
     ballast: bool,
     manifest: Manifest,
@@ -45,6 +51,8 @@ pub struct Recovery {
     next_segment: u64,
     log_id: Option<[u8; 16]>,
     last_term: Term,
+    /// Entries above are cut off by `start`.
+    through: EntryIndex,
     replayed: Option<Replayed>,
 }
 
@@ -95,6 +103,8 @@ struct Replayed {
     end: Option<Place>,
     /// Entries behind `end`, which `start` writes once more.
     moved: VecDeque<(EntryIndex, Place)>,
+    /// The term of the entry in front of those.
+    entry_term: Term,
 }
 
 /// The files of a directory, by what they are.
@@ -129,7 +139,7 @@ impl Listed {
                 }
             } else if let Some(id) = id_in(name, table::EXTENSION) {
                 tables.push(id);
-            } else if name == manifest::NEW_NAME {
+            } else if name == manifest::NEW_NAME || name == vote::NEW_NAME {
                 listed.leftovers.push(dir.join(name));
             }
         }
@@ -147,6 +157,68 @@ impl Listed {
 }
 
 impl Recovery {
+    /// Opens the log in `dir`, which must be there, to look into it. Nothing is changed by that.
+    pub(super) fn look(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
+        options.files.list(dir).map_err(|error| LogError::io("listing", dir, error))?;
+        let recovery = Self::open(dir, options)?;
+        Ok(Self { read_only: true, ..recovery })
+    }
+
+    /// The last entry in front of the log's beginning.
+    pub(super) fn base(&self) -> EntryIndex {
+        self.manifest.base.index
+    }
+
+    /// Hands over each file that counts: its header, and where it ends if that is known.
+    pub(super) fn files(
+        &self,
+        mut each: impl FnMut(&SegmentHeader, &Segment, Option<u32>) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        for old in &self.manifest.old {
+            let (header, segment) = old.open(self.shelf(), self.log_id)?;
+            each(&header, &segment, Some(old.extent.end))?;
+        }
+        let ends = self.chain.iter().skip(1).map(|link| Some(link.header.previous_end));
+        for (Link { header, segment }, end) in self.chain.iter().zip(ends.chain([None])) {
+            each(header, segment, end)?;
+        }
+        Ok(())
+    }
+
+    /// Where the log has to be cut so that it can be opened; none if it can be.
+    pub(super) fn cut(&mut self) -> Result<Option<Cut<'_>>, LogError> {
+        let base = self.manifest.base;
+        let mut ignore = |_: &EntryView<'_>| Ok(());
+        let (shelf, through) = (self.shelf(), self.through);
+        let mut walk = Walk::new(&self.chain, shelf, &base, base.index, through, &mut ignore);
+        let (place, reason) = walk.run()?;
+        let Err(error) = self.refuse_damage(place, reason, &walk) else { return Ok(None) };
+        let LogError::Damaged { file, position, reason } = error else { return Err(error) };
+        let last_kept = EntryIndex(walk.expected - 1);
+        let link = self.chain.get(place.link);
+        let kept = link.filter(|_| place.position as usize > SEGMENT_HEADER_BYTES);
+        let whole = usize::from(kept.is_some());
+        let gone = self.chain.iter().skip(place.link + whole).map(|link| &*link.segment);
+        Ok(Some(Cut {
+            file,
+            position,
+            reason: reason.to_owned(),
+            last_kept,
+            kept: kept.map(|link| Kept {
+                header: link.header,
+                segment: &link.segment,
+                end: place.position,
+            }),
+            gone: gone.collect(),
+            beyond: self.beyond.iter().map(|loose| loose.frames(self.log_id)).collect(),
+        }))
+    }
+
+    fn shelf(&self) -> Shelf<'_> {
+        let files = &*self.options.files;
+        Shelf { files, dir: &self.dir, read_only: self.read_only }
+    }
+
     /// Opens the log in `dir`, creating the directory if need be, and takes its lock.
     ///
     /// # Errors
@@ -177,11 +249,13 @@ impl Recovery {
             beyond: Vec::new(),
             last_term: manifest.base.last.term,
             manifest,
+            read_only: false,
             ballast: names.iter().any(|name| name == room::BALLAST),
             leftovers,
             spare: None,
             next_segment: next_id,
             log_id,
+            through: EntryIndex(u64::MAX),
             replayed: None,
             options,
         };
@@ -194,6 +268,21 @@ impl Recovery {
     /// What tells this log from all others; none if it is new.
     pub fn known_log_id(&self) -> Option<[u8; 16]> {
         self.log_id
+    }
+
+    /// Has the log end with the entry `through`: a replay stops there, and `start` cuts off what
+    /// follows, all at once and durably. For a replica whose last entries were never agreed on.
+    /// Checkpoints above must be gone before the start, as they would be taken for damage.
+    ///
+    /// # Errors
+    /// `Purged` if the log begins above.
+    pub fn truncate_after(&mut self, through: EntryIndex) -> Result<(), LogError> {
+        let base = self.manifest.base.index;
+        if through < base {
+            return Err(LogError::Purged { base, asked: through });
+        }
+        (self.through, self.replayed) = (through, None);
+        Ok(())
     }
 
     /// Hands every entry above `after` to `each`, in the order of their indexes. For those up to
@@ -211,28 +300,37 @@ impl Recovery {
         if after < base.index {
             return Err(LogError::Purged { base: base.index, asked: after });
         }
-        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
-        let mut walk = Walk::new(&self.chain, shelf, &base, after, each);
+        if after > self.through {
+            return Err(LogError::damaged(&self.dir, 0, "a checkpoint is above the log's end"));
+        }
+        let shelf = self.shelf();
+        let mut walk = Walk::new(&self.chain, shelf, &base, after, self.through, each);
         for old in &self.manifest.old {
             walk.indexed.add_old(shelf, self.log_id, old)?;
         }
         let (mut place, mut reason) = walk.run()?;
-        self.refuse_damage(place, reason, &walk)?;
+        let cut = walk.is_through();
+        if !cut {
+            self.refuse_damage(place, reason, &walk)?;
+        }
         let mut recovered = walk.recovered.clone();
         if let Some(torn_at) = walk.cut_torn_bodies() {
             (place, reason) = (torn_at, "the bodies of an entry are not whole");
         }
+        let entry_term = walk.recovered.last_term;
         walk.deliver_rest()?;
         let Walk { indexed, end, waiting: moved, recovered: last, .. } = walk;
         recovered.last_index = last.last_index;
         recovered.last_stamp = last.last_stamp;
         recovered.last_term = last.last_term.max(self.last_term);
-        recovered.torn = self.torn_tail(place, reason);
+        recovered.torn = if cut { None } else { self.torn_tail(place, reason) };
+        recovered.proved = recovered.proved.min(recovered.last_index);
         if let Some(TornTail { file, position, bytes, reason }) = &recovered.torn {
             let file = file.display();
             tracing::warn!(%file, position, bytes, reason, "cut a torn tail that was never synced");
         }
-        self.replayed = Some(Replayed { recovered: recovered.clone(), indexed, end, moved });
+        self.replayed =
+            Some(Replayed { recovered: recovered.clone(), indexed, end, moved, entry_term });
         Ok(recovered)
     }
 
@@ -282,6 +380,7 @@ impl Recovery {
             header,
             next_segment,
             index: indexed.index,
+            entry_term: replayed.entry_term,
             ballast,
             manifest,
             old: indexed.old,
@@ -484,7 +583,7 @@ impl Recovery {
         kept: usize,
         fresh: &SegmentHeader,
     ) -> Result<Vec<Sealed>, LogError> {
-        let shelf = Shelf { files: &*self.options.files, dir: &self.dir };
+        let shelf = self.shelf();
         let chain = self.chain.get(..kept).unwrap_or_default();
         let successors = chain.iter().skip(1).map(|link| &link.header).chain([fresh]);
         for (link, next) in chain.iter().zip(successors).skip(indexed.tables.len()) {
@@ -530,6 +629,11 @@ impl Loose {
 
     fn bytes(&self) -> &[u8] {
         self.map.as_ref().map_or(&[], Map::bytes)
+    }
+
+    fn frames(&self, log_id: Option<[u8; 16]>) -> Frames<'_> {
+        let seed = Seed::new(log_id.unwrap_or_default(), self.id);
+        Frames { path: &self.path, seed, bytes: self.bytes() }
     }
 
     /// Brings the file into memory, so that a bad disk is an error.

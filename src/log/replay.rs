@@ -44,6 +44,8 @@ pub(super) struct Place {
 pub(super) struct Shelf<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) dir: &'a Path,
+    /// What is made is kept in memory.
+    pub(super) read_only: bool,
 }
 
 /// An older file, from which compaction may have taken the dead jobs.
@@ -86,6 +88,8 @@ pub(super) struct Walk<'a, 'f> {
     pub(super) indexed: Indexed,
     /// Entries up to here are indexed and not delivered: a checkpoint stands for them.
     after: EntryIndex,
+    /// Entries above are to be cut off.
+    through: EntryIndex,
     /// The index that the next entry must have.
     pub(super) expected: u64,
     /// The term of the last entry read, which the next may not go below.
@@ -111,33 +115,9 @@ impl Indexed {
         log_id: Option<[u8; 16]>,
         old: &OldFile,
     ) -> Result<(), LogError> {
-        let OldFile { kind, id, extent } = *old;
-        let path = shelf.dir.join(kind.file_name(id));
-        let file = shelf.files.open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                LogError::damaged(&path, 0, "a file that the manifest names is missing")
-            }
-            _ => LogError::io("opening", &path, error),
-        })?;
-        let bytes = file.metadata().map_err(|error| LogError::io("reading", &path, error))?.len();
-        if bytes < u64::from(extent.end) {
-            return Err(LogError::damaged(&path, bytes, "the file is shorter than it was"));
-        }
-        let map = Map::whole(&file).map_err(|error| LogError::io("mapping", &path, error))?;
-        map.populate_range(0, SEGMENT_HEADER_BYTES)
-            .map_err(|error| LogError::io("reading", &path, error))?;
-        let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
-        let header = SegmentHeader::decode(kind, page);
-        if !header.is_ok_and(|header| {
-            header.id == id
-                && Some(header.log_id) == log_id
-                && SEGMENT_FIELD_CRC.u32(page) == extent.header_crc
-        }) {
-            return Err(LogError::damaged(&path, 0, "the header is not the one it had"));
-        }
-        let segment = Segment::cold(log_id.unwrap_or_default(), id, path, map);
-        self.skip_segment(shelf, &Arc::new(segment), extent)?;
-        self.old.extend(self.tables.pop().map(|table| Old { kind, table }));
+        let (_, segment) = old.open(shelf, log_id)?;
+        self.skip_segment(shelf, &Arc::new(segment), old.extent)?;
+        self.old.extend(self.tables.pop().map(|table| Old { kind: old.kind, table }));
         Ok(())
     }
 
@@ -149,7 +129,8 @@ impl Indexed {
         extent: Extent,
     ) -> Result<(), LogError> {
         let (rows, last) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.last));
-        let table = Table::write(shelf.files, shelf.dir, segment, extent, &rows, last);
+        let files = (!shelf.read_only).then_some(shelf.files);
+        let table = Table::write(files, shelf.dir, segment, extent, &rows, last);
         self.add_table(table).map_err(|reason| segment.damaged(0, reason))
     }
 
@@ -178,14 +159,51 @@ impl Indexed {
     }
 }
 
+impl OldFile {
+    /// Opens the file and checks its header.
+    pub(super) fn open(
+        &self,
+        shelf: Shelf<'_>,
+        log_id: Option<[u8; 16]>,
+    ) -> Result<(SegmentHeader, Segment), LogError> {
+        let Self { kind, id, extent } = *self;
+        let path = shelf.dir.join(kind.file_name(id));
+        let file = shelf.files.open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                LogError::damaged(&path, 0, "a file that the manifest names is missing")
+            }
+            _ => LogError::io("opening", &path, error),
+        })?;
+        let bytes = file.metadata().map_err(|error| LogError::io("reading", &path, error))?.len();
+        if bytes < u64::from(extent.end) {
+            return Err(LogError::damaged(&path, bytes, "the file is shorter than it was"));
+        }
+        let map = Map::whole(&file).map_err(|error| LogError::io("mapping", &path, error))?;
+        map.populate_range(0, SEGMENT_HEADER_BYTES)
+            .map_err(|error| LogError::io("reading", &path, error))?;
+        let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
+        let header = SegmentHeader::decode(kind, page);
+        let header = header.ok().filter(|header| {
+            header.id == id
+                && Some(header.log_id) == log_id
+                && SEGMENT_FIELD_CRC.u32(page) == extent.header_crc
+        });
+        let Some(header) = header else {
+            return Err(LogError::damaged(&path, 0, "the header is not the one it had"));
+        };
+        Ok((header, Segment::cold(header.log_id, id, path, map)))
+    }
+}
+
 impl<'a, 'f> Walk<'a, 'f> {
     /// A walk that begins behind `base` and delivers the entries above `after`, up to which all was
-    /// synced.
+    /// synced. It stops behind `through`.
     pub(super) fn new(
         chain: &'a [Link],
         shelf: Shelf<'a>,
         base: &Base,
         after: EntryIndex,
+        through: EntryIndex,
         each: &'a mut Replay<'f>,
     ) -> Self {
         Self {
@@ -197,6 +215,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             held: base.index,
             indexed: Indexed::default(),
             after,
+            through,
             expected: base.index.0 + 1,
             term: base.last.term,
             recovered: Recovered {
@@ -265,6 +284,11 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
+    /// Whether the walk has come to the entry behind which the log is to be cut.
+    pub(super) fn is_through(&self) -> bool {
+        self.expected > self.through.0
+    }
+
     /// Reads one segment up to `end`, or if it is the last, up to the first that is no frame.
     fn segment(
         &mut self,
@@ -285,6 +309,9 @@ impl<'a, 'f> Walk<'a, 'f> {
                 Err(reason) => return Ok(Some((place, reason))),
             };
             if let Some(FramedEntry { view, .. }) = &frame.entry {
+                if self.is_through() {
+                    return Ok(Some((place, "the log is cut here")));
+                }
                 self.check_order(view).map_err(|reason| segment.damaged(position, reason))?;
                 if view.term > header.term {
                     return Err(segment.damaged(position, "the entry's term is its segment's"));
@@ -295,7 +322,10 @@ impl<'a, 'f> Walk<'a, 'f> {
             }
             self.recovered.proved = self.recovered.proved.max(frame.durable);
             self.held = self.held.max(frame.durable);
-            self.hold(self.held)?;
+            // A header that says more than what will be left can't stay.
+            let stays = header.durable <= self.through;
+            let before = EntryIndex(header.first_index.0 - 1);
+            self.hold(if stays { self.held } else { self.held.min(before) })?;
             position += frame.bytes as u32;
         }
         Ok(None)

@@ -88,6 +88,9 @@ impl Shared {
             return Err(LogError::EntryTooLarge { bytes, max });
         }
         let mut tail = self.make_room(frame_bytes(bytes as usize) as u32)?;
+        if entry.term < tail.term || entry.term > self.term {
+            return Err(LogError::InvalidEntry { reason: "the term is not between its bounds" });
+        }
         entry.index = tail.next_index;
         let before = tail.position;
         tail.push(&entry, bodies_crc, self.synced())

@@ -146,7 +146,7 @@ fn make_table(shared: &Shared, id: u64, rows: &Rows) {
         return;
     };
     let (files, dir) = (&*shared.options.files, &shared.dir);
-    let table = Arc::new(Table::write(files, dir, &segment, extent, rows, last));
+    let table = Arc::new(Table::write(Some(files), dir, &segment, extent, rows, last));
     let queues: Vec<_> = table.queues().collect();
     for some in queues.chunks(SPANS_AT_ONCE) {
         let added = shared.tail.lock().index.add_spans(&table, some);

@@ -238,10 +238,10 @@ impl Table {
         belongs.then(|| Self { segment, extent, bytes: TableBytes::Mapped(map), checked })
     }
 
-    /// Makes the table of a segment and writes it to its file. If that can't be done, it stays in
-    /// memory until the next start.
+    /// Makes the table of a segment and writes it to its file. If that can't be done, or is not
+    /// wanted, it stays in memory.
     pub(super) fn write(
-        files: &dyn Files,
+        files: Option<&dyn Files>,
         dir: &Path,
         segment: &Arc<Segment>,
         extent: Extent,
@@ -250,9 +250,10 @@ impl Table {
     ) -> Self {
         let encoded = rows.encode(segment, &extent, last);
         let path = dir.join(file_name(segment.id));
-        let bytes = match write_file(files, &path, &encoded) {
-            Ok(map) => TableBytes::Mapped(map),
-            Err(error) => {
+        let bytes = match files.map(|files| write_file(files, &path, &encoded)) {
+            None => TableBytes::Owned(encoded),
+            Some(Ok(map)) => TableBytes::Mapped(map),
+            Some(Err(error)) => {
                 let file = path.display();
                 tracing::warn!(%file, %error, "an index table is kept in memory");
                 TableBytes::Owned(encoded)
@@ -465,7 +466,8 @@ mod tests {
     fn what_is_written_is_found_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
         let segment = segment(2);
-        let written = Table::write(&SystemFiles, dir.path(), &segment, extent(), &rows(), LAST);
+        let written =
+            Table::write(Some(&SystemFiles), dir.path(), &segment, extent(), &rows(), LAST);
         let opened = Table::open(&SystemFiles, dir.path(), &segment, extent()).unwrap();
         for table in [written, opened] {
             assert_eq!((table.last(), table.rows()), (LAST, 5));
@@ -493,7 +495,7 @@ mod tests {
     fn a_table_of_another_segment_or_state_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let one = segment(2);
-        Table::write(&SystemFiles, dir.path(), &one, extent(), &rows(), LAST);
+        Table::write(Some(&SystemFiles), dir.path(), &one, extent(), &rows(), LAST);
         let open = |segment, extent| Table::open(&SystemFiles, dir.path(), segment, extent);
         assert!(open(&one, extent()).is_some());
         for other in [
@@ -513,7 +515,7 @@ mod tests {
     fn no_flipped_bit_and_no_cut_passes() {
         let dir = tempfile::tempdir().unwrap();
         let segment = segment(2);
-        Table::write(&SystemFiles, dir.path(), &segment, extent(), &rows(), LAST);
+        Table::write(Some(&SystemFiles), dir.path(), &segment, extent(), &rows(), LAST);
         let path = dir.path().join(file_name(2));
         let good = fs::read(&path).unwrap();
         let rows_at = INDEX_HEADER_BYTES + 2 * INDEX_QUEUE_BYTES;

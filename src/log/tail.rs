@@ -120,6 +120,8 @@ pub(super) struct Tail {
     pub(super) untabled: VecDeque<(u64, Arc<Rows>)>,
     /// The header of the active segment.
     pub(super) header: SegmentHeader,
+    /// The term of the last entry, below which none may follow.
+    pub(super) term: Term,
     /// The last entry in the active segment.
     pub(super) last: Last,
     /// No more appends are taken.
@@ -154,6 +156,7 @@ impl Tail {
         self.position += frame_bytes(entry.encoded_bytes() as usize) as u32;
         self.proved = self.proved.max(durable);
         self.next_index = EntryIndex(entry.index.0 + 1);
+        self.term = entry.term;
         self.last = Last { term: entry.term, stamp: entry.stamp };
         Ok(())
     }

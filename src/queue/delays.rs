@@ -90,13 +90,6 @@ impl Delays {
         jobs.take_while(delayed).count() as u64
     }
 
-    /// How many jobs from `offset` on are delayed. Looks at all of them.
-    pub(super) fn count_from(&self, offset: Offset) -> u64 {
-        let at = self.jobs.partition_point(|job| job.0 < offset);
-        let jobs = self.jobs.get(at..).unwrap_or_default().iter();
-        jobs.filter(|job| job.1 != PackedDue::HOLE).count() as u64
-    }
-
     /// The delayed jobs, by offset.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Offset, Due)> {
         self.jobs.iter().filter_map(|(offset, due)| Some((*offset, due.due()?)))
@@ -242,7 +235,7 @@ impl Machine {
     ) -> bool {
         let before = self.next_dues(queue);
         let Some(state) = self.queues.get_mut(&queue) else { return false };
-        let within = (state.first..state.next).contains(&offset);
+        let within = (state.gone.floor()..state.next).contains(&offset);
         let restored = within && terms.due.is_some_and(|due| state.delays.push(offset, due));
         self.due_changed(queue, before);
         restored
@@ -349,13 +342,17 @@ impl Machine {
         }
     }
 
-    /// Counts anew what a group skips, after its pointer was set.
-    pub(super) fn recount(&mut self, group: GroupId) {
+    /// Counts anew what a group skips, after its pointer was set, and moves it to a fresh job.
+    pub(super) fn count_skipped(&mut self, group: GroupId) {
         let Some(group) = self.groups.get_mut(&group) else { return };
         let Some(queue) = self.queues.get(&group.queue) else { return };
         if group.kind == GroupKind::Work {
-            group.enqueued_delayed = queue.delays.count_from(group.consumed.floor());
-            group.skipped_ahead = queue.delays.count_from(group.next_fetch);
+            let (floor, next_fetch) = (group.consumed.floor(), group.next_fetch);
+            let open = |offset: &Offset| !group.consumed.contains(*offset);
+            let delayed = queue.delays.within(floor, queue.next).filter(open);
+            let (behind, ahead): (Vec<_>, Vec<_>) = delayed.partition(|o| *o < next_fetch);
+            group.enqueued_delayed = (behind.len() + ahead.len()) as u64;
+            group.skipped_ahead = ahead.len() as u64;
             group.settle(queue);
         }
     }
@@ -365,23 +362,37 @@ impl Group {
     /// The first fresh job from `from` on, or the end of the queue.
     pub(super) fn next_fresh(&self, queue: &Queue, from: Offset) -> Offset {
         let mut offset = from;
-        if self.skipped_ahead == 0 {
-            return offset;
-        }
-        while offset < queue.next {
-            match queue.delays.run_from(offset) {
-                0 => break,
-                count => offset = offset.plus(count),
+        loop {
+            let before = offset;
+            if self.holes > 0 {
+                offset = self.consumed.next_absent(offset);
+            }
+            if self.skipped_ahead > 0 && offset < queue.next {
+                offset = offset.plus(queue.delays.run_from(offset));
+            }
+            if offset == before {
+                return offset;
             }
         }
-        offset
     }
 
-    /// Moves the pointer over jobs that are not fresh.
+    /// Takes the first fresh job out of those.
+    pub(super) fn pass_fresh(&mut self, queue: &Queue) {
+        self.next_fetch = self.next_fetch.next();
+        self.settle(queue);
+    }
+
+    /// Moves the pointer over jobs that are not fresh: they are consumed, or else delayed.
     pub(super) fn settle(&mut self, queue: &Queue) {
         if self.kind == GroupKind::Work {
-            let fresh = self.next_fresh(queue, self.next_fetch);
-            self.skipped_ahead -= fresh.0 - self.next_fetch.0;
+            let from = self.next_fetch;
+            let fresh = self.next_fresh(queue, from);
+            let consumed = match self.holes {
+                0 => 0,
+                _ => self.consumed.count_from(from) - self.consumed.count_from(fresh),
+            };
+            self.holes -= consumed;
+            self.skipped_ahead -= fresh.0 - from.0 - consumed;
             self.next_fetch = fresh;
         }
     }

@@ -15,12 +15,18 @@ pub struct QueueInfo<'a> {
     pub name: &'a str,
     /// Its settings.
     pub settings: &'a QueueSettings,
-    /// The offset of its first job.
+    /// The offset of the first job that it retains.
     pub first: Offset,
     /// The offset that its next job will get.
     pub next: Offset,
     /// How many groups it has.
     pub group_count: usize,
+    /// How many jobs some group has still to consume.
+    pub unconsumed: u64,
+    /// Their bytes, where `max_bytes` is set; see [`Machine::unconsumed_bytes`].
+    pub unconsumed_bytes: Option<u64>,
+    /// How many jobs were too old.
+    pub expired: u64,
 }
 
 /// A group, described.
@@ -141,9 +147,19 @@ impl Machine {
 
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
-        let Queue { name, settings, first, next, groups, .. } = self.queues.get(&queue)?;
-        let group_count = groups.len();
-        Some(QueueInfo { queue, name, settings, first: *first, next: *next, group_count })
+        let Queue { name, settings, next, groups, unconsumed, expired, .. } =
+            self.queues.get(&queue)?;
+        Some(QueueInfo {
+            queue,
+            name,
+            settings,
+            first: self.first_offset(queue)?,
+            next: *next,
+            group_count: groups.len(),
+            unconsumed: *unconsumed,
+            unconsumed_bytes: self.unconsumed_bytes(queue),
+            expired: *expired,
+        })
     }
 
     /// The groups of a queue, by name.
@@ -179,7 +195,7 @@ impl Machine {
             return 0;
         };
         let next = self.next_offset(state.queue).unwrap_or_default();
-        next.0 - state.next_fetch.0 - state.skipped_ahead + state.ready.len() as u64
+        next.0 - state.next_fetch.0 - state.holes - state.skipped_ahead + state.ready.len() as u64
     }
 
     /// The lease of a job, if it is leased.

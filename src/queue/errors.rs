@@ -40,6 +40,19 @@ pub enum Refusal {
     /// A setting is not allowed.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The queue has as much as its settings allow.
+    #[error(
+        "the queue is full: its {limit} is {most}, and {held} are waiting; retry when some are \
+         consumed"
+    )]
+    QueueFull {
+        /// The setting.
+        limit: &'static str,
+        /// What it allows.
+        most: u64,
+        /// What there is.
+        held: u64,
+    },
     /// All ids have been given.
     #[error("this log has given all its 2^32 ids of that sort; use another log")]
     OutOfIds,
@@ -127,6 +140,16 @@ pub enum Contradiction {
         group: GroupId,
         /// The offset.
         offset: Offset,
+    },
+    /// An offset that the queue has not given yet.
+    #[error("the log speaks of offset {offset} in queue {queue}, which ends at {next}")]
+    BehindQueue {
+        /// The queue.
+        queue: QueueId,
+        /// The offset.
+        offset: Offset,
+        /// The end of the queue.
+        next: Offset,
     },
     /// A work-group fact on a stream group, or the other way round.
     #[error("the log treats group {group} as one of the other kind")]

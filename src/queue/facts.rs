@@ -46,6 +46,26 @@ pub enum Fact {
         /// The group.
         group: GroupId,
     },
+    /// A group was set to another place; its leases, delays and deaths are forgotten.
+    GroupSought {
+        /// The group.
+        group: GroupId,
+        /// What lies below is consumed.
+        to: Offset,
+    },
+    /// Jobs were too old, and are consumed by all groups, but for those that were leased.
+    Expired {
+        /// The queue.
+        queue: QueueId,
+        /// They lie below this offset.
+        below: Offset,
+    },
+    /// A queue's `keep_consumed_for` has passed once more: what was consumed the last time, and
+    /// still is, is gone.
+    KeptTurned {
+        /// The queue.
+        queue: QueueId,
+    },
     /// Jobs went out under leases.
     Granted {
         /// The work group.

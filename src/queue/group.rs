@@ -1,8 +1,8 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), or fresh. Fresh jobs are all those from `next_fetch` on, but for those that their
-//! queue says are not, and cost nothing. `next_fetch` is a fresh job or the end of the queue.
+//! delayed), or fresh. Fresh jobs are those from `next_fetch` on that are not consumed and not
+//! delayed by their queue, and cost nothing. `next_fetch` is a fresh job or the end of the queue.
 
 use std::collections::BTreeSet;
 
@@ -18,10 +18,14 @@ pub(super) struct Group {
     pub(super) queue: QueueId,
     pub(super) name: Box<str>,
     pub(super) kind: GroupKind,
+    /// The first job that it sees.
+    pub(super) start: Offset,
     /// Its floor is the committed offset. All that a stream group has.
     pub(super) consumed: OffsetSet,
     /// The first job that was never delivered.
     pub(super) next_fetch: Offset,
+    /// Jobs behind `next_fetch` that are consumed: they were gone when the group came.
+    pub(super) holes: u64,
     /// Jobs that were delivered before and can be again.
     pub(super) ready: BTreeSet<Offset>,
     /// What is known of the jobs that have been handed back and are neither consumed nor dead.
@@ -35,7 +39,7 @@ pub(super) struct Group {
     pub(super) delayed_count: u64,
     /// How many jobs that were enqueued with a due time are not due yet.
     pub(super) enqueued_delayed: u64,
-    /// How many jobs from `next_fetch` on are not fresh.
+    /// How many jobs from `next_fetch` on are delayed by their queue.
     pub(super) skipped_ahead: u64,
     /// Whether the last grant took more redelivered jobs than fresh ones, so that fresh jobs are
     /// first next time.
@@ -59,13 +63,22 @@ pub(super) struct Mark {
 const _: () = assert!(size_of::<(Offset, Mark)>() == 40);
 
 impl Group {
-    pub(super) fn new(queue: QueueId, name: Box<str>, kind: GroupKind, start: Offset) -> Self {
+    /// A group to which nothing was delivered yet. What lies below `start` is in `consumed`.
+    pub(super) fn new(
+        queue: QueueId,
+        name: Box<str>,
+        kind: GroupKind,
+        start: Offset,
+        consumed: OffsetSet,
+    ) -> Self {
         Self {
             queue,
             name,
             kind,
-            consumed: OffsetSet::new(start),
-            next_fetch: start,
+            start,
+            next_fetch: consumed.floor(),
+            holes: consumed.above_count(),
+            consumed,
             ready: BTreeSet::new(),
             marks: FxHashMap::default(),
             dead: DeadJobs::new(),
@@ -77,6 +90,12 @@ impl Group {
             fresh_owed: false,
             woken: false,
         }
+    }
+
+    /// Takes all that is not consumed as fresh: all that a stream group needs.
+    pub(super) fn fresh_from_floor(&mut self) {
+        self.next_fetch = self.consumed.floor();
+        self.holes = self.consumed.above_count();
     }
 
     /// The mark that the job has if its lease ends now for `reason`.

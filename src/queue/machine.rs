@@ -10,7 +10,9 @@ use super::dead;
 use super::delays::Delays;
 use super::group::{Group, Mark};
 use super::leases::Leases;
+use super::offset_set::OffsetSet;
 use super::producers::Producer;
+use super::sizes::Sizes;
 use super::{
     Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run,
 };
@@ -52,29 +54,43 @@ pub struct Machine {
 pub(super) struct Queue {
     pub(super) name: Box<str>,
     pub(super) settings: QueueSettings,
-    /// The offset of its first job.
-    pub(super) first: Offset,
+    /// Jobs that are gone, whatever the groups of today have consumed; see `retention`.
+    pub(super) gone: OffsetSet,
+    /// Where consumed jobs are kept for a time: what was consumed at `turned_log_ms`.
+    pub(super) aging: OffsetSet,
+    pub(super) turned_log_ms: u64,
     /// The offset that its next job gets.
     pub(super) next: Offset,
     pub(super) groups: BTreeMap<Box<str>, GroupId>,
+    /// How many jobs some group has still to consume.
+    pub(super) unconsumed: u64,
+    /// How many jobs were too old.
+    pub(super) expired: u64,
+    /// Kept only with `max_bytes`.
+    pub(super) sizes: Sizes,
     pub(super) delays: Delays,
     pub(super) producers: FxHashMap<ProducerId, Producer>,
 }
 
 impl Queue {
-    /// A queue with the jobs from `first` to below `next`, and no group.
+    /// A queue without jobs and groups, whose first job gets the offset `first`.
     pub(super) fn new(
         name: Box<str>,
         settings: QueueSettings,
         first: Offset,
-        next: Offset,
+        now_log_ms: u64,
     ) -> Self {
         Self {
             name,
             settings,
-            first,
-            next,
+            gone: OffsetSet::new(first),
+            aging: OffsetSet::new(first),
+            turned_log_ms: now_log_ms,
+            next: first,
             groups: BTreeMap::new(),
+            unconsumed: 0,
+            expired: 0,
+            sizes: Sizes::default(),
             delays: Delays::default(),
             producers: FxHashMap::default(),
         }
@@ -103,7 +119,7 @@ impl Machine {
         }
     }
 
-    /// Applies an entry of `count` jobs that start at `base`.
+    /// Applies an entry of `count` jobs that start at `base`, with bodies of `bytes` in all.
     ///
     /// # Errors
     /// The entry cannot follow those before it; see [`Contradiction`].
@@ -112,15 +128,22 @@ impl Machine {
         queue: QueueId,
         base: Offset,
         count: u32,
+        bytes: u64,
         stamp: Stamp,
     ) -> Result<(), Contradiction> {
         self.advance(stamp);
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let first = state.settings.max_bytes.map(|_| self.first_unconsumed(state));
         let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let next = base.0.checked_add(u64::from(count)).filter(|_| base == state.next);
         let Some(next) = next else {
             return Err(Contradiction::NotNext { queue, found: base, expected: state.next });
         };
         state.next = Offset(next);
+        state.unconsumed += u64::from(count);
+        if let (Some(first), Some(max_bytes)) = (first, state.settings.max_bytes) {
+            state.sizes.add(base, bytes, max_bytes, first);
+        }
         for group in state.groups.values() {
             wake(&mut self.groups, &mut self.woken, *group);
         }
@@ -141,12 +164,11 @@ impl Machine {
         self.advance(stamp);
         match fact {
             Fact::QueueCreated { queue, name, settings, first_offset } => {
-                self.queue_created(*queue, name, settings, *first_offset)
+                self.queue_created(*queue, name, settings, *first_offset, stamp)
             }
             Fact::QueueDeleted { queue } => self.queue_deleted(*queue),
             Fact::GroupCreated { group, queue, name, kind, start } => {
-                let state = Group::new(*queue, name.clone(), *kind, *start);
-                self.group_created(*group, state)
+                self.group_created(*group, *queue, name, *kind, *start)
             }
             Fact::GroupDeleted { group } => self.group_deleted(*group),
             Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
@@ -158,6 +180,9 @@ impl Machine {
                 let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
                 leased(extended, *group, *offset)
             }
+            Fact::GroupSought { group, to } => self.group_sought(*group, *to),
+            Fact::Expired { queue, below } => self.expired(*queue, *below),
+            Fact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
             Fact::Committed { group, runs } => self.committed(*group, runs),
             Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
@@ -215,6 +240,7 @@ impl Machine {
         name: &str,
         settings: &QueueSettings,
         first: Offset,
+        stamp: Stamp,
     ) -> Result<(), Contradiction> {
         let given = queue < self.next_queue || queue.0 == u32::MAX;
         if given || self.queue_names.contains_key(name) {
@@ -228,7 +254,7 @@ impl Machine {
         self.next_queue = QueueId(queue.0 + 1);
         self.queue_names.insert(name.into(), queue);
         let (name, settings) = (name.into(), settings.clone());
-        let state = Queue::new(name, settings, first, first);
+        let state = Queue::new(name, settings, first, stamp.log_ms);
         self.queues.insert(queue, state);
         Ok(())
     }
@@ -246,29 +272,48 @@ impl Machine {
         Ok(())
     }
 
-    fn group_created(&mut self, group: GroupId, state: Group) -> Result<(), Contradiction> {
-        let queue = self.queues.get_mut(&state.queue);
-        let queue = queue.ok_or(Contradiction::NoSuchQueue(state.queue))?;
+    fn group_created(
+        &mut self,
+        group: GroupId,
+        queue: QueueId,
+        name: &str,
+        kind: GroupKind,
+        start: Offset,
+    ) -> Result<(), Contradiction> {
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let given = group < self.next_group || group.0 == u32::MAX;
-        if given || queue.groups.contains_key(&state.name) {
-            return Err(Contradiction::GroupTwice { group, name: state.name });
+        if given || state.groups.contains_key(name) {
+            return Err(Contradiction::GroupTwice { group, name: name.into() });
         }
-        if !(queue.first..=queue.next).contains(&state.next_fetch) {
-            return Err(Contradiction::OutsideQueue { group, offset: state.next_fetch });
+        let first = self.first_offset(queue).unwrap_or_default();
+        if !(first..=state.next).contains(&start) {
+            return Err(Contradiction::OutsideQueue { group, offset: start });
         }
-        queue.groups.insert(state.name.clone(), group);
+        let mut consumed = self.gone(state);
+        consumed.raise(start);
+        if let Some(state) = self.queues.get_mut(&queue) {
+            state.groups.insert(name.into(), group);
+        }
         self.next_group = GroupId(group.0 + 1);
-        self.groups.insert(group, state);
-        self.recount(group);
+        self.groups.insert(group, Group::new(queue, name.into(), kind, start, consumed));
+        self.count_skipped(group);
+        self.count_unconsumed(queue);
         wake(&mut self.groups, &mut self.woken, group);
         Ok(())
     }
 
     fn group_deleted(&mut self, group: GroupId) -> Result<(), Contradiction> {
-        let state = self.remove_group(group).ok_or(Contradiction::NoSuchGroup(group))?;
-        if let Some(queue) = self.queues.get_mut(&state.queue) {
-            queue.groups.remove(&state.name);
+        let state = self.groups.get(&group).ok_or(Contradiction::NoSuchGroup(group))?;
+        let queue = state.queue;
+        let gone = self.queues.get(&queue).map(|queue| self.gone(queue));
+        let removed = self.remove_group(group);
+        if let (Some(queue), Some(gone), Some(removed)) =
+            (self.queues.get_mut(&queue), gone, removed)
+        {
+            queue.gone = gone;
+            queue.groups.remove(&removed.name);
         }
+        self.count_unconsumed(queue);
         Ok(())
     }
 
@@ -312,10 +357,9 @@ impl Machine {
             inside(group, *run, queue.next)?;
             for offset in run.offsets() {
                 if offset == state.next_fetch {
-                    state.next_fetch = offset.next();
-                    state.settle(queue);
+                    state.pass_fresh(queue);
                     fresh_count += 1;
-                } else if take_redelivered(state, delayed, group, offset) {
+                } else if take_waiting(state, delayed, group, offset) {
                     redelivered_count += 1;
                 } else {
                     return Err(Contradiction::NotReady { group, offset });
@@ -353,6 +397,8 @@ impl Machine {
 
     fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
         let state = work_group(&mut self.groups, group)?;
+        let queue = state.queue;
+        let mut ended = 0;
         for run in runs {
             inside(group, *run, state.next_fetch)?;
             for offset in run.offsets() {
@@ -360,9 +406,26 @@ impl Machine {
                 state.leased_count -= 1;
                 state.remove_mark(offset);
                 state.consumed.insert(offset);
+                ended += 1;
             }
         }
+        self.note_consumed(queue, runs, ended);
         Ok(())
+    }
+
+    /// Counts the jobs of `runs`, `count` in all, that no group has still to consume.
+    pub(super) fn note_consumed(&mut self, queue: QueueId, runs: &[Run], count: u64) {
+        let Some(state) = self.queues.get(&queue) else { return };
+        let ended = match state.groups.len() {
+            1 => count,
+            _ => {
+                let offsets = runs.iter().flat_map(|run| run.offsets());
+                offsets.filter(|offset| self.all_have_consumed(state, *offset)).count() as u64
+            }
+        };
+        if let Some(state) = self.queues.get_mut(&queue) {
+            state.unconsumed -= ended;
+        }
     }
 
     fn committed_through(&mut self, group: GroupId, through: Offset) -> Result<(), Contradiction> {
@@ -377,7 +440,9 @@ impl Machine {
             return Err(Contradiction::CommitBack { group, through });
         }
         state.consumed.raise(through.next());
-        state.next_fetch = through.next();
+        state.fresh_from_floor();
+        let queue = state.queue;
+        self.count_unconsumed(queue);
         Ok(())
     }
 
@@ -456,7 +521,7 @@ pub(super) fn wake(
 /// Takes a job that was delivered before from where it waits; false if it does not.
 ///
 /// A job whose due time has not come may be granted: whether to is for the one who decides.
-fn take_redelivered(
+pub(super) fn take_waiting(
     state: &mut Group,
     delayed: &mut BTreeSet<(u64, GroupId, Offset)>,
     group: GroupId,
@@ -493,6 +558,15 @@ pub(super) fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contra
         Some(run_end) if run_end <= end.0 => Ok(()),
         _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),
     }
+}
+
+/// Checks that an offset is one that the queue has given, or its next.
+pub(super) fn inside_queue(
+    queue: QueueId,
+    offset: Offset,
+    next: Offset,
+) -> Result<(), Contradiction> {
+    if offset <= next { Ok(()) } else { Err(Contradiction::BehindQueue { queue, offset, next }) }
 }
 
 fn leased(was_leased: bool, group: GroupId, offset: Offset) -> Result<(), Contradiction> {

@@ -18,6 +18,7 @@
 //! | `group` | the state of one group |
 //! | `offset_set` | what a group has consumed |
 //! | `leases`, `wheel` | who has which job, and until when |
+//! | `retention`, `sizes` | what a queue keeps, and what goes |
 //! | `retry` | backoff and death |
 //! | `delays` | jobs enqueued with a due time |
 //! | `producers` | which batches were enqueued lately |
@@ -37,8 +38,10 @@ mod producers;
 mod records;
 mod removed;
 mod requests;
+mod retention;
 mod retry;
 mod settings;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -58,4 +61,7 @@ pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_W
 pub use records::{BadRecord, MarkedPlace, Record, Restore};
 pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
-pub use settings::{BACKOFF_MS_MAX, DEAD_KEPT_MS, QueueSettings, SettingsError};
+pub use retention::Seek;
+pub use settings::{
+    AGE_MS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings, SettingsError,
+};

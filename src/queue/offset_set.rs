@@ -5,7 +5,7 @@
 //! one job that stays out holds back nothing: a million offsets consumed above it cost about
 //! 10 KiB, and there is no cap. The floor moves over a long run chunk by chunk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::Offset;
 
@@ -31,7 +31,7 @@ pub enum ChunkMembers {
 }
 
 /// A set of offsets that starts as "everything below `floor`" and only grows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OffsetSet {
     /// The lowest offset that is not in the set.
     floor: u64,
@@ -42,7 +42,7 @@ pub(super) struct OffsetSet {
 }
 
 /// The members of one chunk, as the low 16 bits of their offsets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Chunk {
     /// Sorted, at most `ARRAY_LEN_MAX` long, nothing below the floor.
     Array(Vec<u16>),
@@ -90,10 +90,91 @@ impl OffsetSet {
         added
     }
 
-    /// Adds everything below `floor` to a set that has nothing above its own floor.
+    /// Adds everything below `floor`.
     pub(super) fn raise(&mut self, floor: Offset) {
-        debug_assert!(self.chunks.is_empty(), "only a set without members above its floor");
-        self.floor = self.floor.max(floor.0);
+        if floor.0 <= self.floor {
+            return;
+        }
+        self.floor = floor.0;
+        if self.chunks.is_empty() {
+            return;
+        }
+        let number = floor.0 >> CHUNK_BITS;
+        self.chunks = self.chunks.split_off(&number);
+        if let Some(chunk) = self.chunks.get_mut(&number) {
+            let mut words = chunk.words();
+            words.iter_mut().zip(0..).for_each(|(word, nth)| *word &= !below(low(floor.0), nth));
+            match Chunk::from_words(words) {
+                Some(rest) => *chunk = rest,
+                None => drop(self.chunks.remove(&number)),
+            }
+        }
+        self.above_count = self.chunks.values().map(|chunk| u64::from(chunk.count())).sum();
+        self.raise_over_members();
+    }
+
+    /// The lowest offset from `from` on that is not in the set.
+    pub(super) fn next_absent(&self, from: Offset) -> Offset {
+        let mut at = from.0.max(self.floor);
+        while let Some(chunk) = self.chunks.get(&(at >> CHUNK_BITS)) {
+            let run = chunk.run(low(at));
+            at += u64::from(run);
+            if run == 0 || at & u64::from(CHUNK_LEN - 1) != 0 {
+                break;
+            }
+        }
+        Offset(at)
+    }
+
+    /// How many offsets above the floor and from `from` on are in the set.
+    pub(super) fn count_from(&self, from: Offset) -> u64 {
+        let number = from.0 >> CHUNK_BITS;
+        let behind = self.chunks.range(number + 1..).map(|(_, chunk)| u64::from(chunk.count()));
+        let within = self.chunks.get(&number).map_or(0, |chunk| {
+            let floor = if number == self.floor >> CHUNK_BITS { low(self.floor) } else { 0 };
+            let from = low(from.0).max(floor);
+            let words = chunk.words();
+            let masked = words.iter().zip(0..).map(|(word, nth)| word & !below(from, nth));
+            masked.map(|word| u64::from(word.count_ones())).sum()
+        });
+        within + behind.sum::<u64>()
+    }
+
+    /// What is in all of these sets; of none, nothing above offset 0.
+    pub(super) fn intersection<'a>(sets: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let Some(lowest) = sets.clone().min_by_key(|set| set.floor) else {
+            return Self::new(Offset(0));
+        };
+        let mut common = Self::new(lowest.floor());
+        for number in lowest.chunks.keys() {
+            let mut words = lowest.words(*number);
+            for set in sets.clone() {
+                let others = set.words(*number);
+                words.iter_mut().zip(others.iter()).for_each(|(word, other)| *word &= other);
+            }
+            common.add_words(*number, words);
+        }
+        common
+    }
+
+    /// This set, and of `other` what lies from `from` on.
+    pub(super) fn with_from(&self, from: Offset, other: &Self) -> Self {
+        let mut union = Self::new(self.floor());
+        let whole = (from.0 >> CHUNK_BITS)..=(other.floor >> CHUNK_BITS);
+        let numbers = self.chunks.keys().chain(other.chunks.keys()).copied();
+        let numbers: BTreeSet<u64> =
+            numbers.chain(whole).filter(|number| *number >= self.floor >> CHUNK_BITS).collect();
+        for number in numbers {
+            let mut words = self.words(number);
+            let base = number << CHUNK_BITS;
+            let left_out = from.0.saturating_sub(base).min(u64::from(CHUNK_LEN)) as u32;
+            for ((word, other), nth) in words.iter_mut().zip(other.words(number).iter()).zip(0..) {
+                *word |= other & !below_all(left_out, nth);
+            }
+            union.add_words(number, words);
+        }
+        union.raise_over_members();
+        union
     }
 
     /// The chunks of the offsets above the floor, ascending, by `offset >> 16`.
@@ -132,6 +213,26 @@ impl OffsetSet {
     pub(super) fn heap_bytes(&self) -> usize {
         let nodes = self.chunks.len() * (size_of::<u64>() + size_of::<Chunk>());
         nodes + self.chunks.values().map(Chunk::heap_bytes).sum::<usize>()
+    }
+
+    /// The members of a chunk as bits, those below the floor included.
+    fn words(&self, number: u64) -> Box<[u64; CHUNK_WORDS]> {
+        let mut words = self.chunks.get(&number).map_or_else(no_words, Chunk::words);
+        let begin = number << CHUNK_BITS;
+        let filled = self.floor.saturating_sub(begin).min(u64::from(CHUNK_LEN)) as u32;
+        words.iter_mut().zip(0..).for_each(|(word, nth)| *word |= below_all(filled, nth));
+        words
+    }
+
+    /// Adds a chunk behind all others from its bits; those below the floor mean nothing.
+    fn add_words(&mut self, number: u64, mut words: Box<[u64; CHUNK_WORDS]>) {
+        let begin = number << CHUNK_BITS;
+        let filled = self.floor.saturating_sub(begin).min(u64::from(CHUNK_LEN)) as u32;
+        words.iter_mut().zip(0..).for_each(|(word, nth)| *word &= !below_all(filled, nth));
+        if let Some(chunk) = Chunk::from_words(words) {
+            self.above_count += u64::from(chunk.count());
+            self.chunks.insert(number, chunk);
+        }
     }
 
     /// Moves the floor over the members that it has come to touch.
@@ -177,7 +278,8 @@ impl Chunk {
                     array.insert(at, low);
                 }
                 if array.len() > ARRAY_LEN_MAX {
-                    *self = Self::bitmap(array);
+                    let count = array.len() as u32;
+                    *self = Self::Bitmap { words: self.words(), count };
                 }
                 true
             }
@@ -199,16 +301,6 @@ impl Chunk {
         }
     }
 
-    fn bitmap(array: &[u16]) -> Self {
-        let mut words = Box::new([0; CHUNK_WORDS]);
-        for &low in array {
-            if let Some(word) = words.get_mut(word_of(low)) {
-                *word |= bit_of(low);
-            }
-        }
-        Self::Bitmap { words, count: array.len() as u32 }
-    }
-
     /// Forgets the unbroken run of members that starts at `from`, and says how long it was.
     fn take_run(&mut self, from: u16) -> u32 {
         let from = u32::from(from);
@@ -220,22 +312,55 @@ impl Chunk {
                 run as u32
             }
             Self::Bitmap { words, count } => {
-                let mut at = from;
-                while let Some(word) = words.get((at / u64::BITS) as usize) {
-                    let skipped = at % u64::BITS;
-                    let ones = (word >> skipped).trailing_ones();
-                    at += ones;
-                    if ones < u64::BITS - skipped {
-                        break;
-                    }
-                }
-                *count -= at - from;
-                at - from
+                let run = run_of(words, from);
+                *count -= run;
+                run
             }
             Self::Full => {
                 *self = Self::Array(Vec::new());
                 CHUNK_LEN - from
             }
+        }
+    }
+
+    /// The chunk with these members; none if there are none.
+    fn from_words(words: Box<[u64; CHUNK_WORDS]>) -> Option<Self> {
+        let count: u32 = words.iter().map(|word| word.count_ones()).sum();
+        match count as usize {
+            0 => None,
+            1..=ARRAY_LEN_MAX => Some(Self::Array(members_of(&words).collect())),
+            _ if count == CHUNK_LEN => Some(Self::Full),
+            _ => Some(Self::Bitmap { words, count }),
+        }
+    }
+
+    /// The members as bits.
+    fn words(&self) -> Box<[u64; CHUNK_WORDS]> {
+        let mut words = no_words();
+        match self {
+            Self::Array(array) => {
+                for &low in array {
+                    if let Some(word) = words.get_mut(word_of(low)) {
+                        *word |= bit_of(low);
+                    }
+                }
+            }
+            Self::Bitmap { words: known, .. } => words.copy_from_slice(&known[..]),
+            Self::Full => words.fill(u64::MAX),
+        }
+        words
+    }
+
+    /// How long the unbroken run of members is that starts at `from`.
+    fn run(&self, from: u16) -> u32 {
+        match self {
+            Self::Array(array) => {
+                let at = array.partition_point(|&low| low < from);
+                let members = array.iter().skip(at).zip(u32::from(from)..);
+                members.take_while(|&(&low, wanted)| u32::from(low) == wanted).count() as u32
+            }
+            Self::Bitmap { words, .. } => run_of(words, u32::from(from)),
+            Self::Full => CHUNK_LEN - u32::from(from),
         }
     }
 
@@ -246,10 +371,7 @@ impl Chunk {
             Self::Full => ChunkMembers::Full,
             Self::Bitmap { words, count } => {
                 let mut words = words.clone();
-                for (number, word) in words.iter_mut().enumerate() {
-                    let below = usize::from(from).saturating_sub(number * u64::BITS as usize);
-                    *word &= u64::MAX.checked_shl(below as u32).unwrap_or(0);
-                }
+                words.iter_mut().zip(0..).for_each(|(word, nth)| *word &= !below(from, nth));
                 match *count as usize {
                     0..=ARRAY_LEN_MAX => ChunkMembers::Sparse(members_of(&words).collect()),
                     _ => ChunkMembers::Dense(words),
@@ -315,6 +437,35 @@ impl Chunk {
             Self::Full => 0,
         }
     }
+}
+
+fn no_words() -> Box<[u64; CHUNK_WORDS]> {
+    Box::new([0; CHUNK_WORDS])
+}
+
+/// The bits of the `nth` word that stand for places below `place`.
+fn below(place: u16, nth: u32) -> u64 {
+    below_all(u32::from(place), nth)
+}
+
+/// As [`below`]; the place may be the end of the chunk.
+fn below_all(place: u32, nth: u32) -> u64 {
+    let bits = place.saturating_sub(nth * u64::BITS);
+    1_u64.checked_shl(bits).map_or(u64::MAX, |bit| bit - 1)
+}
+
+/// How long the unbroken run of set bits is that starts at `from`.
+fn run_of(words: &[u64; CHUNK_WORDS], from: u32) -> u32 {
+    let mut at = from;
+    while let Some(word) = words.get((at / u64::BITS) as usize) {
+        let skipped = at % u64::BITS;
+        let ones = (word >> skipped).trailing_ones();
+        at += ones;
+        if ones < u64::BITS - skipped {
+            break;
+        }
+    }
+    at - from
 }
 
 /// The members of a bitmap, ascending.
@@ -417,6 +568,56 @@ mod tests {
                 }
             }
             check(&set, &model, seed);
+        }
+    }
+
+    /// A random set with its members up to `end` one by one.
+    fn random_set(seed: u64, end: u64) -> (OffsetSet, BTreeSet<u64>) {
+        let mut set = OffsetSet::new(Offset(mix(seed, 0, 1) % end));
+        for step in 0..[10, 5_000, 90_000][(seed % 3) as usize] {
+            let begin = mix(seed, step, 2) % end;
+            let run = [1, 1, 700, 66_000][(mix(seed, step, 3) % 4) as usize] / (1 + step / 40);
+            (begin..=begin + run).for_each(|offset| _ = set.insert(Offset(offset)));
+        }
+        let members = (0..end * 2).filter(|offset| set.contains(Offset(*offset))).collect();
+        (set, members)
+    }
+
+    #[test]
+    fn sets_are_cut_joined_and_counted_as_plain_ones() {
+        let end = 140_000;
+        for seed in 0..4 {
+            let (one, members) = random_set(seed, end);
+            let (other, others) = random_set(seed + 100, end);
+            let (third, thirds) = random_set(seed + 200, end);
+            let plain = |set: &OffsetSet| -> BTreeSet<u64> {
+                (0..end * 2).filter(|offset| set.contains(Offset(*offset))).collect()
+            };
+            let same = |set: &OffsetSet, expected: &BTreeSet<u64>, what: &str| {
+                assert!(plain(set) == *expected, "{what}, seed {seed}");
+                let floor = set.floor().0;
+                assert!(!expected.contains(&floor), "{what}: floor, seed {seed}");
+                assert_eq!(set.above_count(), expected.range(floor..).count() as u64, "{what}");
+                assert!(set.chunks.values().all(|chunk| !chunk.is_empty()), "{what}");
+                restored(set, seed);
+            };
+            let common = OffsetSet::intersection([&one, &other, &third].into_iter());
+            let both: BTreeSet<u64> = &(&members & &others) & &thirds;
+            same(&common, &both, "intersection");
+            let from = one.floor().0 + mix(seed, 9, 9) % 70_000;
+            let joined = common.with_from(Offset(from), &one);
+            let above = members.range(from..).copied().collect();
+            same(&joined, &(&both | &above), "with_from");
+            for probe in 0..50 {
+                let at = mix(seed, probe, 7) % (end * 2);
+                let absent = (at..).find(|offset| !members.contains(offset)).unwrap();
+                assert_eq!(one.next_absent(Offset(at)).0, absent, "from {at}, seed {seed}");
+                let count = members.range(at.max(one.floor().0)..).count() as u64;
+                assert_eq!(one.count_from(Offset(at)), count, "from {at}, seed {seed}");
+            }
+            let mut raised = one.clone();
+            raised.raise(Offset(from));
+            same(&raised, &(&members | &(0..from).collect()), "raise");
         }
     }
 

@@ -4,13 +4,16 @@
 //! equal checkpoints. Taking them back checks each against those before it; a machine that comes
 //! out is one that facts could have made.
 
+use std::collections::VecDeque;
+
 use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::dead::end_log_ms;
 use super::group::{Group, Mark};
 use super::machine::Queue;
-use super::offset_set::ChunkMembers;
+use super::offset_set::{ChunkMembers, OffsetSet};
+use super::sizes::Sizes;
 use super::{
     DeadJob, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
 };
@@ -43,10 +46,39 @@ pub enum Record {
         name: Box<str>,
         /// Its settings.
         settings: QueueSettings,
-        /// The offset of its first job.
-        first: Offset,
         /// The offset that its next job gets.
         next: Offset,
+        /// All below is gone.
+        gone: Offset,
+        /// All below had been consumed at `turned_log_ms`.
+        aging: Offset,
+        /// When `keep_consumed_for` last passed, on the clock of the log.
+        turned_log_ms: u64,
+        /// How many jobs were too old.
+        expired: u64,
+        /// Bytes of all its jobs ever, where `max_bytes` is set.
+        bytes: u64,
+    },
+    /// Jobs of the queue that are gone above that, of one chunk.
+    Gone {
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
+    },
+    /// Jobs of the queue that had been consumed above that, of one chunk.
+    Aging {
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
+    },
+    /// How many bytes came before a job of the queue, where `max_bytes` is set.
+    Size {
+        /// The job.
+        offset: Offset,
+        /// The bytes of all jobs before it.
+        before: u64,
     },
     /// A job that is not like all others of its queue.
     Termed {
@@ -78,6 +110,8 @@ pub enum Record {
         name: Box<str>,
         /// Its kind.
         kind: GroupKind,
+        /// The first job that it sees.
+        start: Offset,
         /// The lowest offset that it has not consumed.
         committed: Offset,
         /// The first job that was never delivered.
@@ -186,16 +220,37 @@ impl Machine {
         };
         std::iter::once(counters)
             .chain(retired)
-            .chain(queues.into_iter().filter_map(|queue| self.queue_record(queue)))
+            .chain(queues.into_iter().flat_map(|queue| self.queue_records(queue)))
             .chain(termed)
             .chain(producers)
             .chain(groups.into_iter().flat_map(group_records))
     }
 
-    fn queue_record(&self, queue: QueueId) -> Option<Record> {
-        let Queue { name, settings, first, next, .. } = self.queues.get(&queue)?;
-        let (name, settings) = (name.clone(), settings.clone());
-        Some(Record::Queue { queue, name, settings, first: *first, next: *next })
+    fn queue_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
+        let state = self.queues.get(&queue).into_iter();
+        state.flat_map(move |state| {
+            let head = Record::Queue {
+                queue,
+                name: state.name.clone(),
+                settings: state.settings.clone(),
+                next: state.next,
+                gone: state.gone.floor(),
+                aging: state.aging.floor(),
+                turned_log_ms: state.turned_log_ms,
+                expired: state.expired,
+                bytes: state.sizes.total,
+            };
+            let gone = state.gone.chunks();
+            let gone = gone.map(|(chunk, members)| Record::Gone { chunk, members });
+            let aging = state.aging.chunks();
+            let aging = aging.map(|(chunk, members)| Record::Aging { chunk, members });
+            let sizes = state.sizes.marks.iter();
+            let sizes = sizes.map(|(offset, before)| {
+                let (offset, before) = (*offset, *before);
+                Record::Size { offset, before }
+            });
+            std::iter::once(head).chain(gone).chain(aging).chain(sizes)
+        })
     }
 
     fn termed_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
@@ -214,6 +269,7 @@ impl Machine {
                 queue: state.queue,
                 name: state.name.clone(),
                 kind: state.kind,
+                start: state.start,
                 committed: state.consumed.floor(),
                 next_fetch: state.next_fetch,
                 fresh_owed: state.fresh_owed,
@@ -255,6 +311,8 @@ pub struct Restore {
     machine: Machine,
     /// Records taken so far.
     count: u64,
+    /// The queue that records about gone jobs belong to.
+    queue: QueueId,
     /// The group that records about jobs belong to.
     group: GroupId,
     /// Marks of the group whose lease is still to come.
@@ -292,6 +350,8 @@ impl Restore {
             _ => self.finish_group(),
         };
         finished.map_err(|reason| BadRecord { ordinal: self.count, reason })?;
+        let queues: Vec<_> = self.machine.queues.keys().copied().collect();
+        queues.into_iter().for_each(|queue| self.machine.count_unconsumed(queue));
         Ok(self.machine)
     }
 
@@ -300,11 +360,9 @@ impl Restore {
         match record {
             Record::Counters { next_queue, next_group, next_grant } => {
                 let fits = next_queue.0 > 0 && next_group.0 > 0 && next_grant.0 > 0;
-                check(fits, "ids and grants begin at 1")?;
-                machine.next_queue = next_queue;
-                machine.next_group = next_group;
+                (machine.next_queue, machine.next_group) = (next_queue, next_group);
                 machine.next_grant = next_grant;
-                Ok(())
+                check(fits, "ids and grants begin at 1")
             }
             Record::Retired { name, next } => {
                 let last = machine.retired.last_key_value();
@@ -313,15 +371,26 @@ impl Restore {
                 machine.retired.insert(name, next);
                 Ok(())
             }
-            Record::Queue { queue, name, settings, first, next } => {
-                check(machine.groups.is_empty(), "queues come before groups")?;
-                let id_is_free = !machine.queues.contains_key(&queue);
-                check(id_is_free && (1..machine.next_queue.0).contains(&queue.0), BAD_ID)?;
-                let known = machine.queue_names.insert(name.clone(), queue).is_some();
-                check(!known && !machine.retired.contains_key(&name), "a name comes twice")?;
-                check(first <= next, "the queue ends before it begins")?;
-                machine.queues.insert(queue, Queue::new(name, settings, first, next));
-                Ok(())
+            Record::Queue {
+                queue,
+                name,
+                settings,
+                next,
+                gone,
+                aging,
+                turned_log_ms,
+                expired,
+                bytes,
+            } => {
+                let mut state = Queue::new(name, settings, gone, turned_log_ms);
+                state.next = next;
+                state.aging = OffsetSet::new(aging);
+                state.expired = expired;
+                state.sizes = Sizes { total: bytes, marks: VecDeque::new() };
+                self.add_queue(queue, state)
+            }
+            Record::Gone { .. } | Record::Aging { .. } | Record::Size { .. } => {
+                self.add_to_queue(record)
             }
             Record::Termed { queue, offset, terms } => {
                 check(machine.groups.is_empty(), "terms come before groups")?;
@@ -337,6 +406,7 @@ impl Restore {
                 queue,
                 name,
                 kind,
+                start,
                 committed,
                 next_fetch,
                 fresh_owed,
@@ -344,7 +414,8 @@ impl Restore {
             } => {
                 self.finish_group()?;
                 self.group = group;
-                let mut state = Group::new(queue, name, kind, committed);
+                let consumed = OffsetSet::new(committed);
+                let mut state = Group::new(queue, name, kind, start, consumed);
                 state.next_fetch = next_fetch;
                 state.fresh_owed = fresh_owed;
                 state.removed = removed;
@@ -354,24 +425,57 @@ impl Restore {
         }
     }
 
+    fn add_queue(&mut self, queue: QueueId, state: Queue) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        check(machine.groups.is_empty(), "queues come before groups")?;
+        let id_is_free = !machine.queues.contains_key(&queue);
+        check(id_is_free && (1..machine.next_queue.0).contains(&queue.0), BAD_ID)?;
+        let known = machine.queue_names.insert(state.name.clone(), queue).is_some();
+        check(!known && !machine.retired.contains_key(&state.name), "a name comes twice")?;
+        let within = state.gone.floor().max(state.aging.floor()) <= state.next;
+        check(within, "the queue ends before it begins")?;
+        machine.queues.insert(queue, state);
+        self.queue = queue;
+        Ok(())
+    }
+
+    fn add_to_queue(&mut self, record: Record) -> Result<(), &'static str> {
+        check(self.machine.groups.is_empty(), "queues come before groups")?;
+        let queue =
+            self.machine.queues.get_mut(&self.queue).ok_or("there is no queue before it")?;
+        let next = queue.next;
+        let sizes = queue.sizes.marks.back().copied();
+        let add = |set: &mut OffsetSet, chunk, members| {
+            let added = set.add_chunk(chunk, members);
+            check(added && set.last().is_none_or(|last| last < next), "no set has this chunk")
+        };
+        match record {
+            Record::Gone { chunk, members } => add(&mut queue.gone, chunk, members),
+            Record::Aging { chunk, members } => add(&mut queue.aging, chunk, members),
+            Record::Size { offset, before } => {
+                let ascends = sizes.is_none_or(|last| last.0 < offset && last.1 <= before);
+                let within = offset < next && before <= queue.sizes.total;
+                check(ascends && within, "the bytes of the queue do not add up")?;
+                queue.sizes.marks.push_back((offset, before));
+                Ok(())
+            }
+            _ => Err("it is not about a queue"),
+        }
+    }
+
     fn add_group(&mut self, state: Group) -> Result<(), &'static str> {
         let machine = &mut self.machine;
         let group = self.group;
         let queue = machine.queues.get_mut(&state.queue).ok_or("its queue is missing")?;
         let id_is_free = !machine.groups.contains_key(&group);
         check(id_is_free && (1..machine.next_group.0).contains(&group.0), BAD_ID)?;
-        let within = queue.first..=queue.next;
         let floor = state.consumed.floor();
-        let fits = within.contains(&floor) && within.contains(&state.next_fetch);
-        check(fits && floor <= state.next_fetch, "it lies outside of its queue")?;
+        let fits = floor <= state.next_fetch && state.next_fetch <= queue.next;
+        check(fits && state.start <= floor, "it lies outside of its queue")?;
         let known = queue.groups.insert(state.name.clone(), group).is_some();
         check(!known, "a name comes twice")?;
-        let next_fetch = state.next_fetch;
         machine.groups.insert(group, state);
-        machine.recount(group);
-        let settled =
-            machine.groups.get(&group).is_some_and(|state| state.next_fetch == next_fetch);
-        check(settled, "its pointer stands at a job that is not fresh")
+        Ok(())
     }
 
     fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
@@ -379,7 +483,8 @@ impl Restore {
             &mut self.machine;
         let group = self.group;
         let state = groups.get_mut(&group).ok_or("there is no group before it")?;
-        check(state.kind == GroupKind::Work, "a stream group has no jobs of its own")?;
+        let consumed = matches!(record, Record::Consumed { .. });
+        check(consumed || state.kind == GroupKind::Work, "a stream group has no such jobs")?;
         let offset = match record {
             Record::Consumed { chunk, members } => {
                 let empty = state.marks.is_empty() && state.dead.is_empty();
@@ -444,15 +549,26 @@ impl Restore {
 
     /// Every delivered job of a group is in exactly one place; none was counted twice above.
     fn finish_group(&mut self) -> Result<(), &'static str> {
-        let Some(state) = self.machine.groups.get(&self.group) else {
+        let Machine { groups, queues, .. } = &mut self.machine;
+        let Some(state) = groups.get_mut(&self.group) else {
             return Ok(());
         };
         check(self.leases_owed == 0, "a job that is out has no lease")?;
+        let next = queues.get(&state.queue).map(|queue| queue.next).unwrap_or_default();
         let last = state.consumed.last();
-        check(last.is_none_or(|last| last < state.next_fetch), "a fresh job is consumed")?;
+        check(last.is_none_or(|last| last < next), "a job is consumed that is still to come")?;
+        check(!state.consumed.contains(state.next_fetch), "the first fresh job is consumed")?;
+        state.holes = state.consumed.count_from(state.next_fetch);
+        let next_fetch = state.next_fetch;
+        self.machine.count_skipped(self.group);
+        let Some(state) = self.machine.groups.get(&self.group) else {
+            return Ok(());
+        };
+        check(state.next_fetch == next_fetch, "its pointer stands at a job that is not fresh")?;
         let waiting = state.ready.len() as u64 + state.delayed_count;
         let accounted =
-            waiting + state.leased_count + state.dead.len() as u64 + state.consumed.above_count();
+            waiting + state.leased_count + state.dead.len() as u64 + state.consumed.above_count()
+                - state.holes;
         let passed = state.next_fetch.0 - state.consumed.floor().0;
         let not_due = state.enqueued_delayed - state.skipped_ahead;
         check(accounted + not_due == passed, "a job of the group is missing")

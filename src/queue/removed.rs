@@ -49,7 +49,12 @@ impl Machine {
                 state.removed.add(cause, 1);
             }
             Ok(())
-        })
+        })?;
+        let count = runs.iter().map(|run| u64::from(run.count)).sum();
+        if let Some(queue) = self.queue_of(group) {
+            self.note_consumed(queue, runs, count);
+        }
+        Ok(())
     }
 
     /// Does something to every offset of `runs`, which must lie within the queue of a work group.

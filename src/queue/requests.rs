@@ -100,7 +100,8 @@ impl Machine {
         if let Some(&group) = state.groups.get(name) {
             return Err(Refusal::GroupExists { group });
         }
-        let (first, next) = (state.first, state.next);
+        let next = state.next;
+        let first = self.first_offset(queue).unwrap_or(next);
         let start = match start {
             Start::Beginning => first,
             Start::End => next,

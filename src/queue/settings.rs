@@ -5,10 +5,19 @@ use thiserror::Error;
 /// The longest backoff that can be set: 365 days, in milliseconds.
 pub const BACKOFF_MS_MAX: u64 = 365 * 24 * 3_600 * 1_000;
 
+/// The longest time that can be set for keeping consumed jobs: 365 days, in milliseconds.
+pub const KEEP_MS_MAX: u64 = 365 * 24 * 3_600 * 1_000;
+
+/// The highest age that can be set: 3,650 days, in milliseconds.
+pub const AGE_MS_MAX: u64 = 3_650 * 24 * 3_600 * 1_000;
+
+/// The shortest of both, in milliseconds.
+const RETENTION_MS_MIN: u64 = 1_000;
+
 /// How long dead jobs are kept where nothing else is set: 90 days, in milliseconds.
 pub const DEAD_KEPT_MS: u64 = 90 * 24 * 3_600 * 1_000;
 
-/// How a queue treats the jobs that come back.
+/// How a queue treats the jobs that come back, and what it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
     /// How many failures a job may have; one more and it is dead.
@@ -26,6 +35,15 @@ pub struct QueueSettings {
     pub crash_backoff_longest_ms: u64,
     /// How long a dead job is kept, in milliseconds of the log's clock; 0 for ever.
     pub dead_kept_ms: u64,
+    /// How long consumed jobs are kept at least, in milliseconds, so that a group can be set back
+    /// to them; 0 for not at all.
+    pub keep_consumed_for_ms: u64,
+    /// The age in milliseconds at which a job ends although nobody has consumed it; none for never.
+    pub max_age_ms: Option<u64>,
+    /// How many jobs may wait to be consumed; more are refused. None for any number.
+    pub max_jobs: Option<u64>,
+    /// How many bytes of bodies may wait to be consumed; more are refused. None for any number.
+    pub max_bytes: Option<u64>,
 }
 
 /// A setting that is not allowed.
@@ -53,7 +71,16 @@ impl QueueSettings {
         check("backoff_longest_ms", longest_ms, BACKOFF_MS_MAX)?;
         check("backoff_first_ms", self.backoff_first_ms, longest_ms)?;
         check("crash_backoff_longest_ms", crash_longest_ms, BACKOFF_MS_MAX)?;
-        check("crash_backoff_first_ms", self.crash_backoff_first_ms, crash_longest_ms)
+        check("crash_backoff_first_ms", self.crash_backoff_first_ms, crash_longest_ms)?;
+        if self.keep_consumed_for_ms > 0 {
+            let keep_ms = self.keep_consumed_for_ms;
+            check_from("keep_consumed_for_ms", keep_ms, RETENTION_MS_MIN, KEEP_MS_MAX)?;
+        }
+        if let Some(age_ms) = self.max_age_ms {
+            check_from("max_age_ms", age_ms, RETENTION_MS_MIN, AGE_MS_MAX)?;
+        }
+        check("max_jobs", self.max_jobs.unwrap_or(1), u64::MAX)?;
+        check("max_bytes", self.max_bytes.unwrap_or(1), u64::MAX)
     }
 }
 
@@ -67,16 +94,24 @@ impl Default for QueueSettings {
             crash_backoff_first_ms: 5_000,
             crash_backoff_longest_ms: 300_000,
             dead_kept_ms: DEAD_KEPT_MS,
+            keep_consumed_for_ms: 0,
+            max_age_ms: None,
+            max_jobs: None,
+            max_bytes: None,
         }
     }
 }
 
 /// A wait of 0 is not allowed: a job that always fails would turn without a pause.
 fn check(field: &'static str, found: u64, most: u64) -> Result<(), SettingsError> {
-    if (1..=most).contains(&found) {
+    check_from(field, found, 1, most)
+}
+
+fn check_from(field: &'static str, found: u64, least: u64, most: u64) -> Result<(), SettingsError> {
+    if (least..=most).contains(&found) {
         return Ok(());
     }
-    Err(SettingsError { field, found, least: 1, most })
+    Err(SettingsError { field, found, least, most })
 }
 
 #[cfg(test)]
@@ -94,6 +129,14 @@ mod tests {
         assert_eq!(wrong.validate().unwrap_err().field, "crash_backoff_first_ms");
         let wrong = QueueSettings { crash_backoff_longest_ms: u64::MAX, ..base.clone() };
         assert_eq!(wrong.validate().unwrap_err().most, BACKOFF_MS_MAX);
+        for keep_ms in [999, KEEP_MS_MAX + 1] {
+            let wrong = QueueSettings { keep_consumed_for_ms: keep_ms, ..base.clone() };
+            assert_eq!(wrong.validate().unwrap_err().least, 1_000);
+        }
+        let wrong = QueueSettings { max_age_ms: Some(0), ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().field, "max_age_ms");
+        let wrong = QueueSettings { max_jobs: Some(0), ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().field, "max_jobs");
         let wrong = QueueSettings { backoff_longest_ms: 0, ..base };
         assert_eq!(wrong.validate().unwrap_err().field, "backoff_longest_ms");
     }

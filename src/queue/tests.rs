@@ -44,7 +44,7 @@ impl Scene {
     fn enqueue(&mut self, count: u32) {
         let base = self.machine.next_offset(self.queue).unwrap();
         let stamp = Stamp { wall_ms: 0, log_ms: self.log_ms };
-        self.machine.apply_jobs(self.queue, base, count, stamp).unwrap();
+        self.machine.apply_jobs(self.queue, base, count, 0, stamp).unwrap();
         self.record.push((Entry::Jobs(base, count), self.log_ms));
     }
 
@@ -84,7 +84,7 @@ impl Scene {
             let stamp = Stamp { wall_ms: 0, log_ms };
             match entry {
                 Entry::Jobs(base, count) => {
-                    self.machine.apply_jobs(self.queue, base, count, stamp).unwrap();
+                    self.machine.apply_jobs(self.queue, base, count, 0, stamp).unwrap();
                 }
                 Entry::Fact(fact) => self.machine.apply(&fact, stamp, 0).unwrap(),
             }
@@ -516,7 +516,7 @@ fn a_queue_that_cannot_be_is_a_contradiction() {
     let mut scene = Scene::new();
     scene.enqueue(3);
     let (found, expected) = (Offset(2), Offset(3));
-    let applied = scene.machine.apply_jobs(queue, found, 1, Stamp::default());
+    let applied = scene.machine.apply_jobs(queue, found, 1, 0, Stamp::default());
     assert_eq!(applied, Err(Contradiction::NotNext { queue, found, expected }));
     let deleted = scene.machine.delete_queue(queue).unwrap();
     scene.apply(deleted);

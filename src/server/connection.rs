@@ -128,9 +128,12 @@ impl Connection {
         }
     }
 
-    /// Whether so much is to be written that nothing more is read.
+    /// Whether so much is to be written that nothing more is read. A connection that holds replies
+    /// is woken when they are released; one that holds none must not wait for a slow disk.
     fn is_full(&self) -> bool {
-        self.held.len() >= HELD_REPLIES_MAX || self.output.len() >= OUTPUT_BYTES_MAX
+        self.held.len() >= HELD_REPLIES_MAX
+            || self.output.len() >= OUTPUT_BYTES_MAX
+            || (self.held.len() > 0 && self.logs.is_congested())
     }
 
     /// Waits until the client has read what was sent and closes, or for a moment: closing with

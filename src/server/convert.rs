@@ -12,7 +12,7 @@ use joblog_protocol::{ErrorCode, Token};
 use crate::broker::{
     BrokerError, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found, GroupDescription,
     GroupKind, Held, HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal,
-    Removal, RemovedCounts, Retry, Start, Wish, WishedDue,
+    Removal, RemovedCounts, Retry, Seek, SeekTo, Start, Wish, WishedDue,
 };
 use crate::types::{Grant, LogId, Offset};
 
@@ -99,6 +99,7 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
             Refusal::NoSuchQueue => ErrorCode::NoSuchQueue,
             Refusal::GroupExists { .. } => ErrorCode::GroupExists,
             Refusal::NoSuchGroup => ErrorCode::NoSuchGroup,
+            Refusal::QueueFull { .. } => ErrorCode::QueueFull,
             _ => ErrorCode::BadSetting,
         },
         BrokerError::Job { refusal, .. } => job_code(refusal),
@@ -127,6 +128,10 @@ pub(super) fn settings(wire: &admin::QueueSettings) -> QueueSettings {
             .crash_backoff_longest_ms
             .unwrap_or(default.crash_backoff_longest_ms),
         dead_kept_ms: wire.dead_kept_ms.unwrap_or(default.dead_kept_ms),
+        keep_consumed_for_ms: wire.keep_consumed_for_ms.unwrap_or(default.keep_consumed_for_ms),
+        max_age_ms: wire.max_age_ms,
+        max_jobs: wire.max_jobs,
+        max_bytes: wire.max_bytes,
     }
 }
 
@@ -139,6 +144,10 @@ fn wire_settings(settings: &QueueSettings) -> admin::QueueSettings {
         crash_backoff_first_ms: Some(settings.crash_backoff_first_ms),
         crash_backoff_longest_ms: Some(settings.crash_backoff_longest_ms),
         dead_kept_ms: Some(settings.dead_kept_ms),
+        keep_consumed_for_ms: Some(settings.keep_consumed_for_ms),
+        max_age_ms: settings.max_age_ms,
+        max_jobs: settings.max_jobs,
+        max_bytes: settings.max_bytes,
     }
 }
 
@@ -154,6 +163,15 @@ pub(super) fn start(start: admin::GroupStart) -> Start {
         admin::GroupStart::Start => Start::Beginning,
         admin::GroupStart::End => Start::End,
         admin::GroupStart::Offset(offset) => Start::At(Offset(offset)),
+    }
+}
+
+pub(super) fn seek(to: admin::GroupSeek) -> SeekTo {
+    match to {
+        admin::GroupSeek::Start => SeekTo::Place(Seek::Beginning),
+        admin::GroupSeek::End => SeekTo::Place(Seek::End),
+        admin::GroupSeek::Offset(offset) => SeekTo::Place(Seek::To(Offset(offset))),
+        admin::GroupSeek::TimeMs(wall_ms) => SeekTo::Time(wall_ms),
     }
 }
 
@@ -177,6 +195,9 @@ pub(super) fn queue_description(
         next_offset: queue.summary.next.0,
         durability,
         settings: wire_settings(&queue.settings),
+        unconsumed: queue.unconsumed,
+        unconsumed_bytes: queue.unconsumed_bytes,
+        expired: queue.expired,
         groups: queue.groups.into_iter().map(group_description).collect(),
     }
 }

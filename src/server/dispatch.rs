@@ -208,6 +208,13 @@ impl Connection {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
                 answer(logs.of(&queue).delete_group(&queue, &group), |()| Body::Empty)
             }
+            Opcode::SeekGroup => {
+                let admin::SeekGroup { queue, group, to } = admin::decode(body)?;
+                let sought = logs.of(&queue).seek_group(&queue, &group, convert::seek(to));
+                answer(sought, |committed| {
+                    Body::json(&admin::GroupSought { committed_offset: committed.0 })
+                })
+            }
             Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => self.dead(opcode, body)?,
             _ => {
                 let admin::GroupName { queue, group } = admin::decode(body)?;

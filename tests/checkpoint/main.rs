@@ -8,6 +8,7 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+mod compaction;
 mod crash;
 #[path = "../log/support.rs"]
 #[allow(dead_code, reason = "the disk that loses power is shared; entries are not used here")]

@@ -82,18 +82,36 @@ pub(crate) fn describe(broker: &Broker) -> String {
     text
 }
 
+/// Reads every job that somebody may still need, and says which there are.
+pub(crate) fn read_all(broker: &Broker) -> Vec<(String, Offset)> {
+    let mut all = Vec::new();
+    for queue in broker.list_queues("", 1_000).result.unwrap().0 {
+        let read = broker.read(&queue.name, Offset(0), usize::MAX, u64::MAX).result.unwrap();
+        assert_eq!(read.next, read.end);
+        let unconsumed = broker.describe_queue(&queue.name).result.unwrap().unconsumed;
+        assert_eq!(read.jobs.len() as u64, unconsumed);
+        for (offset, location) in read.jobs {
+            assert!(location.read().unwrap().verify(), "job {offset} of {}", queue.name);
+            all.push((queue.name.clone(), offset));
+        }
+    }
+    all
+}
+
 pub(crate) struct World {
     pub(crate) broker: Arc<Broker>,
     session: SessionHandle,
     random: Random,
     held: Vec<(&'static str, Offset, Grant)>,
+    /// Bytes of each job.
+    pub(crate) job_bytes: u64,
 }
 
 impl World {
     pub(crate) fn new(broker: Arc<Broker>, seed: u64) -> Self {
         let mailbox = Logs::new(vec![Arc::clone(&broker)]).mailbox(0);
         let session = broker.hello(SESSION, None, &[], &mailbox).result.unwrap().handle;
-        Self { broker, session, random: Random(seed), held: Vec::new() }
+        Self { broker, session, random: Random(seed), held: Vec::new(), job_bytes: 40 }
     }
 
     /// The last entry so far.
@@ -124,10 +142,10 @@ impl World {
     }
 
     pub(crate) fn enqueue(&mut self, queue: &str, count: u64) -> Offset {
-        let body = self.random.bytes(40);
+        let body = self.random.bytes(self.job_bytes);
         let mut table = Vec::new();
         for nth in 1..=count {
-            table.extend((nth as u32 * 40).to_le_bytes());
+            table.extend(((nth * self.job_bytes) as u32).to_le_bytes());
             table.extend(0_u32.to_le_bytes());
             table.extend(crc32fast::hash(&body).to_le_bytes());
         }
@@ -156,6 +174,23 @@ impl World {
         let fetched = self.broker.fetch(&self.session, &request).result.unwrap();
         let FetchedJobs::Now(grants) = fetched.jobs else { panic!("it does not wait") };
         self.held.extend(grants.jobs.iter().map(|job| (queue, job.offset, job.grant)));
+    }
+
+    /// Fetches all jobs of a queue, and consumes those that are not to be left.
+    pub(crate) fn consume(&mut self, queue: &'static str, is_left: impl Fn(Offset) -> bool) {
+        loop {
+            self.fetch(queue);
+            let mine = |held: &(&str, Offset, Grant)| held.0 == queue && !is_left(held.1);
+            let held: Vec<_> = self.held.extract_if(.., |held| mine(held)).collect();
+            if held.is_empty() {
+                return;
+            }
+            for (_, offset, grant) in held {
+                let jobs = SmallVec::from_iter([Held { offset, grant: Some(grant) }]);
+                let done = self.broker.commit(&[HeldSet { queue, group: "default", jobs }]);
+                assert!(done.result.unwrap().iter().all(Result::is_ok));
+            }
+        }
     }
 
     fn end_one(&mut self) {

@@ -61,6 +61,16 @@ impl Server {
         Self::launch_by(strace, data, &arguments, listen).ok()
     }
 
+    /// Starts a server whose calls of a system call are counted, into `report` when it ends.
+    pub(crate) fn start_counted(data: &Path, call: &str, report: &Path) -> Self {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-c", "-e", &format!("trace={call}"), "-o"]).arg(report);
+        strace.arg(env!("CARGO_BIN_EXE_joblogd"));
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let launched = Self::launch_by(strace, data, &[], listen);
+        launched.unwrap_or_else(|errors| panic!("no start (is strace installed?):\n{errors}"))
+    }
+
     fn launch(data: &Path, arguments: &[String], listen: SocketAddr) -> Result<Self, String> {
         let command = Command::new(env!("CARGO_BIN_EXE_joblogd"));
         Self::launch_by(command, data, arguments, listen)
@@ -137,6 +147,14 @@ impl Server {
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// As [`Server::stop`], for a server under strace: the signal goes to the server itself.
+    pub(crate) fn stop_traced(&mut self) {
+        let lock = std::fs::read_to_string(self.data.join("LOCK")).unwrap();
+        let id = lock.trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        self.wait();
     }
 
     /// Waits until it ends by itself.

@@ -8,11 +8,17 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod offline;
+#[cfg(test)]
 mod reading;
+#[cfg(test)]
+mod replication;
 #[cfg(test)]
 mod room;
 #[cfg(test)]

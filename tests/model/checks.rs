@@ -11,6 +11,7 @@ impl World {
             self.check_group(group);
         }
         self.check_leases();
+        self.check_kept();
         let again = self.groups.values().flat_map(|group| group.jobs.values());
         let due = |job: &Job| {
             if let Place::Delayed(due) = job.place { Some(due) } else { None }

@@ -77,5 +77,7 @@ impl World {
             let removed = &mut self.groups.get_mut(&group).unwrap().removed;
             *removed.entry(cause as usize).or_default() += 1;
         }
+        let offsets = runs.iter().flat_map(|run| run.offsets()).map(|offset| offset.0);
+        self.settle_jobs(self.groups[&group].queue, offsets);
     }
 }

@@ -18,6 +18,7 @@ mod delays;
 mod producers;
 mod replay;
 mod requests;
+mod retention;
 mod time;
 mod world;
 
@@ -34,13 +35,20 @@ const SESSION_COUNT: u64 = 4;
 const QUEUE_NAMES: [&str; 3] = ["mail", "images", "bills"];
 const GROUP_NAMES: [&str; 3] = ["default", "audit", "tail"];
 
+/// The queue that keeps consumed jobs, and for how long.
+const KEPT_QUEUE: &str = "bills";
+const KEEP_MS: u64 = 60_000;
+
 /// Small limits, so that jobs die often.
-fn settings() -> QueueSettings {
+fn settings(queue: &str) -> QueueSettings {
+    let keep_consumed_for_ms = if queue == KEPT_QUEUE { KEEP_MS } else { 0 };
+    let default = QueueSettings::default();
     QueueSettings {
         failures_max: 2,
         crashes_max: 2,
         dead_kept_ms: DEAD_KEPT_MS,
-        ..QueueSettings::default()
+        keep_consumed_for_ms,
+        ..default
     }
 }
 
@@ -66,7 +74,7 @@ fn agrees_with_the_model() {
         for what in ["resumed", "dead", "restart", "checkpoint", "again"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
-        for what in ["consumed twice", "lease lost"] {
+        for what in ["consumed twice", "lease lost", "sought", "aged out", "turned"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
     }

@@ -46,7 +46,8 @@ pub(crate) fn replay_onto(
     for record in records {
         match record {
             Record::Jobs(queue, base, count, numbered, stamp) => {
-                machine.apply_jobs(*queue, *base, *count, *stamp)?;
+                let bytes = u64::from(*count) * 10;
+                machine.apply_jobs(*queue, *base, *count, bytes, *stamp)?;
                 if let Some(numbered) = numbered {
                     machine.apply_numbered(*queue, *numbered, *base, *count, stamp.log_ms)?;
                 }

@@ -22,7 +22,8 @@ impl World {
         };
         let (base, stamp) = (self.machine.next_offset(queue).unwrap(), self.stamp());
         self.machine.take_woken(&mut Vec::new());
-        self.machine.apply_jobs(queue, base, count, stamp).unwrap();
+        let bytes = u64::from(count) * 10;
+        self.machine.apply_jobs(queue, base, count, bytes, stamp).unwrap();
         self.note_numbered(queue, numbered, base, count);
         self.records.push(Record::Jobs(queue, base, count, numbered, stamp));
         let end = base.0 + u64::from(count);
@@ -202,7 +203,7 @@ impl World {
 
     pub(crate) fn create(&mut self) {
         let name = self.rng.one_of(&QUEUE_NAMES).unwrap();
-        let created = self.machine.create_queue(name, settings());
+        let created = self.machine.create_queue(name, settings(name));
         match self.machine.queue_id(name) {
             None => self.record(created.unwrap()),
             Some(queue) => {

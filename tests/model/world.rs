@@ -7,6 +7,7 @@ use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stam
 
 use crate::producers::Batches;
 use crate::replay::{Record, Rng};
+use crate::retention::Kept;
 use crate::{QUEUE_NAMES, SESSION_COUNT};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +72,7 @@ pub(crate) struct World {
     pub(crate) term: u64,
     pub(crate) queues: BTreeMap<QueueId, &'static str>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) kept: BTreeMap<QueueId, Kept>,
     /// Jobs that were enqueued with a due time, while they wait for it.
     pub(crate) delayed: BTreeMap<(QueueId, u64), u64>,
     /// The batches of each producer and queue by number, and when the last one was enqueued.
@@ -105,6 +107,7 @@ impl World {
             term: 1,
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
+            kept: BTreeMap::new(),
             delayed: BTreeMap::new(),
             producers: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -127,7 +130,8 @@ impl World {
             80..86 => self.pass_time(),
             86..89 => self.end_session(),
             89..92 => self.resume_session(),
-            92..95 => self.commit_through(),
+            92 => self.commit_through(),
+            93..95 => self.retain(),
             95 => self.retry_or_drop_dead(),
             96 => self.create(),
             97 if self.rng.below(6) == 0 => self.delete(),
@@ -144,6 +148,9 @@ impl World {
 
     pub(crate) fn record(&mut self, fact: Fact) {
         let stamp = self.stamp();
+        if let Fact::GroupDeleted { group } = fact {
+            self.settle(self.groups[&group].queue);
+        }
         self.machine.apply(&fact, stamp, self.lease_ms).expect("a validated fact applies");
         self.note(&fact);
         self.records.push(Record::Fact(fact, stamp));
@@ -186,6 +193,7 @@ impl World {
                 let end = self.ends.get(name).copied().unwrap_or(0);
                 assert!(first_offset.0 >= end, "{name}:{first_offset} would come twice");
                 assert!(self.queues.insert(*queue, name).is_none());
+                self.kept.insert(*queue, Kept::new(name, first_offset.0, self.log_ms));
             }
             Fact::QueueDeleted { queue } => {
                 self.queues.remove(queue).unwrap();
@@ -196,13 +204,26 @@ impl World {
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
                 let end = self.machine.next_offset(queue).unwrap().0;
-                let new = |offset| Job { place: self.first_place(queue, kind, offset), ..FRESH };
-                let jobs = (start..end).map(|offset| (offset, new(offset))).collect();
-                let (committed, removed) = (start, BTreeMap::new());
+                let gone = &self.kept[&queue].gone;
+                let place = |offset| match gone.contains(&offset) {
+                    true => Place::Consumed,
+                    false => self.first_place(queue, kind, offset),
+                };
+                let new = |offset| (offset, Job { place: place(offset), ..FRESH });
+                let jobs: BTreeMap<_, _> = (start..end).map(new).collect();
+                let open = jobs.iter().find(|(_, job)| job.place != Place::Consumed);
+                let committed = open.map_or(end, |(offset, _)| *offset);
+                let removed = BTreeMap::new();
                 let state = Group { queue, kind, start, jobs, committed, removed };
                 assert!(self.groups.insert(*group, state).is_none());
             }
-            Fact::GroupDeleted { group } => drop(self.groups.remove(group).unwrap()),
+            Fact::GroupDeleted { group } => {
+                let queue = self.groups.remove(group).unwrap().queue;
+                self.settle(queue);
+            }
+            Fact::GroupSought { group, to } => self.note_sought(*group, to.0),
+            Fact::Expired { queue, below } => self.note_expired(*queue, below.0),
+            Fact::KeptTurned { queue } => self.note_turned(*queue),
             about_jobs => self.note_jobs(about_jobs),
         }
     }
@@ -224,11 +245,14 @@ impl World {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     self.job_mut(*group, offset).place = Place::Consumed;
                 }
+                let offsets = runs.iter().flat_map(|run| run.offsets()).map(|offset| offset.0);
+                self.settle_jobs(self.groups[group].queue, offsets);
             }
             Fact::CommittedThrough { group, through } => {
                 let jobs = &mut self.groups.get_mut(group).unwrap().jobs;
                 let jobs = jobs.range_mut(..=through.0);
                 jobs.for_each(|(_, job)| job.place = Place::Consumed);
+                self.settle(self.groups[group].queue);
             }
             Fact::LeaseEnded { group, offset, reason, outcome, .. } => {
                 let job = self.job_mut(*group, *offset);

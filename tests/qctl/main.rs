@@ -13,6 +13,8 @@ mod common;
 mod admin;
 mod enqueue;
 mod lease;
+mod log;
+mod retention;
 mod support;
 mod usage;
 mod work;

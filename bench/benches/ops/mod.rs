@@ -100,7 +100,9 @@ fn fetch_commit() -> Op {
     Box::new(move || {
         if machine.ready_count(GROUP) == 0 {
             let base = machine.next_offset(QUEUE).expect("the queue is there");
-            machine.apply_jobs(QUEUE, base, BACKLOG, STAMP).expect("they are next");
+            machine
+                .apply_jobs(QUEUE, base, BACKLOG, 104 * u64::from(BACKLOG), STAMP)
+                .expect("they are next");
         }
         machine.pick(GROUP, 1, &mut |_| true, &mut picked);
         let first = machine.next_grant();
@@ -119,6 +121,6 @@ fn apply_jobs() -> Op {
     let mut machine = machine();
     Box::new(move || {
         let base = machine.next_offset(QUEUE).expect("the queue is there");
-        machine.apply_jobs(QUEUE, base, 1, STAMP).expect("it is next");
+        machine.apply_jobs(QUEUE, base, 1, 104, STAMP).expect("it is next");
     })
 }

@@ -19,6 +19,9 @@ const IDLE_TIME: Duration = Duration::from_millis(20);
 /// How long it waits before it connects again.
 const RETRY_TIME: Duration = Duration::from_millis(10);
 
+/// Milliseconds of silence after which a killed worker's jobs are another's.
+const SILENCE_MS: u32 = 1_000;
+
 /// Works until it is killed.
 pub(crate) fn run(system: &dyn System, address: &str, id: usize, queue: &str) -> Result<()> {
     let mut talk = system.talk(Setup {
@@ -28,6 +31,7 @@ pub(crate) fn run(system: &dyn System, address: &str, id: usize, queue: &str) ->
         consumes: true,
         in_flight: 1,
         batch: 1,
+        silence_ms: SILENCE_MS,
     });
     loop {
         // A lost connection is what this is about; anything else shows in the count of lost jobs.

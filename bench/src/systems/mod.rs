@@ -70,6 +70,8 @@ pub(crate) struct Setup {
     pub(crate) in_flight: usize,
     /// Jobs in one request.
     pub(crate) batch: usize,
+    /// Milliseconds of silence after which its jobs are another's; 0 for the system's default.
+    pub(crate) silence_ms: u32,
 }
 
 /// Jobs to enqueue with one request: payloads of the same size, one behind the other.

@@ -19,8 +19,6 @@ use smallvec::{SmallVec, smallvec};
 use super::{Class, Event, Payloads, Setup, Sink, System, Talk};
 use crate::children::first_line;
 
-/// How long a killed worker is waited for.
-const SILENCE_MS: u32 = 1_000;
 /// Bytes of an empty attribute section in front of a payload.
 const NO_ATTRIBUTES: [u8; 4] = [0; 4];
 
@@ -72,8 +70,15 @@ impl System for Joblog {
         let held = vec![Held::default(); setup.in_flight];
         let mut session = [0; 16];
         getrandom::fill(&mut session).expect("the kernel gives random bytes");
-        let (table, bodies) = (Vec::new(), Vec::new());
-        Box::new(JoblogTalk { session, held, finishing: 0, ending: false, table, bodies })
+        Box::new(JoblogTalk {
+            session,
+            silence_ms: setup.silence_ms,
+            held,
+            finishing: 0,
+            ending: false,
+            table: Vec::new(),
+            bodies: Vec::new(),
+        })
     }
 }
 
@@ -88,6 +93,7 @@ struct Held {
 
 struct JoblogTalk {
     session: [u8; 16],
+    silence_ms: u32,
     held: Vec<Held>,
     /// COMMITs of `put_finish` that have no answer yet.
     finishing: usize,
@@ -170,7 +176,7 @@ impl Talk for JoblogTalk {
             version_min: VERSION,
             version_max: VERSION,
             session: self.session,
-            silence_ms: SILENCE_MS,
+            silence_ms: self.silence_ms,
             agent: "qbench",
             held: held.map(|handle| handle.token).collect(),
         };

@@ -47,6 +47,18 @@ pub struct QueueSettings {
     /// Milliseconds for which a dead job is kept; 0 for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_kept_ms: Option<u64>,
+    /// Milliseconds for which consumed jobs are kept at least; 0 for not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_consumed_for_ms: Option<u64>,
+    /// Age in milliseconds at which a job ends although nobody has consumed it; none for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// Jobs that may wait to be consumed; none for any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_jobs: Option<u64>,
+    /// Bytes of bodies that may wait to be consumed; none for any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
 }
 
 impl QueueSettings {
@@ -59,6 +71,10 @@ impl QueueSettings {
         "crash_backoff_first_ms",
         "crash_backoff_longest_ms",
         "dead_kept_ms",
+        "keep_consumed_for_ms",
+        "max_age_ms",
+        "max_jobs",
+        "max_bytes",
     ];
 
     /// A misspelt setting would be a default that nobody asked for.
@@ -172,6 +188,39 @@ pub struct GroupName {
     pub group: String,
 }
 
+/// Where a group is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupSeek {
+    /// The first job that the queue still has.
+    Start,
+    /// Behind the last job.
+    End,
+    /// This offset; one below the first job that the queue still has stands for that one.
+    Offset(u64),
+    /// The first job enqueued at this time or later, in milliseconds since the Unix epoch.
+    TimeMs(u64),
+}
+
+/// SEEK_GROUP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeekGroup {
+    /// The queue.
+    pub queue: String,
+    /// The group.
+    pub group: String,
+    /// Where to.
+    pub to: GroupSeek,
+}
+
+/// The reply to SEEK_GROUP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSought {
+    /// The lowest offset that the group has not consumed now.
+    pub committed_offset: u64,
+}
+
 /// The reply to DESCRIBE_QUEUE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueDescription {
@@ -185,6 +234,15 @@ pub struct QueueDescription {
     pub durability: String,
     /// All settings as they are in force.
     pub settings: QueueSettings,
+    /// Jobs that some group has still to consume: what `max_jobs` bounds.
+    #[serde(default)]
+    pub unconsumed: u64,
+    /// The bytes of their bodies: what `max_bytes` bounds; only where that is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconsumed_bytes: Option<u64>,
+    /// Jobs that ended because of their age.
+    #[serde(default)]
+    pub expired: u64,
     /// Its groups by name.
     pub groups: Vec<GroupDescription>,
 }
@@ -270,6 +328,10 @@ mod tests {
             crash_backoff_first_ms: Some(5),
             crash_backoff_longest_ms: Some(6),
             dead_kept_ms: Some(7),
+            keep_consumed_for_ms: Some(8),
+            max_age_ms: Some(9),
+            max_jobs: Some(10),
+            max_bytes: Some(11),
         };
         let value = serde_json::to_value(all).unwrap();
         let names: Vec<_> = value.as_object().unwrap().keys().collect();

@@ -8,8 +8,10 @@ use clap::builder::StyledStr;
 use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use joblog_protocol::limits::DELAY_MS_MAX;
 
+use joblog::client::GroupSeek;
+
 use crate::job_name::JobName;
-use crate::values::{parse_duration, parse_time};
+use crate::values::{parse_duration, parse_time, unix_now_ms};
 
 const GLOBAL: &str = "Global options";
 
@@ -105,6 +107,9 @@ pub(crate) enum Command {
     /// List, show, retry and drop dead jobs.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Check, print and repair the files of a server that is stopped.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Run a command for each job, and commit the job if it succeeds.
     ///
     /// The job's payload stands where {} stands in an argument of COMMAND, or comes on standard
@@ -114,6 +119,30 @@ pub(crate) enum Command {
     /// SIGTERM and SIGINT let running commands finish and take nothing new; a second one kills them
     /// and hands their jobs back.
     Work(WorkArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Check every byte that counts. Changes nothing.
+    Verify {
+        /// The data directory of the server, or that of one log.
+        dir: PathBuf,
+    },
+    /// Print every frame. Changes nothing.
+    Dump {
+        /// The data directory of the server, or that of one log.
+        dir: PathBuf,
+    },
+    /// Cut a log that is refused as damaged, in front of the damage.
+    ///
+    /// Says first what will be lost. What is cut is moved aside and not deleted.
+    Repair {
+        /// The data directory of the server, or that of one log.
+        dir: PathBuf,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,6 +193,20 @@ pub(crate) struct QueueCreateArgs {
     /// Keep dead jobs for DURATION; 0 for ever [default: 90d].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) dead_kept: Option<Duration>,
+    /// Keep consumed jobs for at least DURATION, so that a group can be set back to them.
+    /// [default: 0]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) keep_consumed_for: Option<Duration>,
+    /// End jobs that are older than DURATION although nobody has consumed them; they are counted
+    /// as expired. [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) max_age: Option<Duration>,
+    /// Refuse more jobs while N wait to be consumed. [default: any number]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_jobs: Option<u64>,
+    /// Refuse more jobs while BYTES of them wait to be consumed. [default: any number]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -193,6 +236,18 @@ pub(crate) enum GroupCommand {
         queue: String,
         /// The group.
         group: String,
+    },
+    /// Set a group to another place: what lies below is consumed, the rest is to be consumed, as
+    /// far as the queue still has it. The group's leases end.
+    Seek {
+        /// The queue.
+        queue: String,
+        /// The group.
+        group: String,
+        /// Where to: `start` (the first job that the queue still has), `end`, an offset, a time
+        /// (2026-11-23T05:00:00Z), or so long ago (2h): the first job enqueued since then.
+        #[arg(long, value_name = "WHERE", value_parser = parse_to)]
+        to: GroupSeek,
     },
     /// Delete a group: what it has consumed is forgotten.
     Delete {
@@ -282,6 +337,21 @@ fn parse_from(text: &str) -> Result<Begin, String> {
             .parse()
             .map(Begin::Offset)
             .map_err(|_| "allowed is start, end or an offset".to_owned()),
+    }
+}
+
+fn parse_to(text: &str) -> Result<GroupSeek, String> {
+    match (text, text.parse(), parse_time(text), parse_duration(text)) {
+        ("start", ..) => Ok(GroupSeek::Start),
+        ("end", ..) => Ok(GroupSeek::End),
+        (_, Ok(offset), ..) => Ok(GroupSeek::Offset(offset)),
+        (_, _, Ok(unix_ms), _) => Ok(GroupSeek::TimeMs(unix_ms)),
+        (_, _, _, Ok(ago)) => {
+            Ok(GroupSeek::TimeMs(unix_now_ms().saturating_sub(ago.as_millis() as u64)))
+        }
+        _ => Err("allowed is start, end, an offset, a time in UTC as in 2026-11-23T05:00:00Z, or \
+                  a duration ago as in 2h"
+            .to_owned()),
     }
 }
 

@@ -34,6 +34,11 @@ pub(crate) async fn run(
                 text.trim_end().as_bytes().to_vec()
             })?;
         }
+        GroupCommand::Seek { queue, group, to } => {
+            let sought = server.connect().await?.seek_group(&queue, &group, to).await?;
+            let offset = sought.committed_offset;
+            tell!("Group {group} of queue {queue} goes on at offset {offset}.");
+        }
         GroupCommand::Delete { queue, group, yes } => {
             let what = format!("group {group} of queue {queue}, and what it has consumed");
             if !yes && !confirm(&what)? {

@@ -11,6 +11,7 @@ mod fetch;
 mod group;
 mod job_name;
 mod lease;
+mod log;
 mod queue;
 mod server;
 mod values;
@@ -54,6 +55,7 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Fail(args) => lease::fail(&server, args, &out).await,
         Command::Extend(args) => lease::extend(&server, args, &out).await,
         Command::Dead(command) => dead::run(&server, command, &out).await,
+        Command::Log(command) => log::run(command, &out),
         Command::Work(args) => work::run(&server, args).await,
     };
     server.goodbye().await;

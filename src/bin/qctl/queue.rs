@@ -81,6 +81,10 @@ fn settings(args: &QueueCreateArgs) -> QueueSettings {
         crash_backoff_first_ms: millis(args.crash_backoff_first),
         crash_backoff_longest_ms: millis(args.crash_backoff_longest),
         dead_kept_ms: millis(args.dead_kept),
+        keep_consumed_for_ms: millis(args.keep_consumed_for),
+        max_age_ms: millis(args.max_age),
+        max_jobs: args.max_jobs,
+        max_bytes: args.max_bytes,
     }
 }
 
@@ -137,6 +141,7 @@ fn show(queue: &QueueDescription) -> String {
             kept => format!("kept for {}", time(kept)),
         },
     );
+    text.push_str(&retention(queue));
     text.push('\n');
     if queue.groups.is_empty() {
         text.push_str("No group yet: `default` is born with its first FETCH.");
@@ -146,6 +151,30 @@ fn show(queue: &QueueDescription) -> String {
     queue.groups.iter().for_each(|group| text.push_str(&group::dead_jobs(group)));
     text.truncate(text.trim_end().len());
     text
+}
+
+/// What the queue keeps and how much it takes, where that was set, and what it has lost by it.
+fn retention(queue: &QueueDescription) -> String {
+    let settings = &queue.settings;
+    let mut lines = Vec::new();
+    match settings.keep_consumed_for_ms {
+        Some(keep_ms) if keep_ms > 0 => {
+            lines.push(format!("kept        consumed jobs for {}", format_millis(keep_ms)));
+        }
+        _ => {}
+    }
+    if settings.max_age_ms.is_some() || queue.expired > 0 {
+        let age = settings.max_age_ms.map_or_else(|| "any age".to_owned(), format_millis);
+        lines.push(format!("max age     {age}; {} expired", queue.expired));
+    }
+    if let Some(max_jobs) = settings.max_jobs {
+        lines.push(format!("max jobs    {max_jobs}; {} not consumed", queue.unconsumed));
+    }
+    if let Some(max_bytes) = settings.max_bytes {
+        let bytes = queue.unconsumed_bytes.unwrap_or(0);
+        lines.push(format!("max bytes   {max_bytes}; {bytes} not consumed"));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Asks whether something is to be deleted.
