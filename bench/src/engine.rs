@@ -568,8 +568,11 @@ impl Engine {
 impl Connection {
     /// Reads what has come: one read unless that filled the buffer.
     fn fill(&mut self, scratch: &mut [u8]) -> Result<()> {
+        let before = self.input.len();
         loop {
             match self.stream.read(scratch) {
+                // What it said last may be why; the end shows again at the next read.
+                Ok(0) if self.input.len() > before => return Ok(()),
                 Ok(0) => bail!("the server closed a connection"),
                 Ok(count) => {
                     self.input.extend_from_slice(scratch.get(..count).unwrap_or_default());

@@ -137,7 +137,7 @@ fn put_rows(page: &mut String, result: &WorkloadResult, measure: &Measure) -> Re
                 numbers.median,
                 numbers.low,
                 numbers.high,
-                verdict(ratio.verdict)
+                verdict(numbers.verdict(ratio.goal, system.rounds.len()))
             )
         });
         writeln!(
@@ -194,7 +194,7 @@ fn curves(result: &WorkloadResult) -> Vec<Curve> {
     systems
         .map(|system| Curve {
             name: system.system.clone(),
-            of: result.workload.clone(),
+            of: format!("{}, {} systems in turn", result.workload, result.order.len()),
             points: [
                 ("p50", system.latency_us.p50),
                 ("p90", system.latency_us.p90),

@@ -84,6 +84,7 @@ pub(crate) fn latencies(title: &str, curves: &[Curve]) -> String {
     let mut body = String::new();
     let mut systems = Vec::new();
     let mut names: Vec<&str> = curves.iter().map(|curve| curve.of.as_str()).collect();
+    names.sort_unstable();
     names.dedup();
     let top = 72.0;
     let (height, gap) = (230.0, 60.0);
