@@ -151,10 +151,14 @@ impl Server {
 
     /// As [`Server::stop`], for a server under strace: the signal goes to the server itself.
     pub(crate) fn stop_traced(&mut self) {
-        let lock = std::fs::read_to_string(self.data.join("LOCK")).unwrap();
-        let id = lock.trim().parse().ok().and_then(Pid::from_raw).unwrap();
-        kill_process(id, Signal::TERM).unwrap();
+        kill_process(self.locked_by().unwrap(), Signal::TERM).unwrap();
         self.wait();
+    }
+
+    /// The process that holds the data directory, or held it last.
+    fn locked_by(&self) -> Option<Pid> {
+        let lock = std::fs::read_to_string(self.data.join("LOCK")).ok()?;
+        lock.trim().parse().ok().and_then(Pid::from_raw)
     }
 
     /// Waits until it ends by itself.
@@ -210,6 +214,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Under strace the server is not the child itself, and outlives it.
+        let server = self.locked_by().filter(|id| *id != Pid::from_child(&self.child));
+        if let Some(server) = server
+            && self.child.try_wait().is_ok_and(|ended| ended.is_none())
+        {
+            drop(kill_process(server, Signal::KILL));
+        }
         drop(self.child.kill());
         drop(self.child.wait());
         if thread::panicking() {
