@@ -24,6 +24,9 @@ const BATCH: u64 = 16;
 /// Large, so that segments fill up, checkpoints fall due, and there is something to compact.
 const PAYLOAD_BYTES: usize = 32 * 1024;
 
+/// The client sends nothing while it waits for a reply, and a busy disk may take its time.
+const SILENCE_MS: u32 = 600_000;
+
 /// A load that has not met its point by then shows that there is no such point any more.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -124,7 +127,7 @@ fn kill_at(points: &[(&str, &str, &[u32])]) {
     let mut ledger = Ledger::default();
     // What is made only once is made now, so that it is not counted below.
     with_server(&data, &config, |raw| {
-        raw.hello(session, 0, &[]).unwrap();
+        raw.hello(session, SILENCE_MS, &[]).unwrap();
         raw.enqueue("q", &[payload(0)]).unwrap();
     });
     ledger.next = 1;
@@ -135,14 +138,15 @@ fn kill_at(points: &[(&str, &str, &[u32])]) {
         for nth in *times {
             if let Some(mut doomed) = Server::start_doomed(&data, &config, call, *nth) {
                 let mut raw = Raw::connect(doomed.address()).unwrap();
-                let broken = raw.hello(session, 0, &[]).and_then(|_| ledger.work(&mut raw));
+                let broken =
+                    raw.hello(session, SILENCE_MS, &[]).and_then(|_| ledger.work(&mut raw));
                 assert!(broken.is_err(), "{name}");
                 doomed.wait();
                 killed_at_work += 1;
             }
             with_server(&data, &config, |raw| {
                 // The session names no token: all its jobs are back.
-                raw.hello(session, 0, &[]).unwrap();
+                raw.hello(session, SILENCE_MS, &[]).unwrap();
                 ledger.compare(raw);
             });
         }

@@ -92,6 +92,8 @@ error_codes! {
     NoSuchJob = 51, "NO_SUCH_JOB", retry: false, closes: false;
     /// The batch's sequence number is below the producer's window.
     SequenceTooOld = 52, "SEQUENCE_TOO_OLD", retry: false, closes: false;
+    /// The lease is extended, but the job was cancelled: its worker is to stop.
+    CancelRequested = 53, "CANCEL_REQUESTED", retry: false, closes: false;
     /// The write failed after it was begun: it may or may not survive.
     OutcomeUnknown = 64, "OUTCOME_UNKNOWN", retry: false, closes: false;
     /// The log takes no writes until the server is started again.

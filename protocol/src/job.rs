@@ -17,6 +17,8 @@ const ATTRIBUTE_HEADER: u8 = 2;
 const ATTRIBUTE_DELAY: u8 = 3;
 /// Attribute: a u64, the time at which the job is delivered first.
 const ATTRIBUTE_AT: u8 = 4;
+/// Attribute: a u64, milliseconds from the enqueue after which the job is not delivered any more.
+const ATTRIBUTE_TTL: u8 = 5;
 
 /// Why a job or a batch is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +99,9 @@ pub struct Job {
 pub struct Terms {
     /// When it is delivered first, if not at once.
     pub due: Option<Due>,
+    /// Milliseconds from the enqueue after which it is not delivered any more, if ever; at most
+    /// [`DELAY_MS_MAX`].
+    pub ttl_ms: Option<u64>,
 }
 
 /// When a job is delivered first.
@@ -193,34 +198,50 @@ const ATTRIBUTES_ALLOWED: &str = "at most 65535 bytes of attributes";
 
 impl Terms {
     fn attributes_bytes(&self) -> usize {
-        self.due.map_or(0, |_| 11)
+        11 * self.attributes().count()
+    }
+
+    /// Its attributes, each with a tag and a number.
+    fn attributes(&self) -> impl Iterator<Item = (u8, u64)> {
+        let due = self.due.map(|due| match due {
+            Due::In(delay_ms) => (ATTRIBUTE_DELAY, delay_ms),
+            Due::At(at_ms) => (ATTRIBUTE_AT, at_ms),
+        });
+        due.into_iter().chain(self.ttl_ms.map(|ttl_ms| (ATTRIBUTE_TTL, ttl_ms)))
     }
 
     fn put(&self, out: &mut impl BufMut) {
-        let (tag, value) = match self.due {
-            None => return,
-            Some(Due::In(delay_ms)) => (ATTRIBUTE_DELAY, delay_ms),
-            Some(Due::At(at_ms)) => (ATTRIBUTE_AT, at_ms),
-        };
-        out.put_u8(tag);
-        out.put_u16_le(8);
-        out.put_u64_le(value);
+        for (tag, value) in self.attributes() {
+            out.put_u8(tag);
+            out.put_u16_le(8);
+            out.put_u64_le(value);
+        }
     }
 
     /// Reads one attribute, to the end of its value.
     fn read(&mut self, tag: u8, value: &mut Reader<'_>) -> Result<(), DecodeError> {
-        let due = match tag {
-            ATTRIBUTE_DELAY => {
-                let delay_ms = value.u64()?;
-                in_range("delay_ms", delay_ms, 0..=DELAY_MS_MAX as u64, "0 to 366 days")?;
-                Due::In(delay_ms)
-            }
-            ATTRIBUTE_AT => Due::At(value.u64()?),
-            tag => return Err(reserved_tag(tag)),
+        let most = DELAY_MS_MAX as u64;
+        let once = |known: bool| {
+            let times = 1 + u64::from(known);
+            in_range("number of attributes of one sort", times, 1..=1, "one")
         };
-        let times = 1 + u64::from(self.due.is_some());
-        in_range("number of due times", times, 1..=1, "one: delay_ms or at_ms")?;
-        self.due = Some(due);
+        match tag {
+            ATTRIBUTE_DELAY | ATTRIBUTE_AT => {
+                once(self.due.is_some())?;
+                let ms = value.u64()?;
+                if tag == ATTRIBUTE_DELAY {
+                    in_range("delay_ms", ms, 0..=most, "0 to 366 days")?;
+                }
+                self.due = Some(if tag == ATTRIBUTE_AT { Due::At(ms) } else { Due::In(ms) });
+            }
+            ATTRIBUTE_TTL => {
+                once(self.ttl_ms.is_some())?;
+                let ms = value.u64()?;
+                in_range("ttl_ms", ms, 1..=most, "1 ms to 366 days")?;
+                self.ttl_ms = Some(ms);
+            }
+            tag => return Err(reserved_tag(tag)),
+        }
         match value.remaining() {
             0 => Ok(()),
             count => Err(DecodeError::Surplus { count }),
@@ -444,7 +465,7 @@ mod tests {
             payload: b"pay".to_vec(),
             key: Some(b"k".to_vec()),
             headers: vec![("h".into(), b"v".to_vec()), (String::new(), Vec::new())],
-            terms: Terms { due: Some(Due::In(7)) },
+            terms: Terms { due: Some(Due::In(7)), ttl_ms: Some(8) },
         }
     }
 
@@ -479,6 +500,16 @@ mod tests {
         assert!(due(&[delay(1), at(1)].concat()).is_err());
         assert!(due(&[ATTRIBUTE_DELAY, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
         assert!(due(&[ATTRIBUTE_AT, 7, 0, 1, 0, 0, 0, 0, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn a_job_has_one_time_to_live_within_its_range() {
+        let ttl = |ms: u64| [&[ATTRIBUTE_TTL, 8, 0][..], &ms.to_le_bytes()].concat();
+        let most = DELAY_MS_MAX as u64;
+        assert_eq!(with_attributes(&ttl(most)).unwrap().ttl_ms, Some(most));
+        for wrong in [ttl(0), ttl(most + 1), [ttl(1), ttl(1)].concat()] {
+            assert!(with_attributes(&wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ limits! {
     REASON_BYTES_MAX = 4096;
     /// Jobs that one command about many jobs names or acts on.
     BULK_JOBS_MAX = 4096;
+    /// Jobs that one PURGE looks at.
+    PURGE_JOBS_MAX = 16_384;
     /// Sequence numbers of a producer and queue, up to the highest, whose batches are remembered.
     PRODUCER_WINDOW = 64;
     /// Milliseconds without a batch after which a producer may be forgotten (a day).

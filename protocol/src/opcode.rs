@@ -31,6 +31,8 @@ opcodes! {
     Goodbye = 0x02, "GOODBYE";
     /// Asks for an answer; also the heartbeat.
     Ping = 0x03, "PING";
+    /// Takes no more jobs on this connection.
+    Drain = 0x04, "DRAIN";
     /// Creates a queue.
     CreateQueue = 0x10, "CREATE_QUEUE";
     /// Deletes a queue with its groups and jobs.
@@ -69,4 +71,12 @@ opcodes! {
     DeadRetry = 0x41, "DEAD_RETRY";
     /// Gives dead jobs up: they are consumed.
     DeadDrop = 0x42, "DEAD_DROP";
+    /// Cancels jobs; also what a server tells the worker of one.
+    Cancel = 0x48, "CANCEL";
+    /// Pauses a queue or a group of it.
+    Pause = 0x49, "PAUSE";
+    /// Ends a pause.
+    Resume = 0x4a, "RESUME";
+    /// Gives up all jobs of a queue that are not out with a worker.
+    Purge = 0x4b, "PURGE";
 }

@@ -19,13 +19,15 @@ use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, GroupDescription, GroupName, GroupSought, ListQueues,
     QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup,
 };
-use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
+use joblog_protocol::messages::bulk::{
+    BulkDone, Cancel, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
+};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet, HandleSets};
 use joblog_protocol::messages::lease::{
-    Commit, Extend, Fail, FailOutcome, FailReply, Release, Statuses, decode_fail_reply,
-    decode_statuses, encode_fail_reply, encode_statuses,
+    CancelNotice, Commit, Extend, Fail, FailOutcome, FailReply, Release, Statuses,
+    decode_fail_reply, decode_statuses, encode_fail_reply, encode_statuses,
 };
 use joblog_protocol::messages::session::{Hello, HelloReply};
 use joblog_protocol::wire::{Reader, put_text};
@@ -59,7 +61,7 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
             assert!(Hello::has_magic(body));
             Hello::decode(body).unwrap().encode(out);
         }
-        Opcode::Goodbye => assert!(body.is_empty()),
+        Opcode::Goodbye | Opcode::Drain => assert!(body.is_empty()),
         Opcode::Ping => out.put_slice(body),
         Opcode::CreateQueue => json::<CreateQueue>(body, out),
         Opcode::DeleteQueue | Opcode::DescribeQueue | Opcode::ListGroups => {
@@ -81,6 +83,9 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::Extend => Extend::decode(body).unwrap().encode(out),
         Opcode::Read => Read::decode(body).unwrap().encode(out),
         Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => json::<DeadQuery>(body, out),
+        Opcode::Cancel => json::<Cancel>(body, out),
+        Opcode::Pause | Opcode::Resume => json::<Pause>(body, out),
+        Opcode::Purge => json::<Purge>(body, out),
     }
 }
 
@@ -99,6 +104,9 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         Opcode::Hello => HelloReply::decode(body).unwrap().encode(out),
         Opcode::Ping => out.put_slice(body),
         Opcode::Goodbye
+        | Opcode::Drain
+        | Opcode::Pause
+        | Opcode::Resume
         | Opcode::CreateQueue
         | Opcode::DeleteQueue
         | Opcode::CreateGroup
@@ -117,6 +125,11 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         Opcode::Read => put_read_reply(&ReadReply::decode(body).unwrap(), out),
         Opcode::DeadList => json::<DeadList>(body, out),
         Opcode::DeadRetry | Opcode::DeadDrop => json::<BulkDone>(body, out),
+        Opcode::Cancel if header.correlation == 0 => {
+            CancelNotice::decode(body).unwrap().encode(out);
+        }
+        Opcode::Cancel => json::<CancelReply>(body, out),
+        Opcode::Purge => json::<PurgeReply>(body, out),
     }
 }
 

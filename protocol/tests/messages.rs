@@ -19,13 +19,15 @@ use joblog_protocol::messages::admin::{
     GroupSought, GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings,
     QueueSummary, SeekGroup,
 };
-use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
+use joblog_protocol::messages::bulk::{
+    BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
+};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::lease::{
-    Commit, Extend, Fail, FailOutcome, FailReply, Release, Statuses, decode_fail_reply,
-    decode_statuses, encode_fail_reply, encode_statuses,
+    CancelNotice, Commit, Extend, Fail, FailOutcome, FailReply, Release, Statuses,
+    decode_fail_reply, decode_statuses, encode_fail_reply, encode_statuses,
 };
 use joblog_protocol::messages::session::{Hello, HelloReply};
 use joblog_protocol::{DecodeError, ErrorCode, Opcode, Token};
@@ -121,7 +123,7 @@ fn batch() -> BatchBuilder {
         payload: b"payload".to_vec(),
         key: Some(b"key".to_vec()),
         headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
-        terms: Terms { due: Some(Due::At(9)) },
+        terms: Terms { due: Some(Due::At(9)), ttl_ms: Some(10) },
     };
     builder.push(&full).unwrap();
     builder.push(&Job::default()).unwrap();
@@ -216,6 +218,8 @@ fn lease_cases() -> Vec<Case> {
     let by_policy = Fail { jobs: set("g"), failures_max: None, delay_ms: None, reason: "why" };
     let own = Fail { jobs: set(""), failures_max: Some(0), delay_ms: Some(0), reason: "" };
     let extend = Extend { jobs: set("g"), lease_ms: 100 };
+    let handle = Handle { offset: 5, token: token(8) };
+    let notice = CancelNotice { queue: "q", group: "g", handle };
     let statuses: Statuses = smallvec![None, Some(ErrorCode::LeaseLost), None];
     let refused = FailOutcome::Refused(ErrorCode::AlreadyConsumed);
     let outcomes: FailReply =
@@ -227,6 +231,7 @@ fn lease_cases() -> Vec<Case> {
         case!("FAIL by policy", by_policy, Fail::encode, Fail::decode),
         case!("FAIL by its own", own, Fail::encode, Fail::decode),
         case!("EXTEND", extend, Extend::encode, Extend::decode),
+        case!("CANCEL notice", notice, CancelNotice::encode, CancelNotice::decode),
         case!("statuses", statuses, put_statuses, decode_statuses),
         case!("FAIL reply", outcomes, put_outcomes, decode_fail_reply),
     ]
@@ -252,6 +257,7 @@ fn group_description() -> GroupDescription {
         leased: 4,
         delayed: 5,
         dead: 6,
+        paused: true,
         removed: BTreeMap::from([("dropped".into(), 7), ("aged".into(), 8)]),
         dead_jobs: vec![dead],
     }
@@ -269,6 +275,10 @@ fn bulk_cases() -> Vec<Case> {
         ..least.clone()
     };
     let list = DeadList { jobs: group_description().dead_jobs, next: 4, more: true };
+    let cancel = Cancel { queue: "q".into(), jobs: vec![0, 9] };
+    let outcomes = [CancelOutcome::Cancelled, CancelOutcome::Requested, CancelOutcome::Consumed];
+    let cancelled = CancelReply { jobs: [&outcomes[..], &[CancelOutcome::NoSuchJob]].concat() };
+    let purged = PurgeReply { count: 1, leased: 2, next: 3, end: 4 };
     let done = BulkDone { count: 1, refused: vec![5], next: 6, more: false };
     vec![
         json_case!("DEAD_RETRY", DeadQuery, least),
@@ -276,6 +286,12 @@ fn bulk_cases() -> Vec<Case> {
         json_case!("DEAD_DROP", DeadQuery, most),
         json_case!("DEAD_LIST reply", DeadList, list),
         json_case!("bulk reply", BulkDone, done),
+        json_case!("CANCEL", Cancel, cancel),
+        json_case!("CANCEL reply", CancelReply, cancelled),
+        json_case!("PAUSE", Pause, Pause { queue: "q".into(), group: None }),
+        json_case!("RESUME", Pause, Pause { queue: "q".into(), group: Some("g".into()) }),
+        json_case!("PURGE", Purge, Purge { queue: "q".into(), from: 1, end: Some(2) }),
+        json_case!("PURGE reply", PurgeReply, purged),
     ]
 }
 
@@ -296,6 +312,7 @@ fn admin_cases() -> Vec<Case> {
         first_offset: 1,
         next_offset: 2,
         durability: "interval:100".into(),
+        paused: true,
         settings,
         unconsumed: 3,
         unconsumed_bytes: Some(4),
@@ -486,7 +503,7 @@ proptest! {
 fn every_command_has_a_case() {
     let names: Vec<_> = cases().iter().map(|case| case.name).collect();
     let under = |opcode: &Opcode| match opcode {
-        Opcode::Goodbye | Opcode::Ping => None,
+        Opcode::Drain | Opcode::Goodbye | Opcode::Ping => None,
         Opcode::DeleteQueue | Opcode::DescribeQueue | Opcode::ListGroups => Some("queue name"),
         Opcode::DeleteGroup | Opcode::DescribeGroup => Some("group name"),
         other => Some(other.name()),

@@ -36,6 +36,8 @@ pub struct QueueDescription {
     pub unconsumed_bytes: Option<u64>,
     /// Jobs that were too old.
     pub expired: u64,
+    /// Whether it is paused.
+    pub paused: bool,
     /// Its groups by name.
     pub groups: Vec<GroupDescription>,
 }
@@ -49,6 +51,8 @@ pub struct GroupDescription {
     pub name: String,
     /// Its kind.
     pub kind: GroupKind,
+    /// Whether it is paused.
+    pub paused: bool,
     /// Where its jobs stand.
     pub counts: GroupCounts,
     /// The first of its dead jobs by offset, at most 100.
@@ -141,6 +145,7 @@ impl Broker {
                 unconsumed: info.unconsumed,
                 unconsumed_bytes: info.unconsumed_bytes,
                 expired: info.expired,
+                paused: info.paused,
                 groups: groups.filter_map(&mut describe).collect(),
             })
         })
@@ -222,6 +227,7 @@ fn describe_group(
         queue: queue.to_owned(),
         name: info.name.to_owned(),
         kind: info.kind,
+        paused: info.paused,
         counts: info.counts,
         dead: dead.map(|(offset, job)| (offset, job.clone())).collect(),
     })

@@ -473,6 +473,9 @@ mod tests {
             turned_log_ms: 0,
             expired: 0,
             bytes: 0,
+            withdrawn: Offset(0),
+            lapsed: Offset(0),
+            paused: false,
         };
         std::iter::once(counters).chain((1..=queues).map(queue)).collect()
     }

@@ -65,7 +65,7 @@ pub enum BrokerError {
         least: u64,
     },
     /// A batch has the number of another one.
-    #[error("batch {sequence} was enqueued with other jobs; each batch needs a number of its own")]
+    #[error("batch {sequence} was enqueued with other jobs; each needs a number of its own")]
     SequenceTaken {
         /// The number.
         sequence: u64,

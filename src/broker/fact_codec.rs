@@ -26,10 +26,13 @@ const KEPT_TURNED: u8 = 12;
 const DEAD_RETRIED: u8 = 32;
 const REMOVED: u8 = 33;
 const TERMED: u8 = 34;
+const WITHDRAWN: u8 = 35;
+const PAUSED: u8 = 36;
 
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
 const OUTCOME_DEAD: u8 = 3;
+const OUTCOME_WITHDRAWN: u8 = 4;
 
 /// Bytes of a fact in an entry that this version can't read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,9 +122,16 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
                     out.put_u64_le(*due_log_ms);
                 }
                 Outcome::Dead => out.put_u8(OUTCOME_DEAD),
+                Outcome::Withdrawn => out.put_u8(OUTCOME_WITHDRAWN),
             }
             put_text(out, message);
         }
+        fact => encode_job_fact(out, fact),
+    }
+}
+
+fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
+    match fact {
         Fact::DeadRetried { group, runs } => {
             out.put_u8(DEAD_RETRIED);
             out.put_u32_le(group.0);
@@ -142,6 +152,18 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
                 out.put_u32_le(run.count);
                 put_terms(out, terms);
             }
+        }
+        Fact::Withdrawn { queue, cause, runs } => {
+            out.put_u8(WITHDRAWN);
+            out.put_u32_le(queue.0);
+            out.put_u8(cause_code(*cause));
+            put_runs(out, runs);
+        }
+        Fact::Paused { queue, group, paused } => {
+            out.put_u8(PAUSED);
+            out.put_u32_le(queue.0);
+            out.put_u32_le(group.map_or(0, |group| group.0));
+            out.put_u8(u8::from(*paused));
         }
         _ => unreachable!("the other facts are encoded by encode"),
     }
@@ -218,6 +240,16 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
         EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
         KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
         DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
+        WITHDRAWN => Fact::Withdrawn {
+            queue: QueueId(u32(bytes)?),
+            cause: cause(bytes)?,
+            runs: runs(bytes)?,
+        },
+        PAUSED => Fact::Paused {
+            queue: QueueId(u32(bytes)?),
+            group: Some(GroupId(u32(bytes)?)).filter(|group| group.0 != 0),
+            paused: flag(bytes)?,
+        },
         TERMED => {
             let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
             let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
@@ -244,6 +276,7 @@ fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
         OUTCOME_READY => Ok(Outcome::Ready),
         OUTCOME_DELAYED => Ok(Outcome::Delayed { due_log_ms: u64(bytes)? }),
         OUTCOME_DEAD => Ok(Outcome::Dead),
+        OUTCOME_WITHDRAWN => Ok(Outcome::Withdrawn),
         _ => Err("its outcome is unknown"),
     }
 }
@@ -286,7 +319,8 @@ mod tests {
             Fact::Expired { queue, below: offset },
             Fact::KeptTurned { queue },
         ];
-        let outcomes = [Outcome::Ready, Outcome::Delayed { due_log_ms: 5 }, Outcome::Dead];
+        let delayed = Outcome::Delayed { due_log_ms: 5 };
+        let outcomes = [Outcome::Ready, delayed, Outcome::Dead, Outcome::Withdrawn];
         for (ordinal, (_, reason)) in REASONS.iter().enumerate() {
             let outcome = outcomes[ordinal % outcomes.len()];
             let message = "no room".into();
@@ -294,8 +328,14 @@ mod tests {
         }
         let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
         let run = Run { first: offset, count: 3 };
-        let runs_of_terms = dues.map(|due| (run, JobTerms { due })).collect();
+        let runs_of_terms =
+            dues.map(|due| (run, JobTerms { due, expires_log_ms: due.map(|_| 7) })).collect();
         facts.push(Fact::Termed { queue, runs: runs_of_terms });
+        for group in [None, Some(group)] {
+            facts.push(Fact::Paused { queue, group, paused: group.is_none() });
+        }
+        let cause = Removal::Purged;
+        facts.push(Fact::Withdrawn { queue, cause, runs: runs.clone() });
         assert_eq!(CAUSES.len(), Removal::ALL.len());
         for cause in Removal::ALL {
             facts.push(Fact::Removed { group, cause, runs: runs.clone() });

@@ -10,7 +10,7 @@ use super::mailbox::{Event, Mailbox};
 use super::turn::Turn;
 use super::waiters::{Line, Waiter};
 use crate::queue::{Fact, GroupKind, Picked, Start};
-use crate::types::{Grant, GroupId, QueueId};
+use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// The group that is born with its first FETCH.
 pub const DEFAULT_GROUP: &str = "default";
@@ -73,7 +73,7 @@ impl Turn<'_> {
                 Place::Unborn(queue) => self.bear_default(queue)?,
                 Place::NoQueue => continue,
             };
-            ready |= self.core.machine.ready_count(group) > 0;
+            ready |= self.core.machine.has_for_fetch(group);
         }
         Ok(ready)
     }
@@ -133,17 +133,32 @@ impl Turn<'_> {
         let fact = machine.grant(group, terms.holder, terms.lease_ms, first_grant, &picked);
         self.record(&fact.expect("the lease's bounds were checked with the request"));
         for (nth, offset) in (0..).zip(picked.offsets()) {
+            let grant = Grant(first_grant.0 + nth);
+            let Some(location) = log.locate(queue, offset) else {
+                self.lose(group, offset, grant);
+                continue;
+            };
             let lease = self.core.machine.lease(group, offset);
             grants.jobs.push(GrantedJob {
                 log: self.core.id,
                 queue_ordinal,
                 group,
                 offset,
-                grant: Grant(first_grant.0 + nth),
+                grant,
                 attempt: lease.map_or(1, |lease| lease.attempt),
                 bytes: log.job_len(queue, offset).unwrap_or(0),
-                location: log.locate(queue, offset).expect("a job of the queue is in its log"),
+                location,
             });
+        }
+    }
+
+    /// Declares a job dead whose bytes the log does not have: what is damaged outside must not end
+    /// the server.
+    fn lose(&mut self, group: GroupId, offset: Offset, grant: Grant) {
+        tracing::error!(%offset, "a job is not in the log any more; it is dead");
+        let reason = "the log does not have its bytes any more";
+        if let Ok(fact) = self.core.machine.damage(group, offset, Some(grant), reason) {
+            self.record(&fact);
         }
     }
 
@@ -218,7 +233,7 @@ impl Turn<'_> {
         let mut woken = std::mem::take(&mut self.core.woken_buffer);
         self.core.machine.take_woken(&mut woken);
         for group in woken.drain(..) {
-            while self.core.machine.ready_count(group) > 0
+            while self.core.machine.has_for_fetch(group)
                 && let Some(id) = self.core.waiters.first(group)
                 && self.serve(id)
             {}

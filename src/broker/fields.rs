@@ -65,7 +65,13 @@ pub(super) fn reason_code(reason: EndReason) -> u8 {
 }
 
 /// Every cause of a removal with its number.
-pub(super) const CAUSES: &[(u8, Removal)] = &[(1, Removal::Dropped), (2, Removal::Aged)];
+pub(super) const CAUSES: &[(u8, Removal)] = &[
+    (1, Removal::Dropped),
+    (2, Removal::Aged),
+    (3, Removal::Cancelled),
+    (4, Removal::Purged),
+    (5, Removal::Expired),
+];
 
 pub(super) fn cause_code(cause: Removal) -> u8 {
     let row = CAUSES.iter().find(|(_, known)| *known == cause);
@@ -75,7 +81,8 @@ pub(super) fn cause_code(cause: Removal) -> u8 {
 /// What a job's terms have: a bit for each, in the order of the fields.
 const TERMS_DUE_LOG: u8 = 0x01;
 const TERMS_DUE_WALL: u8 = 0x02;
-const TERMS_ALL: u8 = 0x03;
+const TERMS_EXPIRES: u8 = 0x04;
+const TERMS_ALL: u8 = 0x07;
 
 pub(super) fn put_terms(out: &mut Vec<u8>, terms: &JobTerms) {
     let (due_bit, due_ms) = match terms.due {
@@ -83,10 +90,9 @@ pub(super) fn put_terms(out: &mut Vec<u8>, terms: &JobTerms) {
         Some(Due::Log(ms)) => (TERMS_DUE_LOG, Some(ms)),
         Some(Due::Wall(ms)) => (TERMS_DUE_WALL, Some(ms)),
     };
-    out.put_u8(due_bit);
-    if let Some(ms) = due_ms {
-        out.put_u64_le(ms);
-    }
+    let expires_bit = terms.expires_log_ms.map_or(0, |_| TERMS_EXPIRES);
+    out.put_u8(due_bit | expires_bit);
+    due_ms.into_iter().chain(terms.expires_log_ms).for_each(|ms| out.put_u64_le(ms));
 }
 
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -205,15 +211,24 @@ pub(super) fn cause(bytes: &mut &[u8]) -> Read<Removal> {
 
 pub(super) fn terms(bytes: &mut &[u8]) -> Read<JobTerms> {
     let bits = u8(bytes)?;
-    if bits & !TERMS_ALL != 0 || bits & TERMS_ALL == TERMS_ALL {
+    let both_clocks = TERMS_DUE_LOG | TERMS_DUE_WALL;
+    if bits & !TERMS_ALL != 0 || bits & both_clocks == both_clocks {
         return Err("its terms are unknown; a newer version may have written them");
     }
-    let due = match bits {
+    let due = match bits & both_clocks {
         TERMS_DUE_LOG => Some(Due::Log(u64(bytes)?)),
         TERMS_DUE_WALL => Some(Due::Wall(u64(bytes)?)),
         _ => None,
     };
-    Ok(JobTerms { due })
+    let expires = (bits & TERMS_EXPIRES != 0).then(|| u64(bytes));
+    Ok(JobTerms { due, expires_log_ms: expires.transpose()? })
+}
+pub(super) fn flag(bytes: &mut &[u8]) -> Read<bool> {
+    match u8(bytes)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err("a flag in it is neither 0 nor 1"),
+    }
 }
 
 #[cfg(test)]

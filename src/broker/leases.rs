@@ -27,7 +27,7 @@ pub enum Failed {
         /// Milliseconds from now.
         in_ms: u64,
     },
-    /// It is dead.
+    /// It is dead, or was cancelled meanwhile.
     Dead,
 }
 
@@ -102,7 +102,14 @@ impl Turn<'_> {
         let extend = |turn: &Self, Held { offset, grant }| {
             turn.core.machine.extend(group, offset, grant, lease_ms)
         };
-        self.record_each(jobs, extend)
+        let jobs: SmallVec<[Held; 2]> = jobs.into_iter().collect();
+        let mut verdicts = self.record_each(jobs.iter().copied(), extend);
+        for (job, verdict) in jobs.iter().zip(&mut verdicts) {
+            if verdict.is_ok() && self.core.machine.is_cancelled(group, job.offset) {
+                *verdict = Err(JobRefusal::CancelRequested);
+            }
+        }
+        verdicts
     }
 
     fn record_each(
@@ -142,7 +149,7 @@ impl Turn<'_> {
 
 fn failed(fact: &Fact, now_ms: u64) -> Failed {
     match fact {
-        Fact::LeaseEnded { outcome: Outcome::Dead, .. } => Failed::Dead,
+        Fact::LeaseEnded { outcome: Outcome::Dead | Outcome::Withdrawn, .. } => Failed::Dead,
         Fact::LeaseEnded { outcome: Outcome::Delayed { due_log_ms }, .. } => {
             Failed::Retry { in_ms: due_log_ms.saturating_sub(now_ms) }
         }

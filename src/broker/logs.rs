@@ -159,6 +159,11 @@ impl Logs {
         all
     }
 
+    /// Ends the waits of a connection: it takes nothing more.
+    pub fn end_waits(&self, mailbox: &Arc<Mailbox>) {
+        self.brokers.iter().for_each(|broker| broker.end_waits_of(mailbox));
+    }
+
     /// Notes that something came from a client.
     pub fn heard(&self, caller: &Caller) {
         self.of_caller(caller).for_each(|(broker, handle)| broker.heard(handle));

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::gate::Gate;
 use super::grants::Grants;
+use super::withdraw::CancelledJob;
 use crate::types::EntryIndex;
 
 /// What a connection is told.
@@ -29,6 +30,13 @@ pub enum Event {
     WaitEnded {
         /// The ticket of the FETCH.
         ticket: u64,
+    },
+    /// A job that the session holds was cancelled.
+    Cancelled {
+        /// The job.
+        job: CancelledJob,
+        /// The entry that says so.
+        gate: Gate,
     },
     /// Another connection has taken the session over.
     Replaced,

@@ -14,7 +14,7 @@
 //! | `core` | what lies under the lock |
 //! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
-//! | `leases`, `admin`, `dead` | the other requests |
+//! | `leases`, `admin`, `dead`, `withdraw` | the other requests |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -46,6 +46,7 @@ mod sessions;
 mod threads;
 mod turn;
 mod waiters;
+mod withdraw;
 
 use std::sync::Arc;
 
@@ -67,10 +68,11 @@ pub use retention::SeekTo;
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
+pub use withdraw::{CancelledJob, Purged};
 
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
+    Cancel, DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
     RemovedCounts, Retry, Seek, Start,
 };
 
@@ -83,6 +85,10 @@ use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
 use crate::queue::{EnqueuedBatch, Known, SessionEnd};
 use crate::types::{EntryIndex, Grant, GroupId, LogId, Offset, SessionId};
+
+/// Jobs that expire in one turn: 16 KiB of facts at most. More wait for the next one, and are not
+/// given to anyone meanwhile.
+const EXPIRED_PER_TURN_MAX: usize = 1_000;
 
 /// How a broker behaves.
 #[derive(Clone, Copy, Debug)]
@@ -507,6 +513,16 @@ impl Broker {
         }
     }
 
+    /// Ends the waits of a connection: it takes nothing more.
+    pub(super) fn end_waits_of(&self, mailbox: &Arc<Mailbox>) {
+        self.view(|turn| {
+            for id in turn.core.waiters.of_mailbox(mailbox) {
+                turn.end_wait(id);
+            }
+            Ok(())
+        });
+    }
+
     /// Stops taking requests: waiting FETCHes are answered, and connections close.
     pub fn stop(&self) {
         let mut core = self.core.lock();
@@ -537,6 +553,9 @@ impl Broker {
         self.view(|turn| {
             // Facts are applied before they are appended, so their room comes first of all.
             turn.log.reserve(TURN_BYTES)?;
+            // What has expired must not be given to anyone.
+            let expired = turn.core.machine.lapse(turn.stamp.log_ms, EXPIRED_PER_TURN_MAX);
+            turn.record_all(expired);
             act(turn)
         })
     }

@@ -25,6 +25,8 @@ const PRODUCER: u8 = 10;
 const GONE: u8 = 11;
 const AGING: u8 = 12;
 const SIZE: u8 = 13;
+const WITHDRAWN: u8 = 14;
+const LAPSED: u8 = 15;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -58,6 +60,9 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             turned_log_ms,
             expired,
             bytes,
+            withdrawn,
+            lapsed,
+            paused,
         } => {
             out.put_u8(QUEUE);
             out.put_u32_le(queue.0);
@@ -69,9 +74,14 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(*turned_log_ms);
             out.put_u64_le(*expired);
             out.put_u64_le(*bytes);
+            out.put_u64_le(withdrawn.0);
+            out.put_u64_le(lapsed.0);
+            out.put_u8(u8::from(*paused));
         }
         Record::Gone { chunk, members } => put_chunk(out, GONE, *chunk, members),
         Record::Aging { chunk, members } => put_chunk(out, AGING, *chunk, members),
+        Record::Withdrawn { chunk, members } => put_chunk(out, WITHDRAWN, *chunk, members),
+        Record::Lapsed { chunk, members } => put_chunk(out, LAPSED, *chunk, members),
         Record::Size { offset, before } => {
             out.put_u8(SIZE);
             out.put_u64_le(offset.0);
@@ -112,6 +122,7 @@ fn encode_terms_and_groups(out: &mut Vec<u8>, record: &Record) {
             next_fetch,
             fresh_owed,
             removed,
+            paused,
         } => {
             out.put_u8(GROUP);
             out.put_u32_le(group.0);
@@ -123,6 +134,7 @@ fn encode_terms_and_groups(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(next_fetch.0);
             out.put_u8(u8::from(*fresh_owed));
             put_removed(out, removed);
+            out.put_u8(u8::from(*paused));
         }
         Record::Consumed { chunk, members } => put_chunk(out, CONSUMED, *chunk, members),
         about_job => encode_job(out, about_job),
@@ -207,9 +219,14 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             turned_log_ms: u64(bytes)?,
             expired: u64(bytes)?,
             bytes: u64(bytes)?,
+            withdrawn: Offset(u64(bytes)?),
+            lapsed: Offset(u64(bytes)?),
+            paused: flag(bytes)?,
         },
         GONE => Record::Gone { chunk: u64(bytes)?, members: members(bytes)? },
         AGING => Record::Aging { chunk: u64(bytes)?, members: members(bytes)? },
+        WITHDRAWN => Record::Withdrawn { chunk: u64(bytes)?, members: members(bytes)? },
+        LAPSED => Record::Lapsed { chunk: u64(bytes)?, members: members(bytes)? },
         SIZE => Record::Size { offset: Offset(u64(bytes)?), before: u64(bytes)? },
         GROUP => Record::Group {
             group: GroupId(u32(bytes)?),
@@ -221,6 +238,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             next_fetch: Offset(u64(bytes)?),
             fresh_owed: flag(bytes)?,
             removed: removed(bytes)?,
+            paused: flag(bytes)?,
         },
         TERMED => Record::Termed {
             queue: QueueId(u32(bytes)?),
@@ -288,14 +306,6 @@ fn removed(bytes: &mut &[u8]) -> Read<RemovedCounts> {
         removed.add(cause, u64(bytes)?);
     }
     Ok(removed)
-}
-
-fn flag(bytes: &mut &[u8]) -> Read<bool> {
-    match u8(bytes)? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err("a flag in it is neither 0 nor 1"),
-    }
 }
 
 fn place(bytes: &mut &[u8]) -> Read<MarkedPlace> {
@@ -369,7 +379,7 @@ pub(super) mod tests {
         let batch =
             |sequence| EnqueuedBatch { sequence, first: offset, count: 3, fingerprint: 1 << 31 };
         let termed = |due| {
-            let terms = JobTerms { due: Some(due) };
+            let terms = JobTerms { due: Some(due), expires_log_ms: Some(9) };
             Record::Termed { queue: QueueId(3), offset, terms }
         };
         let mut records = vec![
@@ -389,9 +399,14 @@ pub(super) mod tests {
                 turned_log_ms: 1 << 41,
                 expired: 6,
                 bytes: 1 << 42,
+                withdrawn: Offset(4),
+                lapsed: Offset(3),
+                paused: true,
             },
             Record::Gone { chunk: 12, members: ChunkMembers::Sparse(vec![2, 65_534]) },
             Record::Aging { chunk: 13, members: ChunkMembers::Full },
+            Record::Withdrawn { chunk: 14, members: ChunkMembers::Sparse(vec![7]) },
+            Record::Lapsed { chunk: 15, members: ChunkMembers::Sparse(vec![7]) },
             Record::Size { offset, before: 9 },
             termed(Due::Log(5)),
             termed(Due::Wall(6)),
@@ -411,6 +426,7 @@ pub(super) mod tests {
                 next_fetch: offset,
                 fresh_owed: true,
                 removed,
+                paused: false,
             },
             consumed(ChunkMembers::Sparse(vec![1, 500, 65_535])),
             consumed(ChunkMembers::Dense(words)),

@@ -121,6 +121,11 @@ impl Sessions {
         None
     }
 
+    /// The mailbox of a session, if it is connected.
+    pub(super) fn mailbox(&self, session: SessionId) -> Option<Arc<Mailbox>> {
+        self.all.get(&session)?.mailbox.clone()
+    }
+
     /// The mailboxes of all connected sessions.
     pub(super) fn mailboxes(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
         self.all.values().filter_map(|session| session.mailbox.as_ref())

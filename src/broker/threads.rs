@@ -180,6 +180,7 @@ impl Core {
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
         let due_ms = self.machine.next_due_log_ms().into_iter();
         let dead_ms = self.machine.next_dead_end_log_ms();
-        due_ms.chain(dead_ms).chain(self.waiters.next_deadline_ms()).min()
+        let expiry_ms = self.machine.next_expiry_log_ms();
+        due_ms.chain(expiry_ms).chain(dead_ms).chain(self.waiters.next_deadline_ms()).min()
     }
 }

@@ -3,6 +3,8 @@
 //! Validation, append and apply happen under one lock and in memory, so no one can see the state
 //! between them; and nothing that depends on the turn leaves before its entry is released.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::core::Core;
@@ -10,7 +12,7 @@ use super::error::BrokerError;
 use super::fact_codec;
 use super::gate::Gate;
 use super::grants::Grants;
-use super::mailbox::Event;
+use super::mailbox::{Event, Mailbox};
 use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
@@ -39,6 +41,8 @@ pub struct JobBatch<'a> {
 pub struct Wish {
     /// When it is to be delivered first.
     pub due: Option<WishedDue>,
+    /// After how many milliseconds it is not delivered any more, if ever.
+    pub ttl_ms: Option<u64>,
 }
 
 /// When a job is to be delivered first.
@@ -69,6 +73,9 @@ pub(super) const TURN_BYTES: u32 = 2 * FACTS_BYTES_MAX as u32;
 /// Jobs on their way to a FETCH that waited for them.
 type HandOff = (Waiter, Grants);
 
+/// What a connection is told when this turn's entry is released.
+type Notice = (Arc<Mailbox>, Box<dyn FnOnce(Gate) -> Event>);
+
 /// The state during one turn.
 pub(super) struct Turn<'a> {
     pub(super) core: &'a mut Core,
@@ -80,13 +87,16 @@ pub(super) struct Turn<'a> {
     /// The first append that failed behind applied facts.
     failed: Option<BrokerError>,
     hand_offs: SmallVec<[HandOff; 1]>,
+    notices: Vec<Notice>,
 }
 
 impl<'a> Turn<'a> {
     pub(super) fn begin(core: &'a mut Core, log: &'a Log, stamp: Stamp, lease_now_ms: u64) -> Self {
         let facts = std::mem::take(&mut core.facts_buffer);
         let hand_offs = SmallVec::new();
-        Self { core, log, stamp, lease_now_ms, facts, committed: None, failed: None, hand_offs }
+        let notices = Vec::new();
+        let committed = None;
+        Self { core, log, stamp, lease_now_ms, facts, committed, failed: None, hand_offs, notices }
     }
 
     /// Applies a fact that has just been validated, and has it stand in this turn's entry.
@@ -177,6 +187,15 @@ impl<'a> Turn<'a> {
         self.hand_offs.push((waiter, grants));
     }
 
+    /// Has a connection told something when this turn's entry is released.
+    pub(super) fn send_when_released(
+        &mut self,
+        mailbox: Arc<Mailbox>,
+        event: impl FnOnce(Gate) -> Event + 'static,
+    ) {
+        self.notices.push((mailbox, Box::new(event)));
+    }
+
     /// Appends what was recorded. Gives the index that a reply to this turn waits for: also a turn
     /// that changed nothing has seen the state up to there. Also whether it handed jobs off.
     pub(super) fn finish(mut self) -> Result<(Gate, bool), BrokerError> {
@@ -188,9 +207,12 @@ impl<'a> Turn<'a> {
             return Err(error);
         }
         let gate = Gate { log: self.core.id, index: self.core.last_index };
-        let handed_off = !self.hand_offs.is_empty();
+        let handed_off = !self.hand_offs.is_empty() || !self.notices.is_empty();
         for (Waiter { mailbox, ticket, .. }, grants) in self.hand_offs {
             mailbox.send_gated(Event::Granted { ticket: ticket.id, grants, gate }, gate);
+        }
+        for (mailbox, event) in self.notices {
+            mailbox.send_gated(event(gate), gate);
         }
         Ok((gate, handed_off))
     }
@@ -232,7 +254,10 @@ impl<'a> Turn<'a> {
 fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Option<Fact> {
     let mut runs: Vec<(Run, JobTerms)> = Vec::new();
     for (ordinal, wish) in wishes {
-        let terms = JobTerms { due: wish.due.and_then(|due| due_time(due, now)) };
+        let terms = JobTerms {
+            due: wish.due.and_then(|due| due_time(due, now)),
+            expires_log_ms: wish.ttl_ms.map(|ttl_ms| now.log_ms.saturating_add(ttl_ms)),
+        };
         if terms == JobTerms::default() {
             continue;
         }

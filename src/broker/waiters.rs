@@ -97,10 +97,17 @@ impl Waiters {
         ids
     }
 
+    /// All of one connection, in order of arrival.
+    pub(super) fn of_mailbox(&self, mailbox: &Arc<Mailbox>) -> Vec<WaiterId> {
+        let of_mailbox = self.all.iter().filter(|(_, one)| Arc::ptr_eq(&one.mailbox, mailbox));
+        let mut ids: Vec<_> = of_mailbox.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Takes out all of one connection.
     pub(super) fn remove_all(&mut self, mailbox: &Arc<Mailbox>) {
-        let of_mailbox = self.all.iter().filter(|(_, one)| Arc::ptr_eq(&one.mailbox, mailbox));
-        let ids: Vec<_> = of_mailbox.map(|(id, _)| *id).collect();
+        let ids = self.of_mailbox(mailbox);
         ids.into_iter().for_each(|id| drop(self.remove(id)));
     }
 

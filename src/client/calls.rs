@@ -13,7 +13,9 @@ use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, GroupDescription, GroupKind, GroupName, GroupSeek, GroupSought,
     GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup,
 };
-use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
+use joblog_protocol::messages::bulk::{
+    BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
+};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::lease::{
@@ -190,6 +192,73 @@ impl Client {
     /// [`ClientError`]; after any of them it is safe to ask again.
     pub async fn dead_drop(&self, query: &DeadQuery) -> Result<BulkDone, ClientError> {
         self.ask(Opcode::DeadDrop, query).await
+    }
+
+    /// Cancels jobs for all groups of their queue. Returns what became of each, in their order.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn cancel(
+        &self,
+        queue: &str,
+        jobs: &[u64],
+    ) -> Result<Vec<CancelOutcome>, ClientError> {
+        let body = Cancel { queue: queue_name(queue)?.queue, jobs: jobs.to_vec() };
+        let reply: CancelReply = self.ask(Opcode::Cancel, &body).await?;
+        check_count(Opcode::Cancel, reply.jobs.len(), jobs.len())?;
+        Ok(reply.jobs)
+    }
+
+    /// Pauses a queue, or one group of it: nothing is fetched until it is resumed.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn pause(&self, queue: &str, group: Option<&str>) -> Result<(), ClientError> {
+        self.pause_or_resume(Opcode::Pause, queue, group).await
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn resume(&self, queue: &str, group: Option<&str>) -> Result<(), ClientError> {
+        self.pause_or_resume(Opcode::Resume, queue, group).await
+    }
+
+    async fn pause_or_resume(
+        &self,
+        opcode: Opcode,
+        queue: &str,
+        group: Option<&str>,
+    ) -> Result<(), ClientError> {
+        let body = Pause { queue: queue_name(queue)?.queue, group: group.map(str::to_owned) };
+        self.call(self.json(opcode, &body)).await?;
+        Ok(())
+    }
+
+    /// Gives up a part of the jobs of a queue that are not out with a worker: from `from` on, below
+    /// `end`. The purge goes on from `next` to `end` of the reply, until both are the same.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn purge(
+        &self,
+        queue: &str,
+        from: u64,
+        end: Option<u64>,
+    ) -> Result<PurgeReply, ClientError> {
+        let body = Purge { queue: queue_name(queue)?.queue, from, end };
+        self.ask(Opcode::Purge, &body).await
+    }
+
+    /// Takes no more jobs: FETCHes that wait, and all later ones, are answered without any.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drain(&self) -> Result<(), ClientError> {
+        let request = Request::new(Opcode::Drain, self.next_correlation(), |_| {});
+        self.call(request).await?;
+        Ok(())
     }
 
     /// Enqueues one job.

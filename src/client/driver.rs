@@ -11,12 +11,14 @@ use joblog_protocol::error_code::ErrorCode;
 use joblog_protocol::frame::{FLAG_MORE, Header};
 use joblog_protocol::limits::{FETCH_JOBS_MAX, HANDLES_MAX};
 use joblog_protocol::messages::fetch::FetchReply;
-use joblog_protocol::messages::lease::{FailOutcome, decode_fail_reply, decode_statuses};
+use joblog_protocol::messages::lease::{
+    CancelNotice, FailOutcome, decode_fail_reply, decode_statuses,
+};
 use joblog_protocol::messages::session::HelloReply;
 use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::{Reader, Token};
 use smallvec::SmallVec;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::backoff::Backoff;
@@ -27,7 +29,7 @@ use super::in_flight::{InFlight, Reply, Request};
 use super::options::Options;
 use super::request::{protocol, runs};
 use super::session::Session;
-use super::types::{ConnectionState, ServerInfo};
+use super::types::{ConnectionState, JobHandle, ServerInfo};
 
 /// Longest time that a server which accepted a reconnect may take to greet.
 const HELLO_PATIENCE: Duration = Duration::from_secs(30);
@@ -49,6 +51,8 @@ pub(crate) struct Ends {
     pub(crate) state: watch::Sender<ConnectionState>,
     pub(crate) abandoned: Arc<Abandoned>,
     pub(crate) next_correlation: Arc<AtomicU64>,
+    /// Where jobs are told of that were cancelled while a caller has them.
+    pub(crate) cancelled: broadcast::Sender<JobHandle>,
 }
 
 /// Why the work on one connection ended.
@@ -82,6 +86,8 @@ pub(crate) struct Driver {
     in_flight: InFlight,
     backoff: Backoff,
     closing: Option<Closing>,
+    /// Whether no more jobs are taken; each connection has to be told.
+    draining: bool,
     /// What the server said last without being asked, most likely why it closes.
     complaint: Option<(ErrorCode, String)>,
 }
@@ -96,6 +102,7 @@ impl Driver {
             in_flight: InFlight::default(),
             backoff: Backoff::new(),
             closing: None,
+            draining: false,
             complaint: None,
         }
     }
@@ -239,6 +246,10 @@ impl Driver {
         &mut self,
         connection: &mut Connection,
     ) -> Result<std::convert::Infallible, End> {
+        if self.draining {
+            let drain = Request::new(Opcode::Drain, self.next_correlation(), |_| {});
+            connection.push(&drain.frame);
+        }
         for request in self.in_flight.resend(Instant::now()) {
             request.sent(connection.push(&request.frame));
         }
@@ -299,6 +310,7 @@ impl Driver {
         if !request.is_wanted() {
             return;
         }
+        self.draining |= request.opcode == Opcode::Drain;
         let jobs = request.fetching.as_ref().map_or(0, |f| f.jobs_max);
         let room = match jobs.min(FETCH_JOBS_MAX) {
             0 => Ok(()),
@@ -381,8 +393,24 @@ impl Driver {
 
     /// What belongs to no request: the answer to a heartbeat, or why the server closes.
     fn on_unasked(&mut self, header: Header, body: &[u8]) {
+        if header.opcode == Opcode::Cancel as u8 && header.status == 0 {
+            return self.on_cancelled(body);
+        }
         if let Some(code) = ErrorCode::from_code(header.status) {
             self.complaint = Some((code, error_text(body)));
+        }
+    }
+
+    fn on_cancelled(&self, body: &[u8]) {
+        if let Ok(notice) = CancelNotice::decode(body) {
+            let handle = JobHandle {
+                queue: notice.queue.into(),
+                group: notice.group.into(),
+                offset: notice.handle.offset,
+                token: notice.handle.token,
+            };
+            // Nobody may be listening.
+            drop(self.ends.cancelled.send(handle));
         }
     }
 

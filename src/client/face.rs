@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use joblog_protocol::limits::WAITING_FETCHES_MAX;
 use joblog_protocol::opcode::Opcode;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::driver::{Driver, Ends};
@@ -24,6 +24,8 @@ use super::types::{ConnectionState, JobHandle};
 const REQUEST_BYTES_MIN: usize = 1024;
 /// Until a job that arrived damaged is ready again.
 const DAMAGED_DELAY_MS: u64 = 10_000;
+/// Cancelled jobs that a slow listener is kept for.
+const CANCELLED_KEPT: usize = 1024;
 /// A thread's name is cut at 15 bytes by the system.
 const THREAD_NAME: &str = "joblog-client";
 
@@ -43,6 +45,7 @@ struct Shared {
     abandoned: Arc<Abandoned>,
     next_correlation: Arc<AtomicU64>,
     sequences: Sequences,
+    cancelled: broadcast::Sender<JobHandle>,
     /// Bytes that requests may still take.
     budget: Arc<Semaphore>,
     /// FETCHes that may still wait on the connection.
@@ -78,6 +81,7 @@ impl Client {
             next_correlation: Arc::new(AtomicU64::new(1)),
             // Not the session's id: a caller may choose that, and use it again.
             sequences: Sequences::new(random_id()?),
+            cancelled: broadcast::channel(CANCELLED_KEPT).0,
             budget: Arc::new(Semaphore::new(options.bytes_in_flight_max)),
             fetches: Arc::new(Semaphore::new(WAITING_FETCHES_MAX)),
         };
@@ -86,6 +90,7 @@ impl Client {
             state,
             abandoned: Arc::clone(&shared.abandoned),
             next_correlation: Arc::clone(&shared.next_correlation),
+            cancelled: shared.cancelled.clone(),
         };
         let connected = start(Driver::new(address.into(), options, id, ends))?;
         match connected.await {
@@ -103,6 +108,13 @@ impl Client {
         let mut state = self.shared.state.clone();
         state.mark_unchanged();
         state
+    }
+
+    /// Where to hear of jobs that were cancelled while this client has them under a session lease:
+    /// work on them is for nothing, unless it is committed before anyone else ends it. An EXTEND
+    /// says so too, with [`ErrorCode::CancelRequested`](super::ErrorCode::CancelRequested).
+    pub fn cancelled(&self) -> broadcast::Receiver<JobHandle> {
+        self.shared.cancelled.subscribe()
     }
 
     /// Waits for the answers to what is under way, FETCHes excepted, says goodbye, and ends: the

@@ -48,7 +48,9 @@ pub use joblog_protocol::messages::admin::{
     DeadJob, GroupDescription, GroupKind, GroupSeek, GroupSought, GroupStart, QueueDescription,
     QueueList, QueueSettings, QueueSummary,
 };
-pub use joblog_protocol::messages::bulk::{BulkDone, DeadList, DeadQuery};
+pub use joblog_protocol::messages::bulk::{
+    BulkDone, CancelOutcome, DeadList, DeadQuery, PurgeReply,
+};
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
 pub use joblog_protocol::wire::{DecodeError, Token};
 pub use options::Options;

@@ -164,8 +164,8 @@ impl Recovery {
         Ok(Self { read_only: true, ..recovery })
     }
 
-    /// The last entry in front of the log's beginning.
-    pub(super) fn base(&self) -> EntryIndex {
+    /// The last entry in front of the log's beginning: the least that a replay can begin after.
+    pub fn base(&self) -> EntryIndex {
         self.manifest.base.index
     }
 

@@ -101,7 +101,7 @@ impl Delays {
     }
 
     /// Adds a job behind all others; false if it is not behind them.
-    fn push(&mut self, offset: Offset, due: Due) -> bool {
+    pub(super) fn push(&mut self, offset: Offset, due: Due) -> bool {
         if self.jobs.last().is_some_and(|last| last.0 >= offset) {
             return false;
         }
@@ -134,6 +134,16 @@ impl Delays {
         };
         let offset = pop(by_log, now.log_ms).or_else(|| pop(by_wall, now.wall_ms))?;
         self.make_hole(offset);
+        self.forget_holes();
+        Some(offset)
+    }
+
+    /// Takes the next job that is due from the order by time alone: it is still known by offset,
+    /// until it is removed.
+    pub(super) fn peek_due(&mut self, now: Stamp) -> Option<Offset> {
+        let first = self.by_log.peek().filter(|first| first.0.0 <= now.log_ms)?;
+        let offset = first.0.1;
+        self.by_log.pop();
         self.forget_holes();
         Some(offset)
     }
@@ -191,7 +201,8 @@ impl Machine {
 
     /// The heap memory in bytes for the jobs that were enqueued with a due time.
     pub fn delay_heap_bytes(&self) -> usize {
-        self.queues.values().map(|queue| queue.delays.heap_bytes()).sum()
+        let bytes = |queue: &Queue| queue.delays.heap_bytes() + queue.expiries.heap_bytes();
+        self.queues.values().map(bytes).sum()
     }
 
     /// The due time of a job that was enqueued with one, on the clock of the log.
@@ -221,6 +232,9 @@ impl Machine {
             if let Some(due) = terms.due {
                 self.delayed_run(queue, *run, due)?;
             }
+            if let Some(ms) = terms.expires_log_ms {
+                self.expiring_run(queue, *run, ms)?;
+            }
         }
         self.due_changed(queue, before);
         Ok(())
@@ -233,11 +247,17 @@ impl Machine {
         offset: Offset,
         terms: JobTerms,
     ) -> bool {
-        let before = self.next_dues(queue);
+        let before = (self.next_dues(queue), self.next_expiry(queue));
         let Some(state) = self.queues.get_mut(&queue) else { return false };
         let within = (state.gone.floor()..state.next).contains(&offset);
-        let restored = within && terms.due.is_some_and(|due| state.delays.push(offset, due));
-        self.due_changed(queue, before);
+        let JobTerms { due, expires_log_ms } = terms;
+        let has_some = due.is_some() || expires_log_ms.is_some();
+        let restored = within
+            && has_some
+            && due.is_none_or(|due| state.delays.push(offset, due))
+            && expires_log_ms.is_none_or(|ms| state.expiries.push(offset, Due::Log(ms)));
+        self.due_changed(queue, before.0);
+        self.expiry_changed(queue, before.1);
         restored
     }
 
@@ -251,6 +271,18 @@ impl Machine {
         if end.is_none_or(|end| end > state.next.0) || !groups.into_iter().all(is_new) {
             return Err(Contradiction::NotNew { queue, offset });
         }
+        Ok(())
+    }
+
+    fn expiring_run(&mut self, queue: QueueId, run: Run, ms: u64) -> Result<(), Contradiction> {
+        let before = self.next_expiry(queue);
+        let Some(state) = self.queues.get_mut(&queue) else { return Ok(()) };
+        for offset in run.offsets() {
+            if !state.expiries.push(offset, Due::Log(ms)) {
+                return Err(Contradiction::NotNew { queue, offset });
+            }
+        }
+        self.expiry_changed(queue, before);
         Ok(())
     }
 
@@ -387,12 +419,12 @@ impl Group {
         if self.kind == GroupKind::Work {
             let from = self.next_fetch;
             let fresh = self.next_fresh(queue, from);
-            let consumed = match self.holes {
+            let delayed = match self.skipped_ahead {
                 0 => 0,
-                _ => self.consumed.count_from(from) - self.consumed.count_from(fresh),
+                _ => queue.delays.within(from, fresh).count() as u64,
             };
-            self.holes -= consumed;
-            self.skipped_ahead -= fresh.0 - from.0 - consumed;
+            self.skipped_ahead -= delayed;
+            self.holes -= fresh.0 - from.0 - delayed;
             self.next_fetch = fresh;
         }
     }

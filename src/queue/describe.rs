@@ -27,6 +27,8 @@ pub struct QueueInfo<'a> {
     pub unconsumed_bytes: Option<u64>,
     /// How many jobs were too old.
     pub expired: u64,
+    /// Whether nothing is fetched from it for now.
+    pub paused: bool,
 }
 
 /// A group, described.
@@ -40,6 +42,8 @@ pub struct GroupInfo<'a> {
     pub name: &'a str,
     /// Its kind.
     pub kind: GroupKind,
+    /// Whether nothing is fetched for it for now, though its queue may go on.
+    pub paused: bool,
     /// Where its jobs stand.
     pub counts: GroupCounts,
 }
@@ -147,7 +151,7 @@ impl Machine {
 
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
-        let Queue { name, settings, next, groups, unconsumed, expired, .. } =
+        let Queue { name, settings, next, groups, unconsumed, expired, paused, .. } =
             self.queues.get(&queue)?;
         Some(QueueInfo {
             queue,
@@ -159,6 +163,7 @@ impl Machine {
             unconsumed: *unconsumed,
             unconsumed_bytes: self.unconsumed_bytes(queue),
             expired: *expired,
+            paused: *paused,
         })
     }
 
@@ -185,8 +190,8 @@ impl Machine {
             consumed_heap_bytes: consumed.heap_bytes(),
             next_fetch: state.next_fetch,
         };
-        let (queue, kind) = (state.queue, state.kind);
-        Some(GroupInfo { group, queue, name: &state.name, kind, counts })
+        let (queue, kind, paused) = (state.queue, state.kind, state.paused);
+        Some(GroupInfo { group, queue, name: &state.name, kind, paused, counts })
     }
 
     /// How many jobs of a group can be fetched now (for a stream group: read). Cheap.

@@ -68,6 +68,9 @@ pub enum JobRefusal {
     /// The job is not consumed, and the token is not that of its lease.
     #[error("the lease is over: the job is not yours any more")]
     LeaseLost,
+    /// The lease goes on, but the job was cancelled: its worker is to stop.
+    #[error("the job was cancelled; stop working on it, and hand it back")]
+    CancelRequested,
     /// There is no such job yet.
     #[error("the queue ends before offset {next}")]
     BeyondEnd {
@@ -176,6 +179,14 @@ pub enum Contradiction {
     /// Terms for a job that is not new.
     #[error("the log gives terms to offset {offset} of queue {queue}, which is not a new job")]
     NotNew {
+        /// The queue.
+        queue: QueueId,
+        /// The job.
+        offset: Offset,
+    },
+    /// Jobs that the queue does not have.
+    #[error("the log withdraws offset {offset} of queue {queue}, which has no such job")]
+    NoSuchJobs {
         /// The queue.
         queue: QueueId,
         /// The job.

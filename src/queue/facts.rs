@@ -122,6 +122,24 @@ pub enum Fact {
         /// The jobs by offset, each run with its terms.
         runs: Vec<(Run, JobTerms)>,
     },
+    /// Jobs are not delivered any more, to no group: those that are not out are consumed.
+    Withdrawn {
+        /// The queue.
+        queue: QueueId,
+        /// Why.
+        cause: Removal,
+        /// The jobs.
+        runs: Runs,
+    },
+    /// A queue or one group of it pauses, or goes on.
+    Paused {
+        /// The queue.
+        queue: QueueId,
+        /// The group; none for the queue as a whole.
+        group: Option<GroupId>,
+        /// Whether it pauses from now on.
+        paused: bool,
+    },
     /// Dead jobs are ready again, their failures and crashes forgotten.
     DeadRetried {
         /// The work group.
@@ -172,6 +190,8 @@ pub struct Run {
 pub struct JobTerms {
     /// When it can be fetched first, if not at once.
     pub due: Option<Due>,
+    /// When it is not delivered any more, on the clock of the log.
+    pub expires_log_ms: Option<u64>,
 }
 
 /// Offsets as runs. One or two of them take no allocation.
@@ -213,6 +233,8 @@ pub enum Outcome {
     },
     /// It is not fetched again.
     Dead,
+    /// It was withdrawn while it was out, and is consumed.
+    Withdrawn,
 }
 
 /// What a worker that reports a failure wants to become of the job, where it is not content with

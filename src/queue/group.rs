@@ -41,6 +41,8 @@ pub(super) struct Group {
     pub(super) enqueued_delayed: u64,
     /// How many jobs from `next_fetch` on are delayed by their queue.
     pub(super) skipped_ahead: u64,
+    /// Whether nothing is fetched for now.
+    pub(super) paused: bool,
     /// Whether the last grant took more redelivered jobs than fresh ones, so that fresh jobs are
     /// first next time.
     pub(super) fresh_owed: bool,
@@ -87,6 +89,7 @@ impl Group {
             delayed_count: 0,
             enqueued_delayed: 0,
             skipped_ahead: 0,
+            paused: false,
             fresh_owed: false,
             woken: false,
         }
@@ -108,6 +111,13 @@ impl Group {
             failures: mark.failures.saturating_add(failed),
             crashes: mark.crashes.saturating_add(u32::from(reason.is_crash())),
         }
+    }
+
+    /// Takes the due time from the mark of a job, if it has one.
+    pub(super) fn undelay(&mut self, offset: Offset) -> Option<u64> {
+        let due_log_ms = self.marks.get_mut(&offset)?.due_log_ms.take();
+        self.delayed_count -= u64::from(due_log_ms.is_some());
+        due_log_ms
     }
 
     /// Forgets the mark of a job that is consumed or dead.

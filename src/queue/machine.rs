@@ -14,7 +14,8 @@ use super::offset_set::OffsetSet;
 use super::producers::Producer;
 use super::sizes::Sizes;
 use super::{
-    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Run,
+    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal,
+    Run,
 };
 use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
 
@@ -39,6 +40,8 @@ pub struct Machine {
     pub(super) due_wall: BTreeSet<(u64, QueueId)>,
     /// The time up to which delayed jobs have been made ready.
     pub(super) now: Stamp,
+    /// The queues that have jobs which expire, by the next one.
+    pub(super) expiry_order: BTreeSet<(u64, QueueId)>,
     /// When to look at each producer whether to forget it, in `log_ms`.
     pub(super) producer_checks: BTreeSet<(u64, QueueId, ProducerId)>,
     /// When dead jobs go, in `log_ms`, where they are not kept for ever.
@@ -69,7 +72,15 @@ pub(super) struct Queue {
     /// Kept only with `max_bytes`.
     pub(super) sizes: Sizes,
     pub(super) delays: Delays,
+    /// When jobs expire that do.
+    pub(super) expiries: Delays,
+    /// Those that have, among the withdrawn ones.
+    pub(super) lapsed: OffsetSet,
     pub(super) producers: FxHashMap<ProducerId, Producer>,
+    /// Jobs that no group is given any more, whatever becomes of it.
+    pub(super) withdrawn: OffsetSet,
+    /// Whether nothing is fetched from it for now.
+    pub(super) paused: bool,
 }
 
 impl Queue {
@@ -92,7 +103,11 @@ impl Queue {
             expired: 0,
             sizes: Sizes::default(),
             delays: Delays::default(),
+            expiries: Delays::default(),
+            lapsed: OffsetSet::new(first),
             producers: FxHashMap::default(),
+            withdrawn: OffsetSet::new(first),
+            paused: false,
         }
     }
 }
@@ -110,6 +125,7 @@ impl Machine {
             due_log: BTreeSet::new(),
             due_wall: BTreeSet::new(),
             now: Stamp::default(),
+            expiry_order: BTreeSet::new(),
             producer_checks: BTreeSet::new(),
             dead_ends: BTreeSet::new(),
             woken: Vec::new(),
@@ -183,12 +199,18 @@ impl Machine {
             Fact::GroupSought { group, to } => self.group_sought(*group, *to),
             Fact::Expired { queue, below } => self.expired(*queue, *below),
             Fact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
-            Fact::Committed { group, runs } => self.committed(*group, runs),
+            Fact::Committed { group, runs } => {
+                self.committed(*group, runs)?;
+                self.forget_expiries(*group, runs);
+                Ok(())
+            }
             Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
             }
             Fact::Termed { queue, runs } => self.termed(*queue, runs),
+            Fact::Withdrawn { queue, cause, runs } => self.withdrawn(*queue, *cause, runs),
+            Fact::Paused { queue, group, paused } => self.paused(*queue, *group, *paused),
             Fact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
             Fact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
         }
@@ -205,7 +227,7 @@ impl Machine {
         {
             self.delayed.pop_first();
             if let Some(state) = self.groups.get_mut(&group) {
-                undelay(state, offset);
+                state.undelay(offset);
                 state.ready.insert(offset);
             }
             wake(&mut self.groups, &mut self.woken, group);
@@ -264,9 +286,11 @@ impl Machine {
         let groups: Vec<_> = state.groups.values().copied().collect();
         groups.into_iter().for_each(|group| drop(self.remove_group(group)));
         self.forget_producers_of(queue);
+        let expiry = self.next_expiry(queue);
         let dues = self.next_dues(queue);
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         self.due_changed(queue, dues);
+        self.expiry_changed(queue, expiry);
         self.queue_names.remove(&state.name);
         self.retired.insert(state.name, state.next);
         Ok(())
@@ -289,7 +313,7 @@ impl Machine {
         if !(first..=state.next).contains(&start) {
             return Err(Contradiction::OutsideQueue { group, offset: start });
         }
-        let mut consumed = self.gone(state);
+        let mut consumed = self.not_for_new(state);
         consumed.raise(start);
         if let Some(state) = self.queues.get_mut(&queue) {
             state.groups.insert(name.into(), group);
@@ -482,6 +506,14 @@ impl Machine {
                 };
                 self.died(group, offset, job);
             }
+            Outcome::Withdrawn => {
+                let queue = self.queues.get(&state.queue);
+                let expired = queue.is_some_and(|queue| queue.has_lapsed(offset));
+                let cause = if expired { Removal::Expired } else { Removal::Cancelled };
+                state.leave(offset, cause);
+                let (queue, run) = (state.queue, Run { first: offset, count: 1 });
+                self.note_consumed(queue, &[run], 1);
+            }
         }
         Ok(())
     }
@@ -530,15 +562,8 @@ pub(super) fn take_waiting(
     if state.ready.remove(&offset) {
         return true;
     }
-    let due_log_ms = undelay(state, offset);
+    let due_log_ms = state.undelay(offset);
     due_log_ms.is_some_and(|due_log_ms| delayed.remove(&(due_log_ms, group, offset)))
-}
-
-/// Takes the due time from the mark of a job, if it has one.
-fn undelay(state: &mut Group, offset: Offset) -> Option<u64> {
-    let due_log_ms = state.marks.get_mut(&offset)?.due_log_ms.take();
-    state.delayed_count -= u64::from(due_log_ms.is_some());
-    due_log_ms
 }
 
 pub(super) fn work_group(

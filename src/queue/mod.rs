@@ -22,13 +22,16 @@
 //! | `retry` | backoff and death |
 //! | `delays` | jobs enqueued with a due time |
 //! | `producers` | which batches were enqueued lately |
+//! | `expiry` | jobs that are not delivered after a time |
 //! | `dead` | dead jobs: listed, retried, dropped |
+//! | `withdraw` | jobs that are cancelled or purged, and pauses |
 //! | `removed` | jobs that leave a group without a commit |
 
 mod dead;
 mod delays;
 mod describe;
 mod errors;
+mod expiry;
 mod facts;
 mod group;
 mod leases;
@@ -45,6 +48,7 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 mod wheel;
+mod withdraw;
 
 pub use dead::DeadJob;
 pub use delays::Due;
@@ -65,3 +69,4 @@ pub use retention::Seek;
 pub use settings::{
     AGE_MS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings, SettingsError,
 };
+pub use withdraw::{Cancel, Purge};

@@ -177,6 +177,21 @@ impl OffsetSet {
         union
     }
 
+    /// Adds all members of another set that are not below the floor.
+    pub(super) fn add_all(&mut self, other: &Self) {
+        self.raise(other.floor());
+        for (number, members) in other.chunks() {
+            let add = |low: u16| {
+                self.insert(Offset((number << CHUNK_BITS) + u64::from(low)));
+            };
+            match members {
+                ChunkMembers::Sparse(array) => array.into_iter().for_each(add),
+                ChunkMembers::Dense(words) => members_of(&words).for_each(add),
+                ChunkMembers::Full => (0..=u16::MAX).for_each(add),
+            }
+        }
+    }
+
     /// The chunks of the offsets above the floor, ascending, by `offset >> 16`.
     pub(super) fn chunks(&self) -> impl Iterator<Item = (u64, ChunkMembers)> {
         let floor_chunk = self.floor >> CHUNK_BITS;

@@ -4,7 +4,7 @@
 //! equal checkpoints. Taking them back checks each against those before it; a machine that comes
 //! out is one that facts could have made.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -15,7 +15,7 @@ use super::machine::Queue;
 use super::offset_set::{ChunkMembers, OffsetSet};
 use super::sizes::Sizes;
 use super::{
-    DeadJob, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
+    DeadJob, Due, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
 };
 use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId};
 
@@ -58,6 +58,26 @@ pub enum Record {
         expired: u64,
         /// Bytes of all its jobs ever, where `max_bytes` is set.
         bytes: u64,
+        /// All jobs below are withdrawn.
+        withdrawn: Offset,
+        /// All jobs below have outlived their time.
+        lapsed: Offset,
+        /// Whether nothing is fetched from it for now.
+        paused: bool,
+    },
+    /// Jobs of the queue that are withdrawn above that, of one chunk.
+    Withdrawn {
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
+    },
+    /// Those of them that have outlived their time, of one chunk.
+    Lapsed {
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
     },
     /// Jobs of the queue that are gone above that, of one chunk.
     Gone {
@@ -120,6 +140,8 @@ pub enum Record {
         fresh_owed: bool,
         /// How many jobs left without a commit.
         removed: RemovedCounts,
+        /// Whether nothing is fetched for now.
+        paused: bool,
     },
     /// Jobs that the group has consumed above its committed offset, of one chunk.
     Consumed {
@@ -239,26 +261,40 @@ impl Machine {
                 turned_log_ms: state.turned_log_ms,
                 expired: state.expired,
                 bytes: state.sizes.total,
+                withdrawn: state.withdrawn.floor(),
+                lapsed: state.lapsed.floor(),
+                paused: state.paused,
             };
             let gone = state.gone.chunks();
             let gone = gone.map(|(chunk, members)| Record::Gone { chunk, members });
             let aging = state.aging.chunks();
             let aging = aging.map(|(chunk, members)| Record::Aging { chunk, members });
+            let withdrawn = state.withdrawn.chunks();
+            let withdrawn = withdrawn.map(|(chunk, members)| Record::Withdrawn { chunk, members });
+            let lapsed = state.lapsed.chunks();
+            let lapsed = lapsed.map(|(chunk, members)| Record::Lapsed { chunk, members });
             let sizes = state.sizes.marks.iter();
             let sizes = sizes.map(|(offset, before)| {
                 let (offset, before) = (*offset, *before);
                 Record::Size { offset, before }
             });
-            std::iter::once(head).chain(gone).chain(aging).chain(sizes)
+            let sets = gone.chain(aging).chain(withdrawn).chain(lapsed);
+            std::iter::once(head).chain(sets).chain(sizes)
         })
     }
 
     fn termed_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
-        let delays = self.queues.get(&queue).into_iter().flat_map(|state| state.delays.iter());
-        delays.map(move |(offset, due)| {
-            let terms = JobTerms { due: Some(due) };
-            Record::Termed { queue, offset, terms }
-        })
+        let mut all: BTreeMap<Offset, JobTerms> = BTreeMap::new();
+        if let Some(state) = self.queues.get(&queue) {
+            for (offset, due) in state.delays.iter() {
+                all.entry(offset).or_default().due = Some(due);
+            }
+            for (offset, expiry) in state.expiries.iter() {
+                let (Due::Log(ms) | Due::Wall(ms)) = expiry;
+                all.entry(offset).or_default().expires_log_ms = Some(ms);
+            }
+        }
+        all.into_iter().map(move |(offset, terms)| Record::Termed { queue, offset, terms })
     }
 
     fn group_records(&self, group: GroupId, leased: Vec<Offset>) -> impl Iterator<Item = Record> {
@@ -274,6 +310,7 @@ impl Machine {
                 next_fetch: state.next_fetch,
                 fresh_owed: state.fresh_owed,
                 removed: state.removed,
+                paused: state.paused,
             };
             let consumed = state.consumed.chunks();
             let consumed = consumed.map(|(chunk, members)| Record::Consumed { chunk, members });
@@ -364,13 +401,7 @@ impl Restore {
                 machine.next_grant = next_grant;
                 check(fits, "ids and grants begin at 1")
             }
-            Record::Retired { name, next } => {
-                let last = machine.retired.last_key_value();
-                check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
-                check(machine.queues.is_empty(), "deleted queues come before the others")?;
-                machine.retired.insert(name, next);
-                Ok(())
-            }
+            Record::Retired { name, next } => self.add_retired(name, next),
             Record::Queue {
                 queue,
                 name,
@@ -381,25 +412,29 @@ impl Restore {
                 turned_log_ms,
                 expired,
                 bytes,
+                withdrawn,
+                lapsed,
+                paused,
             } => {
                 let mut state = Queue::new(name, settings, gone, turned_log_ms);
                 state.next = next;
                 state.aging = OffsetSet::new(aging);
                 state.expired = expired;
                 state.sizes = Sizes { total: bytes, marks: VecDeque::new() };
+                let fits = withdrawn <= next && lapsed <= next;
+                check(fits, "jobs are withdrawn that it does not have")?;
+                state.withdrawn = OffsetSet::new(withdrawn);
+                state.lapsed = OffsetSet::new(lapsed);
+                state.paused = paused;
                 self.add_queue(queue, state)
             }
-            Record::Gone { .. } | Record::Aging { .. } | Record::Size { .. } => {
-                self.add_to_queue(record)
-            }
-            Record::Termed { queue, offset, terms } => {
-                check(machine.groups.is_empty(), "terms come before groups")?;
-                check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
-            }
-            Record::Producer { queue, producer, last_log_ms, batches } => {
-                check(machine.groups.is_empty(), "producers come before groups")?;
-                let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
-                check(fits, "the producer can't be so")
+            Record::Gone { .. }
+            | Record::Aging { .. }
+            | Record::Withdrawn { .. }
+            | Record::Lapsed { .. }
+            | Record::Size { .. } => self.add_to_queue(record),
+            record @ (Record::Termed { .. } | Record::Producer { .. }) => {
+                self.add_terms_or_producer(record)
             }
             Record::Group {
                 group,
@@ -411,6 +446,7 @@ impl Restore {
                 next_fetch,
                 fresh_owed,
                 removed,
+                paused,
             } => {
                 self.finish_group()?;
                 self.group = group;
@@ -419,6 +455,7 @@ impl Restore {
                 state.next_fetch = next_fetch;
                 state.fresh_owed = fresh_owed;
                 state.removed = removed;
+                state.paused = paused;
                 self.add_group(state)
             }
             about_job => self.add_job(about_job),
@@ -439,6 +476,31 @@ impl Restore {
         Ok(())
     }
 
+    fn add_retired(&mut self, name: Box<str>, next: Offset) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        let last = machine.retired.last_key_value();
+        check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
+        check(machine.queues.is_empty(), "deleted queues come before the others")?;
+        machine.retired.insert(name, next);
+        Ok(())
+    }
+
+    fn add_terms_or_producer(&mut self, record: Record) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        match record {
+            Record::Termed { queue, offset, terms } => {
+                check(machine.groups.is_empty(), "terms come before groups")?;
+                check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
+            }
+            Record::Producer { queue, producer, last_log_ms, batches } => {
+                check(machine.groups.is_empty(), "producers come before groups")?;
+                let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
+                check(fits, "the producer can't be so")
+            }
+            _ => Err("it is neither terms nor a producer"),
+        }
+    }
+
     fn add_to_queue(&mut self, record: Record) -> Result<(), &'static str> {
         check(self.machine.groups.is_empty(), "queues come before groups")?;
         let queue =
@@ -452,6 +514,8 @@ impl Restore {
         match record {
             Record::Gone { chunk, members } => add(&mut queue.gone, chunk, members),
             Record::Aging { chunk, members } => add(&mut queue.aging, chunk, members),
+            Record::Withdrawn { chunk, members } => add(&mut queue.withdrawn, chunk, members),
+            Record::Lapsed { chunk, members } => add(&mut queue.lapsed, chunk, members),
             Record::Size { offset, before } => {
                 let ascends = sizes.is_none_or(|last| last.0 < offset && last.1 <= before);
                 let within = offset < next && before <= queue.sizes.total;

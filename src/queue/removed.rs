@@ -10,11 +10,18 @@ pub enum Removal {
     Dropped,
     /// It was dead for as long as dead jobs are kept.
     Aged,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// Somebody purged its queue.
+    Purged,
+    /// Its time to live was over.
+    Expired,
 }
 
 impl Removal {
     /// Every cause, in the order of the counts.
-    pub const ALL: [Self; 2] = [Self::Dropped, Self::Aged];
+    pub const ALL: [Self; 5] =
+        [Self::Dropped, Self::Aged, Self::Cancelled, Self::Purged, Self::Expired];
 }
 
 /// How many jobs left a group without a commit, by cause.
@@ -45,8 +52,7 @@ impl Machine {
         self.each_below_end(group, runs, |machine, offset| {
             machine.undie(group, offset).ok_or(Contradiction::NotDead { group, offset })?;
             if let Some(state) = machine.groups.get_mut(&group) {
-                state.consumed.insert(offset);
-                state.removed.add(cause, 1);
+                state.leave(offset, cause);
             }
             Ok(())
         })?;

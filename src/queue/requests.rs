@@ -147,7 +147,11 @@ impl Machine {
             return;
         };
         let Some(queue) = self.queues.get(&state.queue) else { return };
+        if state.paused || queue.paused {
+            return;
+        }
         let end = queue.next;
+        let expires = !queue.expiries.is_empty();
         let mut redelivered = state.ready.iter().copied().peekable();
         let mut fresh = state.next_fetch;
         let mut fresh_turn = state.fresh_owed;
@@ -156,6 +160,10 @@ impl Machine {
             let Some(offset) = waiting.or_else(|| (fresh < end).then_some(fresh)) else {
                 break;
             };
+            // A fact will say that it has expired, and then what is behind it is looked at.
+            if expires && self.has_expired(state.queue, offset) {
+                break;
+            }
             if !take(offset) {
                 break;
             }
@@ -273,7 +281,7 @@ impl Machine {
         now_log_ms: u64,
     ) -> Result<Fact, JobRefusal> {
         let lease = self.held(group, offset, grant)?;
-        Ok(ended(lease, EndReason::Released, after_delay(delay_ms, now_log_ms), ""))
+        Ok(self.ended(lease, EndReason::Released, after_delay(delay_ms, now_log_ms), ""))
     }
 
     /// Hands a job back because it failed. `message` says why; `seed` is for the jitter.
@@ -297,7 +305,7 @@ impl Machine {
         let failures = state.mark_after(offset, EndReason::Failed).failures;
         let noise = mix(seed, u64::from(group.0), offset.0);
         let outcome = after_failure(&queue.settings, retry, failures, now_log_ms, noise);
-        Ok(ended(lease, EndReason::Failed, outcome, message))
+        Ok(self.ended(lease, EndReason::Failed, outcome, message))
     }
 
     /// Declares a leased job dead because its payload cannot be read.
@@ -312,7 +320,7 @@ impl Machine {
         message: &str,
     ) -> Result<Fact, JobRefusal> {
         let lease = self.held(group, offset, grant)?;
-        Ok(ended(lease, EndReason::Damaged, Outcome::Dead, message))
+        Ok(self.ended(lease, EndReason::Damaged, Outcome::Dead, message))
     }
 
     /// Lets a lease run for `lease_ms` from now on.
@@ -394,7 +402,7 @@ impl Machine {
         let mut leases: Vec<_> = self.leases.of_session(session).collect();
         leases.sort_unstable_by_key(|lease| lease.grant);
         let end_of = |lease: &Lease| match end {
-            SessionEnd::Goodbye => ended(lease, EndReason::Undelivered, Outcome::Ready, ""),
+            SessionEnd::Goodbye => self.ended(lease, EndReason::Undelivered, Outcome::Ready, ""),
             SessionEnd::Silent => {
                 let reason = EndReason::SessionLost { crash: !lease.restored() };
                 self.crashed(lease, reason, now_log_ms, seed)
@@ -415,7 +423,7 @@ impl Machine {
         let leases = self.leases.of_session(session);
         let mut lost: Vec<_> = leases.filter(|l| held.binary_search(&l.grant).is_err()).collect();
         lost.sort_unstable_by_key(|lease| lease.grant);
-        let end_of = |lease| ended(lease, EndReason::Undelivered, Outcome::Ready, "");
+        let end_of = |lease| self.ended(lease, EndReason::Undelivered, Outcome::Ready, "");
         lost.into_iter().map(end_of).collect()
     }
 
@@ -431,13 +439,16 @@ impl Machine {
             }
             _ => Outcome::Ready,
         };
-        ended(lease, reason, outcome, "")
+        self.ended(lease, reason, outcome, "")
     }
-}
 
-fn ended(lease: &Lease, reason: EndReason, outcome: Outcome, message: &str) -> Fact {
-    let (group, offset) = (lease.group, lease.offset);
-    Fact::LeaseEnded { group, offset, reason, outcome, message: message.into() }
+    /// The end of a lease. A job that was withdrawn meanwhile has no other outcome than that.
+    fn ended(&self, lease: &Lease, reason: EndReason, outcome: Outcome, message: &str) -> Fact {
+        let (group, offset) = (lease.group, lease.offset);
+        let withdrawn = self.is_withdrawn(group, offset);
+        let outcome = if withdrawn { Outcome::Withdrawn } else { outcome };
+        Fact::LeaseEnded { group, offset, reason, outcome, message: message.into() }
+    }
 }
 
 fn lease_fits(lease_ms: u64) -> Result<(), JobRefusal> {

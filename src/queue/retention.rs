@@ -71,7 +71,7 @@ impl Machine {
     }
 
     /// The lowest offset that any group of the queue sees.
-    fn first_seen(&self, queue: &Queue) -> Option<Offset> {
+    pub(super) fn first_seen(&self, queue: &Queue) -> Option<Offset> {
         self.groups_of(queue).map(|group| group.start).min()
     }
 
@@ -92,7 +92,14 @@ impl Machine {
         if all_seen { common } else { Cow::Owned(queue.gone.with_from(first_seen, &common)) }
     }
 
-    /// What is gone: a new group takes it as consumed.
+    /// What a group that begins anew takes as consumed: what is gone or withdrawn.
+    pub(super) fn not_for_new(&self, queue: &Queue) -> OffsetSet {
+        let mut set = self.gone(queue);
+        set.add_all(&queue.withdrawn);
+        set
+    }
+
+    /// What is gone.
     pub(super) fn gone(&self, queue: &Queue) -> OffsetSet {
         match queue.keeps_consumed() {
             true => queue.gone.clone(),
@@ -312,7 +319,7 @@ impl Machine {
         let queue = group.queue;
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         inside_queue(queue, to, state.next)?;
-        let mut consumed = self.gone(state);
+        let mut consumed = self.not_for_new(state);
         consumed.raise(to);
         if group.leased_count > 0 {
             self.leases.remove_group(id);
@@ -326,9 +333,9 @@ impl Machine {
                 }
             }
             let (name, start) = (std::mem::take(&mut group.name), group.start.min(to));
-            let (woken, removed) = (group.woken, group.removed);
+            let (woken, removed, paused) = (group.woken, group.removed, group.paused);
             *group = Group::new(queue, name, group.kind, start, consumed);
-            (group.woken, group.removed) = (woken, removed);
+            (group.woken, group.removed, group.paused) = (woken, removed, paused);
         }
         self.count_skipped(id);
         self.count_unconsumed(queue);

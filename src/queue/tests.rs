@@ -375,7 +375,7 @@ fn delay(scene: &mut Scene, count: u32, due_of: impl Fn(u64) -> Due) {
     let next = scene.machine.next_offset(scene.queue).unwrap().0;
     let offsets = next - u64::from(count)..next;
     let run = |offset| Run { first: Offset(offset), count: 1 };
-    let terms = |offset| JobTerms { due: Some(due_of(offset)) };
+    let terms = |offset| JobTerms { due: Some(due_of(offset)), ..JobTerms::default() };
     let runs = offsets.map(|offset| (run(offset), terms(offset))).collect();
     scene.apply(Fact::Termed { queue: scene.queue, runs });
 }
@@ -410,7 +410,7 @@ fn a_job_that_was_due_on_a_wall_clock_that_went_back_replays() {
     let stamp = Stamp { wall_ms: 0, log_ms: scene.log_ms };
     let (queue, group) = (scene.queue, scene.group);
     let run = Run { first: Offset(1), count: 1 };
-    let terms = JobTerms { due: Some(Due::Wall(500)) };
+    let terms = JobTerms { due: Some(Due::Wall(500)), ..JobTerms::default() };
     let termed = Fact::Termed { queue, runs: vec![(run, terms)] };
     scene.record.push((Entry::Jobs(Offset(0), 3), scene.log_ms));
     scene.apply(termed);

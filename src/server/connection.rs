@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use joblog_protocol::ErrorCode;
 use joblog_protocol::frame::{Header, Peek};
 use joblog_protocol::limits::{FRAME_HEADER_BYTES, FRAME_LENGTH_MAX};
+use joblog_protocol::{ErrorCode, Opcode};
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use super::ServerOptions;
+use super::convert;
 use super::reply::{Body, HeldReplies, OUTPUT_BYTES_MAX, Reply};
 use crate::broker::{Caller, Event, Gate, Gates, Grants, Logs, Mailbox, Release, WaiterId};
 use crate::types::LogId;
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     pub(super) waiting: FxHashMap<u64, Waiting>,
     /// The last ticket given.
     pub(super) last_ticket: u64,
+    /// The client takes no more jobs.
+    pub(super) draining: bool,
     /// No more requests are acted on; what is held is written, and then the connection closes.
     pub(super) closing: bool,
     /// The client is not there any more: what the socket does not take at once is dropped.
@@ -83,6 +86,7 @@ impl Connection {
             session: None,
             waiting: FxHashMap::default(),
             last_ticket: 0,
+            draining: false,
             closing: false,
             gone: false,
             stream,
@@ -164,6 +168,11 @@ impl Connection {
                         self.logs.forget_waits(&waiting.places);
                         self.push_jobs(Gates::new(), waiting.correlation, Grants::none());
                     }
+                }
+                Event::Cancelled { job, gate } => {
+                    let (opcode, body) = (Opcode::Cancel as u8, convert::cancel_notice(&job));
+                    let (gates, body) = (smallvec![gate], Body::Bytes(body));
+                    self.push(Reply { gates, opcode, correlation: 0, body });
                 }
                 // Each log says so.
                 Event::Replaced if self.gone => {}

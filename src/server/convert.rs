@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use bytes::BytesMut;
 use joblog_protocol::job::{Due, Terms};
 use joblog_protocol::limits::BULK_JOBS_MAX;
 use joblog_protocol::messages::handles::{Handle, HandleSet};
-use joblog_protocol::messages::lease::{Fail, FailOutcome};
+use joblog_protocol::messages::lease::{CancelNotice, Fail, FailOutcome};
 use joblog_protocol::messages::{admin, bulk};
 use joblog_protocol::{ErrorCode, Token};
 
 use crate::broker::{
-    BrokerError, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found, GroupDescription,
-    GroupKind, Held, HeldSet, JobRefusal, QueueDescription, QueueSettings, QueueSummary, Refusal,
-    Removal, RemovedCounts, Retry, Seek, SeekTo, Start, Wish, WishedDue,
+    BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found,
+    GroupDescription, GroupKind, Held, HeldSet, JobRefusal, Purged, QueueDescription,
+    QueueSettings, QueueSummary, Refusal, Removal, RemovedCounts, Retry, Seek, SeekTo, Start, Wish,
+    WishedDue,
 };
 use crate::types::{Grant, LogId, Offset};
 
@@ -57,7 +59,7 @@ pub(super) fn wish(terms: &Terms) -> Wish {
         Due::In(delay_ms) => WishedDue::In { delay_ms },
         Due::At(wall_ms) => WishedDue::At { wall_ms },
     });
-    Wish { due }
+    Wish { due, ttl_ms: terms.ttl_ms }
 }
 
 pub(super) fn retry(fail: &Fail<'_>) -> Retry {
@@ -80,6 +82,7 @@ pub(super) fn fail_outcome(result: &Result<Failed, JobRefusal>) -> FailOutcome {
 fn job_code(refusal: &JobRefusal) -> ErrorCode {
     match refusal {
         JobRefusal::AlreadyConsumed => ErrorCode::AlreadyConsumed,
+        JobRefusal::CancelRequested => ErrorCode::CancelRequested,
         JobRefusal::BeyondEnd { .. } => ErrorCode::BeyondEnd,
         JobRefusal::WrongKind => ErrorCode::WrongGroupKind,
         JobRefusal::NoSuchGroup => ErrorCode::NoSuchGroup,
@@ -194,6 +197,7 @@ pub(super) fn queue_description(
         first_offset: queue.summary.first.0,
         next_offset: queue.summary.next.0,
         durability,
+        paused: queue.paused,
         settings: wire_settings(&queue.settings),
         unconsumed: queue.unconsumed,
         unconsumed_bytes: queue.unconsumed_bytes,
@@ -217,6 +221,7 @@ pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescript
         leased: counts.leased,
         delayed: counts.delayed,
         dead: counts.dead,
+        paused: group.paused,
         removed: removed(&counts.removed),
         dead_jobs: group.dead.into_iter().map(dead_job).collect(),
     }
@@ -226,9 +231,35 @@ fn removed(counts: &RemovedCounts) -> BTreeMap<String, u64> {
     let name = |cause| match cause {
         Removal::Dropped => "dropped",
         Removal::Aged => "aged",
+        Removal::Cancelled => "cancelled",
+        Removal::Purged => "purged",
+        Removal::Expired => "expired",
     };
     let counted = Removal::ALL.into_iter().map(|cause| (name(cause).to_owned(), counts.of(cause)));
     counted.filter(|(_, count)| *count > 0).collect()
+}
+
+pub(super) fn cancelled(outcomes: Vec<Cancel>) -> bulk::CancelReply {
+    let outcome = |outcome| match outcome {
+        Cancel::Done => bulk::CancelOutcome::Cancelled,
+        Cancel::Requested => bulk::CancelOutcome::Requested,
+        Cancel::Consumed => bulk::CancelOutcome::Consumed,
+        Cancel::NoSuchJob => bulk::CancelOutcome::NoSuchJob,
+    };
+    bulk::CancelReply { jobs: outcomes.into_iter().map(outcome).collect() }
+}
+
+pub(super) fn purged(purged: Purged) -> bulk::PurgeReply {
+    let Purged { count, leased, next, end } = purged;
+    bulk::PurgeReply { count, leased, next: next.0, end: end.0 }
+}
+
+/// What the worker of a cancelled job is told.
+pub(super) fn cancel_notice(job: &CancelledJob) -> BytesMut {
+    let handle = Handle { offset: job.offset.0, token: token(job.log, job.grant) };
+    let mut out = BytesMut::new();
+    CancelNotice { queue: &job.queue, group: &job.group, handle }.encode(&mut out);
+    out
 }
 
 /// The dead jobs that a query means.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use joblog_protocol::frame::Header;
 use joblog_protocol::job::Batch;
 use joblog_protocol::limits::{
-    BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
+    BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, PURGE_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
     WAITING_FETCHES_MAX,
 };
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
@@ -127,6 +127,11 @@ impl Connection {
                 Ok((Gates::new(), Body::Error(ErrorCode::BadRequest, text)))
             }
             Opcode::Goodbye => self.goodbye(session),
+            Opcode::Drain => {
+                self.draining = true;
+                self.logs.end_waits(&self.mailbox);
+                Ok((Gates::new(), Body::Empty))
+            }
             Opcode::Ping => Ok((Gates::new(), Body::Bytes(body.into()))),
             Opcode::Enqueue => self.enqueue(body),
             Opcode::Fetch => unreachable!("FETCH has two replies and is acted on by its own"),
@@ -216,6 +221,9 @@ impl Connection {
                 })
             }
             Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => self.dead(opcode, body)?,
+            Opcode::Cancel | Opcode::Pause | Opcode::Resume | Opcode::Purge => {
+                self.withdraw(opcode, body)?
+            }
             _ => {
                 let admin::GroupName { queue, group } = admin::decode(body)?;
                 answer(logs.of(&queue).describe_group(&queue, &group), |description| {
@@ -241,6 +249,30 @@ impl Connection {
         };
         let done = |found| Body::json(&convert::bulk_done(found));
         Ok(answer(broker.dead_act(&query, action), done))
+    }
+
+    fn withdraw(&self, opcode: Opcode, body: &[u8]) -> Answer {
+        Ok(match opcode {
+            Opcode::Cancel => {
+                let bulk::Cancel { queue, jobs } = admin::decode(body)?;
+                let most = BULK_JOBS_MAX as u64;
+                check_range("jobs", jobs.len() as u64, 1, most, "1 to 4096 offsets")?;
+                let gated = self.logs.of(&queue).cancel(&queue, &jobs);
+                answer(gated, |outcomes| Body::json(&convert::cancelled(outcomes)))
+            }
+            Opcode::Purge => {
+                let bulk::Purge { queue, from, end } = admin::decode(body)?;
+                let (from, end, most) = (Offset(from), end.map(Offset), PURGE_JOBS_MAX as u64);
+                let gated = self.logs.of(&queue).purge(&queue, from, end, most);
+                answer(gated, |purged| Body::json(&convert::purged(purged)))
+            }
+            opcode => {
+                let bulk::Pause { queue, group } = admin::decode(body)?;
+                let group = group.as_deref().map(convert::group);
+                let paused = opcode == Opcode::Pause;
+                answer(self.logs.of(&queue).pause(&queue, group, paused), |()| Body::Empty)
+            }
+        })
     }
 
     fn goodbye(&mut self, session: &Caller) -> Answer {
@@ -294,6 +326,9 @@ impl Connection {
     ) -> Result<(), DecodeError> {
         let fetch = Fetch::decode(body)?;
         let opcode = Opcode::Fetch as u8;
+        if self.draining {
+            return self.fetch_nothing(session, correlation, &fetch);
+        }
         if fetch.wait_ms > 0 && self.waiting.len() >= WAITING_FETCHES_MAX {
             let text = format!("{WAITING_FETCHES_MAX} FETCHes wait on this connection already");
             self.push_error(opcode, correlation, ErrorCode::TooMany, text);
@@ -337,6 +372,31 @@ impl Connection {
             }
             (FetchedJobs::Waiting(_), None) => unreachable!("without a wait it is answered"),
         }
+        Ok(())
+    }
+
+    /// A FETCH on a connection that takes nothing more: its commits are done.
+    fn fetch_nothing(
+        &mut self,
+        session: &Caller,
+        correlation: u64,
+        fetch: &Fetch<'_>,
+    ) -> Result<(), DecodeError> {
+        let opcode = Opcode::Fetch as u8;
+        let commits: SmallVec<[HeldSet<'_>; 1]> =
+            fetch.commits.iter().map(convert::held_set).collect();
+        if !commits.is_empty() {
+            let (gates, mut body) = answer(self.logs.commit(session, &commits), statuses);
+            let refused = matches!(body, Body::Error(..));
+            if let Body::Statuses { more, .. } = &mut body {
+                *more = true;
+            }
+            self.push(Reply { gates, opcode, correlation, body });
+            if refused {
+                return Ok(());
+            }
+        }
+        self.push_jobs(Gates::new(), correlation, Grants::none());
         Ok(())
     }
 

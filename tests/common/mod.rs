@@ -15,7 +15,7 @@ mod proxy;
 mod raw;
 mod server;
 
-pub(crate) use cli::{qctl_code, qctl_objects};
+pub(crate) use cli::{qctl_any, qctl_code, qctl_objects};
 pub(crate) use proxy::{Cut, CuttingProxy};
 pub(crate) use raw::{Frame, Job, Raw, all_done, new_session, of_default, only};
 pub(crate) use server::Server;

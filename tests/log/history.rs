@@ -355,8 +355,9 @@ impl History {
         if some == 0 {
             return Ok(());
         }
-        // The background is to have nothing to do that comes between.
-        log.sync()?;
+        // The background is to have nothing to do that comes between. What made jobs dead is
+        // written and not synced: that is for compaction to do.
+        log.write()?;
         log.settle();
         let chosen = self.below(some) as usize;
         let index = self.checkpoints[chosen].0;

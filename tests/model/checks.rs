@@ -54,6 +54,7 @@ impl World {
         }
         assert_eq!((counts.ready, counts.leased), (ready, leased));
         assert_eq!((counts.delayed, counts.dead), (delayed, dead));
+        assert_eq!(self.machine.group(id).unwrap().paused, group.paused);
         for cause in Removal::ALL {
             let removed = group.removed.get(&(cause as usize)).copied().unwrap_or(0);
             assert_eq!(counts.removed.of(cause), removed, "{cause:?}");

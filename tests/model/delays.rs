@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use joblog::queue::{Due, Fact, GroupKind, JobTerms, Run};
+use joblog::queue::{Due, Fact, GroupKind, JobTerms, Removal, Run};
 use joblog::types::{Offset, QueueId};
 
 use crate::world::{Place, WALL_AHEAD_MS, World};
@@ -12,27 +12,33 @@ impl World {
     pub(crate) fn terms_of_new(&mut self, queue: QueueId, offsets: Range<u64>) -> Option<Fact> {
         let mut runs = Vec::new();
         for offset in offsets {
-            if self.rng.below(3) > 0 {
-                continue;
-            }
             let due_ms = self.log_ms + 1 + self.rng.below(30_000);
-            let due = match self.rng.below(2) {
-                0 => Due::Log(due_ms),
-                _ => Due::Wall(due_ms + WALL_AHEAD_MS),
+            let due = match self.rng.below(6) {
+                0 => Some(Due::Log(due_ms)),
+                1 => Some(Due::Wall(due_ms + WALL_AHEAD_MS)),
+                _ => None,
             };
-            let run = Run { first: Offset(offset), count: 1 };
-            runs.push((run, JobTerms { due: Some(due) }));
+            let expires_ms = self.log_ms + 1 + self.rng.below(60_000);
+            let expires_log_ms = (self.rng.below(6) == 0).then_some(expires_ms);
+            let terms = JobTerms { due, expires_log_ms };
+            if terms != JobTerms::default() {
+                runs.push((Run { first: Offset(offset), count: 1 }, terms));
+            }
         }
         (!runs.is_empty()).then_some(Fact::Termed { queue, runs })
     }
 
     pub(crate) fn note_terms(&mut self, queue: QueueId, runs: &[(Run, JobTerms)]) {
         for (run, terms) in runs {
-            let due_ms = match terms.due.unwrap() {
-                Due::Log(ms) => ms,
-                Due::Wall(ms) => ms - WALL_AHEAD_MS,
-            };
             for offset in run.offsets() {
+                if let Some(ms) = terms.expires_log_ms {
+                    self.expiries.insert((queue, offset.0), ms);
+                }
+                let due_ms = match terms.due {
+                    None => continue,
+                    Some(Due::Log(ms)) => ms,
+                    Some(Due::Wall(ms)) => ms - WALL_AHEAD_MS,
+                };
                 self.delayed.insert((queue, offset.0), due_ms);
                 for group in self.groups.values_mut().filter(|group| group.queue == queue) {
                     if group.kind == GroupKind::Work {
@@ -43,8 +49,31 @@ impl World {
         }
     }
 
+    /// All that has expired is withdrawn.
+    pub(crate) fn lapse(&mut self) {
+        let limit = if self.rng.below(2) == 0 { 1 } else { 1_000 };
+        let log_ms = self.log_ms;
+        while let Some(fact) = self.machine.lapse(log_ms, limit) {
+            let Fact::Withdrawn { queue, cause: Removal::Expired, runs } = &fact else {
+                panic!("{fact:?}")
+            };
+            let offsets: Vec<_> = runs.iter().flat_map(|run| run.offsets()).collect();
+            assert!(offsets.len() <= limit);
+            for offset in offsets {
+                assert!(self.expiries[&(*queue, offset.0)] <= log_ms);
+            }
+            self.record(fact);
+            self.seen.insert("over");
+        }
+        assert!(self.expiries.values().all(|ms| *ms > log_ms));
+        assert_eq!(self.machine.next_expiry_log_ms(), self.expiries.values().min().copied());
+    }
+
     /// Where a job stands for a group that is made now.
     pub(crate) fn first_place(&self, queue: QueueId, kind: GroupKind, offset: u64) -> Place {
+        if self.gone.contains(&(queue, offset)) {
+            return Place::Consumed;
+        }
         match self.delayed.get(&(queue, offset)) {
             Some(due_ms) if kind == GroupKind::Work => Place::NotDue(*due_ms),
             _ => Place::Fresh,

@@ -20,6 +20,7 @@ mod replay;
 mod requests;
 mod retention;
 mod time;
+mod withdraw;
 mod world;
 
 use joblog::queue::{QueueSettings, Restore};
@@ -66,6 +67,11 @@ fn agrees_with_the_model() {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["retried", "dropped", "aged", "fresh when due", "passed when due"] {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in
+            ["cancelled", "requested", "stopped", "purged", "paused", "over", "over while out"]
+        {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["sent again", "number taken", "too old", "forgotten"] {

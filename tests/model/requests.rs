@@ -53,7 +53,10 @@ impl World {
             fit_count <= fit_max
         };
         self.machine.pick(group, jobs_max, &mut take, &mut picked);
-        self.check_pick(group, jobs_max.min(fit_max), &picked);
+        match self.is_paused(group) {
+            true => assert!(picked.is_empty() && !self.machine.has_for_fetch(group)),
+            false => self.check_pick(group, jobs_max.min(fit_max), &picked),
+        }
         if picked.is_empty() {
             return;
         }
@@ -139,6 +142,10 @@ impl World {
         };
         assert_eq!(&**message, "no ink");
         let failures = self.groups[&group].jobs[&offset.0].failures + 1;
+        if self.is_gone(group, offset) {
+            assert_eq!(outcome, Outcome::Withdrawn);
+            return fact;
+        }
         match (retry, failures) {
             (Retry::NEVER, _) => assert_eq!(outcome, Outcome::Dead),
             (Retry { failures_max: Some(max), delay_ms: None }, _) if failures <= max => {

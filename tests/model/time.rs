@@ -17,6 +17,7 @@ impl World {
         self.machine.advance(self.stamp());
         self.note_due();
         self.forget_producers();
+        self.lapse();
         self.drop_aged();
         let limit = if self.rng.below(2) == 0 { 2 } else { 1_000 };
         let (now_ms, seed) = (self.lease_ms, self.rng.next());

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use joblog::queue::{EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Runs};
+use joblog::queue::{
+    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Removal, Runs,
+};
 use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
 use crate::producers::Batches;
@@ -57,6 +59,7 @@ pub(crate) struct Group {
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The committed offset when it was last looked at.
     pub(crate) committed: u64,
+    pub(crate) paused: bool,
     /// How many jobs left without a commit.
     pub(crate) removed: BTreeMap<usize, u64>,
 }
@@ -75,6 +78,13 @@ pub(crate) struct World {
     pub(crate) kept: BTreeMap<QueueId, Kept>,
     /// Jobs that were enqueued with a due time, while they wait for it.
     pub(crate) delayed: BTreeMap<(QueueId, u64), u64>,
+    /// Jobs that were cancelled or purged.
+    pub(crate) gone: BTreeSet<(QueueId, u64)>,
+    /// When jobs expire, and those that have.
+    pub(crate) expiries: BTreeMap<(QueueId, u64), u64>,
+    pub(crate) expired: BTreeSet<(QueueId, u64)>,
+    /// Queues that are paused.
+    pub(crate) paused: BTreeSet<QueueId>,
     /// The batches of each producer and queue by number, and when the last one was enqueued.
     pub(crate) producers: BTreeMap<(QueueId, ProducerId), Batches>,
     /// The end of every queue ever, by name: no offset comes twice.
@@ -109,6 +119,10 @@ impl World {
             groups: BTreeMap::new(),
             kept: BTreeMap::new(),
             delayed: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            expiries: BTreeMap::new(),
+            expired: BTreeSet::new(),
+            paused: BTreeSet::new(),
             producers: BTreeMap::new(),
             ends: BTreeMap::new(),
             grants: Vec::new(),
@@ -130,7 +144,10 @@ impl World {
             80..86 => self.pass_time(),
             86..89 => self.end_session(),
             89..92 => self.resume_session(),
-            92 => self.commit_through(),
+            92 if self.rng.below(2) == 0 => self.commit_through(),
+            92 if self.rng.below(2) == 0 => self.cancel_some(),
+            92 if self.rng.below(3) == 0 => self.purge_some(),
+            92 => self.pause_some(),
             93..95 => self.retain(),
             95 => self.retry_or_drop_dead(),
             96 => self.create(),
@@ -200,6 +217,10 @@ impl World {
                 self.groups.retain(|_, group| group.queue != *queue);
                 self.delayed.retain(|(of, _), _| of != queue);
                 self.producers.retain(|(of, _), _| of != queue);
+                self.gone.retain(|(of, _)| of != queue);
+                self.paused.remove(queue);
+                self.expiries.retain(|(of, _), _| of != queue);
+                self.expired.retain(|(of, _)| of != queue);
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
@@ -214,8 +235,10 @@ impl World {
                 let open = jobs.iter().find(|(_, job)| job.place != Place::Consumed);
                 let committed = open.map_or(end, |(offset, _)| *offset);
                 let removed = BTreeMap::new();
-                let state = Group { queue, kind, start, jobs, committed, removed };
+                let paused = false;
+                let state = Group { queue, kind, start, jobs, committed, paused, removed };
                 assert!(self.groups.insert(*group, state).is_none());
+                self.settle(queue);
             }
             Fact::GroupDeleted { group } => {
                 let queue = self.groups.remove(group).unwrap().queue;
@@ -244,6 +267,7 @@ impl World {
             Fact::Committed { group, runs } => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     self.job_mut(*group, offset).place = Place::Consumed;
+                    self.forget_expiry(*group, offset);
                 }
                 let offsets = runs.iter().flat_map(|run| run.offsets()).map(|offset| offset.0);
                 self.settle_jobs(self.groups[group].queue, offsets);
@@ -263,11 +287,25 @@ impl World {
                     Outcome::Ready => Place::Again,
                     Outcome::Delayed { due_log_ms } => Place::Delayed(*due_log_ms),
                     Outcome::Dead => Place::Dead(now_ms),
+                    Outcome::Withdrawn => Place::Consumed,
                 };
                 if *outcome == Outcome::Dead {
                     self.seen.insert("dead");
                 }
+                if *outcome == Outcome::Withdrawn {
+                    let state = self.groups.get_mut(group).unwrap();
+                    let (cause, what) = match self.expired.contains(&(state.queue, offset.0)) {
+                        true => (Removal::Expired, "over while out"),
+                        false => (Removal::Cancelled, "stopped"),
+                    };
+                    *state.removed.entry(cause as usize).or_default() += 1;
+                    let queue = state.queue;
+                    self.settle_jobs(queue, std::iter::once(offset.0));
+                    self.seen.insert(what);
+                }
             }
+            Fact::Withdrawn { queue, cause, runs } => self.note_withdrawn(*queue, *cause, runs),
+            Fact::Paused { queue, group, paused } => self.note_paused(*queue, *group, *paused),
             Fact::Termed { queue, runs } => self.note_terms(*queue, runs),
             Fact::DeadRetried { group, runs } => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
@@ -312,7 +350,10 @@ impl World {
     }
 
     pub(crate) fn expect_end(&self, fact: &Fact, reason: EndReason, now: Outcome) {
-        let Fact::LeaseEnded { reason: found, outcome, .. } = fact else { panic!("{fact:?}") };
+        let Fact::LeaseEnded { group, offset, reason: found, outcome, .. } = fact else {
+            panic!("{fact:?}")
+        };
+        let now = if self.is_gone(*group, *offset) { Outcome::Withdrawn } else { now };
         assert_eq!((*found, *outcome), (reason, now));
     }
 
@@ -322,6 +363,9 @@ impl World {
         let job = &self.groups[group].jobs[&offset.0];
         let Place::Leased(lease) = &job.place else { panic!("{fact:?} of {job:?}") };
         assert_eq!(*reason, reason_of(!lease.restored));
+        if self.is_gone(*group, *offset) {
+            return assert_eq!(*outcome, Outcome::Withdrawn);
+        }
         match (lease.restored, job.crashes + 1) {
             (true, _) | (false, 1) => assert_eq!(*outcome, Outcome::Ready),
             (false, 2) => self.expect_due(*outcome, 5_000),

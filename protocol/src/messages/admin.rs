@@ -230,6 +230,9 @@ pub struct QueueDescription {
     pub first_offset: u64,
     /// The offset that its next job will have.
     pub next_offset: u64,
+    /// Whether it is paused, for all groups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// The durability in force: `fsync`, `interval:<ms>` or `os`.
     pub durability: String,
     /// All settings as they are in force.
@@ -269,6 +272,9 @@ pub struct GroupDescription {
     pub delayed: u64,
     /// Dead jobs.
     pub dead: u64,
+    /// Whether the group itself is paused; its queue may be so, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Jobs that left the group without a commit, since it was created, by cause. What is not
     /// named has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

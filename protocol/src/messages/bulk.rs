@@ -59,3 +59,72 @@ pub struct BulkDone {
     /// Whether there may be more from there on.
     pub more: bool,
 }
+
+/// CANCEL: jobs of a queue, for all of its groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// The queue.
+    pub queue: String,
+    /// The offsets of the jobs.
+    pub jobs: Vec<u64>,
+}
+
+/// The reply to CANCEL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelReply {
+    /// What became of each job, in the order of the request.
+    pub jobs: Vec<CancelOutcome>,
+}
+
+/// What became of a job that was to be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelOutcome {
+    /// It is consumed for all groups that had not consumed it.
+    Cancelled,
+    /// It is out with a worker, who is asked to stop. Its commit counts if it comes first.
+    Requested,
+    /// All groups had consumed it, or it was cancelled before.
+    Consumed,
+    /// The queue has no such job.
+    NoSuchJob,
+}
+
+/// PAUSE and RESUME.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// The queue.
+    pub queue: String,
+    /// One group of it; without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// PURGE: all jobs of a queue from an offset on that are not out with a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Purge {
+    /// The queue.
+    pub queue: String,
+    /// The first offset: 0 at first, then `next` of the reply.
+    #[serde(default)]
+    pub from: u64,
+    /// Only jobs below this offset: left out at first, then `end` of the reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<u64>,
+}
+
+/// The reply to PURGE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeReply {
+    /// Jobs that are given up.
+    pub count: u64,
+    /// Jobs that are left, because they are out with a worker.
+    pub leased: u64,
+    /// Where it goes on.
+    pub next: u64,
+    /// Where it ends: the end of the queue when it was begun.
+    pub end: u64,
+}

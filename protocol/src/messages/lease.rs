@@ -5,11 +5,11 @@ use smallvec::SmallVec;
 
 pub use super::handles::Statuses;
 use super::handles::{
-    HandleSet, HandleSets, put_sets, put_statuses, read_sets, read_status, read_statuses,
+    Handle, HandleSet, HandleSets, put_sets, put_statuses, read_sets, read_status, read_statuses,
 };
 use crate::error_code::ErrorCode;
 use crate::limits::{DELAY_MS_MAX, HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, REASON_BYTES_MAX};
-use crate::wire::{DecodeError, Reader, in_range, put_name, put_text};
+use crate::wire::{DecodeError, Reader, in_range, put_name, put_text, put_token};
 
 const FORM_JOBS: u8 = 0;
 const FORM_THROUGH: u8 = 1;
@@ -248,4 +248,38 @@ pub(crate) fn check_lease(lease_ms: u64) -> Result<(), DecodeError> {
 
 fn check_delay(delay_ms: u64) -> Result<(), DecodeError> {
     in_range("delay_ms", delay_ms, 0..=DELAY_MS_MAX as u64, "0 to 366 days")
+}
+
+/// What a server tells the worker of a job that was cancelled, without being asked: its body has
+/// the opcode of CANCEL and correlation id 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CancelNotice<'a> {
+    /// The queue.
+    pub queue: &'a str,
+    /// The group.
+    pub group: &'a str,
+    /// The job.
+    pub handle: Handle,
+}
+
+impl<'a> CancelNotice<'a> {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        put_name(out, self.queue);
+        put_name(out, self.group);
+        out.put_u64_le(self.handle.offset);
+        put_token(out, &self.handle.token);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let (queue, group) = (reader.name()?, reader.name()?);
+        let handle = Handle { offset: reader.u64()?, token: reader.token()? };
+        reader.finish()?;
+        Ok(Self { queue, group, handle })
+    }
 }

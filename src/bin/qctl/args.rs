@@ -107,6 +107,15 @@ pub(crate) enum Command {
     /// List, show, retry and drop dead jobs.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Cancel jobs, whether they wait, are delayed, dead or running.
+    ///
+    /// They are not delivered any more. The worker of a running job is asked to stop; if it commits
+    /// the job all the same, that counts.
+    Cancel {
+        /// The jobs, as QUEUE:OFFSET.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobName>,
+    },
     /// Check, print and repair the files of a server that is stopped.
     #[command(subcommand)]
     Log(LogCommand),
@@ -155,6 +164,30 @@ pub(crate) enum QueueCommand {
     Show {
         /// The queue.
         queue: String,
+    },
+    /// Let nothing be fetched from a queue, or by one group of it.
+    Pause {
+        /// The queue.
+        queue: String,
+        /// Only this group.
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// End a pause.
+    Resume {
+        /// The queue.
+        queue: String,
+        /// Only that of this group.
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// Give up all jobs of a queue, for all groups, but for those that are being worked on.
+    Purge {
+        /// The queue.
+        queue: String,
+        /// Do not ask. Needed when standard input is no terminal.
+        #[arg(long)]
+        yes: bool,
     },
     /// Delete a queue with its groups and all of its jobs.
     Delete {
@@ -380,6 +413,9 @@ pub(crate) struct EnqueueArgs {
     /// Deliver the jobs at TIME, as in 2026-12-24T18:00:00+01:00, and not before.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) at: Option<u64>,
+    /// Do not deliver the jobs any more when DURATION has passed.
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay)]
+    pub(crate) ttl: Option<Duration>,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,

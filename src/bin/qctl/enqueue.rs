@@ -76,7 +76,10 @@ pub(crate) async fn run(
 
 fn terms(args: &EnqueueArgs) -> Terms {
     let delay = args.delay.map(|delay| Due::In(delay.as_millis() as u64));
-    Terms { due: delay.or_else(|| args.at.map(Due::At)) }
+    Terms {
+        due: delay.or_else(|| args.at.map(Due::At)),
+        ttl_ms: args.ttl.map(|ttl| ttl.as_millis() as u64),
+    }
 }
 
 fn tell_created(queue: &str) {

@@ -71,9 +71,10 @@ pub(crate) fn table(groups: &[GroupDescription]) -> Table {
     let head = ["GROUP", "KIND", "COMMITTED", "ABOVE", "READY", "LEASED", "DELAYED", "DEAD"];
     let mut table = Table::new(&head);
     for group in groups {
-        let kind = match group.kind {
-            GroupKind::Work => "work",
-            GroupKind::Stream => "stream",
+        let kind = match (group.kind, group.paused) {
+            (GroupKind::Work, false) => "work",
+            (GroupKind::Work, true) => "work, paused",
+            (GroupKind::Stream, _) => "stream",
         };
         table.row(vec![
             group.group.clone(),

@@ -4,6 +4,7 @@
 mod output;
 
 mod args;
+mod cancel;
 mod dead;
 mod enqueue;
 mod error;
@@ -54,6 +55,7 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Release(args) => lease::release(&server, args, &out).await,
         Command::Fail(args) => lease::fail(&server, args, &out).await,
         Command::Extend(args) => lease::extend(&server, args, &out).await,
+        Command::Cancel { jobs } => cancel::cancel(&server, &jobs, &out).await,
         Command::Dead(command) => dead::run(&server, command, &out).await,
         Command::Log(command) => log::run(command, &out),
         Command::Work(args) => work::run(&server, args).await,

@@ -110,6 +110,8 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     lease_ends_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
@@ -149,6 +151,7 @@ impl JobView {
                 Some(Due::At(at_ms)) => Some(format_time(at_ms)),
                 _ => None,
             },
+            ttl_ms: raw.terms.ttl_ms,
             lease_ends_at: None,
             key,
             key_base64,
@@ -189,6 +192,9 @@ impl JobView {
         }
         if let Some(at) = &self.at {
             lines.push(("at", at.clone().into_bytes()));
+        }
+        if let Some(ttl_ms) = self.ttl_ms {
+            lines.push(("ttl", format_millis(ttl_ms).into_bytes()));
         }
         if let Some(end) = &self.lease_ends_at {
             let text = format!("ends {end} (in {})", format_millis(self.lease_ms));

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::args::{QueueCommand, QueueCreateArgs};
 use crate::error::{CliError, Exit};
-use crate::group;
 use crate::output::{Output, Table};
 use crate::server::Server;
 use crate::values::format_millis;
+use crate::{cancel, group};
 
 /// Queues asked for at once.
 const PAGE: u32 = 1000;
@@ -59,6 +59,15 @@ pub(crate) async fn run(
             let description = server.connect().await?.describe_queue(&queue).await?;
             out.print(&description, |description| show(description).into_bytes())?;
         }
+        QueueCommand::Pause { queue, group } => {
+            server.connect().await?.pause(&queue, group.as_deref()).await?;
+            tell!("{} is paused.", paused_name(&queue, group.as_deref()));
+        }
+        QueueCommand::Resume { queue, group } => {
+            server.connect().await?.resume(&queue, group.as_deref()).await?;
+            tell!("{} goes on.", paused_name(&queue, group.as_deref()));
+        }
+        QueueCommand::Purge { queue, yes } => return cancel::purge(server, &queue, yes, out).await,
         QueueCommand::Delete { queue, yes } => {
             let what = format!("queue {queue} with its groups and all of its jobs");
             if !yes && !confirm(&what)? {
@@ -69,6 +78,13 @@ pub(crate) async fn run(
         }
     }
     Ok(Exit::Done)
+}
+
+fn paused_name(queue: &str, group: Option<&str>) -> String {
+    match group {
+        Some(group) => format!("Group {group} of queue {queue}"),
+        None => format!("Queue {queue}"),
+    }
 }
 
 fn settings(args: &QueueCreateArgs) -> QueueSettings {
@@ -141,6 +157,9 @@ fn show(queue: &QueueDescription) -> String {
             kept => format!("kept for {}", time(kept)),
         },
     );
+    if queue.paused {
+        text.push_str("paused      nothing is fetched until it is resumed\n");
+    }
     text.push_str(&retention(queue));
     text.push('\n');
     if queue.groups.is_empty() {

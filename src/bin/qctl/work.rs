@@ -157,6 +157,9 @@ impl Worker<'_> {
         let running = self.running.len();
         if !self.is_stopping {
             self.is_stopping = true;
+            // So that a job which is ready now goes to another worker at once.
+            let client = self.client.clone();
+            tokio::spawn(async move { drop(client.drain().await) });
             if running > 0 {
                 tell!("qctl: finishing {running} running; a second signal kills them");
             }

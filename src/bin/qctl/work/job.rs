@@ -9,7 +9,8 @@ use std::time::Duration;
 use joblog::client::{
     Client, ClientError, CommitStatus, ErrorCode, FailStatus, Failure, JobHandle, LeasedJob,
 };
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 
 use super::child::{CommandLine, Running, Spooled, StartError, describe};
@@ -45,6 +46,7 @@ impl Plan {
         mut kill: watch::Receiver<bool>,
     ) -> JobEnd {
         let handle = leased.handle;
+        let cancels = self.client.cancelled();
         let mut running = match self.command.start(&leased.job.payload) {
             Ok(running) => running,
             Err(StartError::Payload(reason)) => return self.fail(&handle, reason).await,
@@ -54,9 +56,13 @@ impl Plan {
             }
         };
         drop(leased.job);
-        let status = self.supervise(&handle, lease, &mut running, &mut kill).await;
+        let (status, cancelled) =
+            self.supervise(&handle, lease, &mut running, &mut kill, cancels).await;
         let output = running.into_output();
-        if *kill.borrow() {
+        if cancelled {
+            tell!("qctl: {} was cancelled, and its command killed", job_name(&handle));
+        }
+        if cancelled || *kill.borrow() {
             self.release(&handle).await;
             return JobEnd::Settled;
         }
@@ -67,28 +73,45 @@ impl Plan {
         }
     }
 
-    /// Waits for the command's end, and keeps the lease for as long as that takes.
+    /// Waits for the command's end, and keeps the lease for as long as that takes. Also says
+    /// whether the job was cancelled.
     async fn supervise(
         &self,
         handle: &JobHandle,
         lease: Duration,
         running: &mut Running,
         kill: &mut watch::Receiver<bool>,
-    ) -> io::Result<ExitStatus> {
+        mut cancels: broadcast::Receiver<JobHandle>,
+    ) -> (io::Result<ExitStatus>, bool) {
         let extending = async {
             loop {
                 sleep(lease / 3).await;
                 // If it fails, the commit will tell.
-                drop(self.client.extend(slice::from_ref(handle), lease).await);
+                let extended = self.client.extend(slice::from_ref(handle), lease).await;
+                let status = extended.ok().and_then(|statuses| statuses.first().copied());
+                if status == Some(Err(ErrorCode::CancelRequested)) {
+                    return;
+                }
             }
         };
-        tokio::select! {
-            status = running.wait() => return status,
-            () = extending => {}
-            _ = kill.wait_for(|kill| *kill) => {}
-        }
+        let told = async {
+            loop {
+                match cancels.recv().await {
+                    Ok(job) if job.offset == handle.offset && job.token == handle.token => return,
+                    // What was missed is told by the next EXTEND.
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        let cancelled = tokio::select! {
+            status = running.wait() => return (status, false),
+            () = extending => true,
+            () = told => true,
+            _ = kill.wait_for(|kill| *kill) => false,
+        };
         running.kill();
-        running.wait().await
+        (running.wait().await, cancelled)
     }
 
     /// The output is out before the commit: a job that counts as done has shown its result.

@@ -1,0 +1,82 @@
+//! `qctl cancel` and `qctl queue purge`.
+
+use joblog::client::CancelOutcome;
+use serde::Serialize;
+
+use crate::error::{CliError, Exit};
+use crate::job_name::JobName;
+use crate::output::Output;
+use crate::queue::confirm_to;
+use crate::server::Server;
+
+#[derive(Debug, Serialize)]
+struct CancelView {
+    job: String,
+    status: CancelOutcome,
+}
+
+#[derive(Debug, Serialize)]
+struct PurgeView {
+    queue: String,
+    purged: u64,
+    leased: u64,
+}
+
+/// `qctl cancel`.
+pub(crate) async fn cancel(
+    server: &Server,
+    jobs: &[JobName],
+    out: &Output,
+) -> Result<Exit, CliError> {
+    let client = server.connect().await?;
+    let mut is_refused = false;
+    for run in jobs.chunk_by(|one, next| one.queue == next.queue) {
+        let queue = run.first().map_or("", |job| &job.queue);
+        let offsets: Vec<u64> = run.iter().map(|job| job.offset).collect();
+        let outcomes = client.cancel(queue, &offsets).await?;
+        for (offset, status) in offsets.iter().zip(outcomes) {
+            let view = CancelView { job: format!("{queue}:{offset}"), status };
+            let text = match status {
+                CancelOutcome::Cancelled => "cancelled",
+                CancelOutcome::Requested => "is running; its worker is asked to stop",
+                CancelOutcome::Consumed => "was consumed or cancelled before",
+                CancelOutcome::NoSuchJob => "does not exist",
+            };
+            let done = [CancelOutcome::Cancelled, CancelOutcome::Requested];
+            is_refused |= !done.contains(&status);
+            out.print(&view, |view| format!("{}  {text}", view.job).into_bytes())?;
+        }
+    }
+    Ok(Exit::failed_if(is_refused))
+}
+
+/// `qctl queue purge`.
+pub(crate) async fn purge(
+    server: &Server,
+    queue: &str,
+    yes: bool,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    let what = format!("all jobs of queue {queue}, for all groups");
+    if !yes && !confirm_to("purge", &what)? {
+        return Ok(Exit::Failed);
+    }
+    let client = server.connect().await?;
+    let mut view = PurgeView { queue: queue.to_owned(), purged: 0, leased: 0 };
+    let (mut from, mut end) = (0, None);
+    loop {
+        let step = client.purge(queue, from, end).await?;
+        view.purged += step.count;
+        view.leased += step.leased;
+        if step.next >= step.end {
+            break;
+        }
+        (from, end) = (step.next, Some(step.end));
+    }
+    out.print(&view, |PurgeView { purged, leased, .. }| {
+        let plural = if *purged == 1 { "" } else { "s" };
+        let left = if *leased > 0 { format!("; {leased} running are left") } else { String::new() };
+        format!("{purged} job{plural} purged{left}").into_bytes()
+    })?;
+    Ok(Exit::Done)
+}
