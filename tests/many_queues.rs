@@ -84,9 +84,9 @@ fn a_thousand_queues_written_to_at_once_share_their_syncs() {
     let report = std::fs::read_to_string(&report).unwrap();
     let line = report.lines().find(|line| line.contains("fdatasync")).unwrap();
     let syncs: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
-    // While one sync runs, the next batch forms: how many there are depends on the disk. Ten are
-    // for start and stop.
-    assert!(syncs < 250, "{syncs} syncs for a thousand queues:\n{report}");
+    // One each would be a thousand and more. While one sync runs, the next batch forms: how many
+    // are needed depends on how fast the disk is beside this build of the server.
+    assert!(syncs < 700, "{syncs} syncs for a thousand queues:\n{report}");
 }
 
 /// Bytes of a directory's files up to the last one that is not zero: segments are allocated ahead.

@@ -219,7 +219,7 @@ impl Drop for Server {
         if let Some(server) = server
             && self.child.try_wait().is_ok_and(|ended| ended.is_none())
         {
-            drop(kill_process(server, Signal::KILL));
+            kill_process(server, Signal::KILL).ok();
         }
         drop(self.child.kill());
         drop(self.child.wait());
