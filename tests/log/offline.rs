@@ -137,7 +137,9 @@ fn a_repair_does_without_a_header_or_a_segment_or_anything() {
     let (dir, segments, entries) = written();
     flip(&segments[1], 60);
     let plan = repaired(dir.path(), 5, &entries);
-    assert_eq!((plan.entries_lost, plan.moved.len()), (10, 2), "{plan}");
+    // The segment that was prepared ahead may have been there already, or not yet.
+    assert_eq!(plan.entries_lost, 10, "{plan}");
+    assert!((2..=3).contains(&plan.moved.len()), "{plan}");
     let (dir, segments, entries) = written();
     fs::remove_file(&segments[2]).unwrap();
     assert!(log::repair_plan(dir.path()).unwrap().is_none(), "nothing proves that it was there");
