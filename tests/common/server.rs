@@ -61,10 +61,12 @@ impl Server {
         Self::launch_by(strace, data, &arguments, listen).ok()
     }
 
-    /// Starts a server whose calls of a system call are counted, into `report` when it ends.
-    pub(crate) fn start_counted(data: &Path, call: &str, report: &Path) -> Self {
+    /// Starts a server whose calls of a system call take 20 ms each and are counted, into `report`
+    /// when it ends.
+    pub(crate) fn start_slowed(data: &Path, call: &str, report: &Path) -> Self {
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-c", "-e", &format!("trace={call}"), "-o"]).arg(report);
+        strace.args(["-f", "-c", "-e", &format!("trace={call}")]);
+        strace.args(["-e", &format!("inject={call}:delay_exit=20000"), "-o"]).arg(report);
         strace.arg(env!("CARGO_BIN_EXE_joblogd"));
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let launched = Self::launch_by(strace, data, &[], listen);
