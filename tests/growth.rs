@@ -15,7 +15,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Job, PATIENCE, Raw, Server, all_done, new_session, of_default};
+use common::{Job, PATIENCE, Raw, Server, all_done, new_session, of_default, until};
 
 const PAYLOAD_BYTES: usize = 32 * 1024;
 
@@ -101,8 +101,8 @@ fn the_disk_holds_what_is_live_and_not_what_has_passed() {
         raw.commit(of_default("tick", jobs.iter().map(Job::handle))).unwrap();
         thread::sleep(Duration::from_millis(50));
     }
-    let errors = server.errors();
-    assert!(errors.contains("compacted"), "the work of compaction is reported:\n{errors}");
+    // When it has been done.
+    until("the work of compaction is reported", || server.errors().contains("compacted"));
 
     // Nothing that is live has gone with the rest, also for a start that knows only the files.
     server.kill9();

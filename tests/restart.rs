@@ -9,9 +9,7 @@
 
 mod common;
 
-use std::time::Instant;
-
-use common::{PATIENCE, Raw, Server};
+use common::{Raw, Server, until};
 use tempfile::TempDir;
 
 const BATCHES: u64 = 30;
@@ -31,8 +29,11 @@ fn busy_server(directory: &TempDir) -> Server {
 
 /// How many entries the start has replayed.
 fn replayed(server: &Server) -> u64 {
+    let is_said = |line: &&str| line.contains("restored the state") && line.contains("entries=");
+    // The line may come after the one on standard output that says that the server is ready.
+    until("what is restored is said", || server.errors().lines().any(|line| is_said(&line)));
     let errors = server.errors();
-    let line = errors.lines().find(|line| line.contains("restored the state")).unwrap();
+    let line = errors.lines().find(is_said).unwrap();
     let (_, count) = line.split_once("entries=").unwrap();
     count.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
 }
@@ -57,11 +58,7 @@ fn a_start_after_a_clean_stop_replays_nothing() {
 fn a_start_after_a_kill_replays_what_came_after_the_checkpoint() {
     let directory = TempDir::new().unwrap();
     let mut server = busy_server(&directory);
-    let begun = Instant::now();
-    while !server.errors().contains("made a checkpoint") {
-        assert!(begun.elapsed() < PATIENCE, "{}", server.errors());
-        std::thread::yield_now();
-    }
+    until("a checkpoint is made", || server.errors().contains("made a checkpoint"));
     server.kill9();
     server.restart();
     assert!(replayed(&server) < BATCHES, "{} entries", replayed(&server));
