@@ -9,6 +9,7 @@ use super::grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 use super::mailbox::{Event, Mailbox};
 use super::turn::Turn;
 use super::waiters::{Line, Waiter};
+use crate::log::FoundJob;
 use crate::queue::{Fact, GroupKind, Picked, Start};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
@@ -27,12 +28,25 @@ pub struct Wait<'a> {
 }
 
 /// A queue's group, as far as it exists.
+#[derive(Clone, Copy)]
 pub(super) enum Place {
     Group(QueueId, GroupId),
     /// The queue exists, and its group `default` is to be born.
     Unborn(QueueId),
     /// No queue has this name yet.
     NoQueue,
+}
+
+/// Where a FETCH takes from: one for each of its queues.
+pub(super) type Places = SmallVec<[Place; 1]>;
+
+impl Place {
+    fn group(self) -> Option<(QueueId, GroupId)> {
+        match self {
+            Self::Group(queue, group) => Some((queue, group)),
+            Self::Unborn(_) | Self::NoQueue => None,
+        }
+    }
 }
 
 impl Turn<'_> {
@@ -49,7 +63,7 @@ impl Turn<'_> {
             }
             return Err(BrokerError::NoSuchGroup { queue: queue.into(), group: group.into() });
         };
-        match machine.group(group_id).map(|info| info.kind) {
+        match machine.group_kind(group_id) {
             Some(GroupKind::Stream) => Err(BrokerError::WrongGroupKind {
                 queue: queue.into(),
                 group: group.into(),
@@ -60,46 +74,44 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether something is ready in these queues; `default` is born where it is missing.
-    pub(super) fn is_ready(
-        &mut self,
+    /// As [`Turn::place`], for all queues of a FETCH.
+    pub(super) fn places(
+        &self,
         queues: &[impl AsRef<str>],
         group: &str,
-    ) -> Result<bool, BrokerError> {
-        let mut ready = false;
-        for queue in queues {
-            let group = match self.place(queue.as_ref(), group)? {
-                Place::Group(_, group) => group,
-                Place::Unborn(queue) => self.bear_default(queue)?,
-                Place::NoQueue => continue,
-            };
-            ready |= self.core.machine.has_for_fetch(group);
-        }
-        Ok(ready)
+    ) -> Result<Places, BrokerError> {
+        queues.iter().map(|queue| self.place(queue.as_ref(), group)).collect()
     }
 
-    /// Takes what is ready in these queues, in their order; `default` is born where it is missing.
-    pub(super) fn take(
-        &mut self,
-        queues: &[impl AsRef<str>],
-        group: &str,
-        terms: &FetchTerms,
-    ) -> Result<Grants, BrokerError> {
+    /// Makes the group `default` where it is missing.
+    pub(super) fn bear(&mut self, places: &mut Places) -> Result<(), BrokerError> {
+        for place in places {
+            if let Place::Unborn(queue) = *place {
+                *place = Place::Group(queue, self.bear_default(queue)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something is ready in one of these groups.
+    pub(super) fn is_ready(&self, places: &[Place]) -> bool {
+        let machine = &self.core.machine;
+        places.iter().any(|place| place.group().is_some_and(|(_, id)| machine.has_for_fetch(id)))
+    }
+
+    /// Takes what is ready in these groups, in their order.
+    pub(super) fn take(&mut self, places: &[Place], terms: &FetchTerms) -> Grants {
         let mut grants = Grants { lease_ms: terms.lease_ms, jobs: SmallVec::new() };
         let mut bytes_left = terms.bytes_max;
-        for (ordinal, queue) in queues.iter().enumerate() {
-            let (queue, group) = match self.place(queue.as_ref(), group)? {
-                Place::Group(queue, group) => (queue, group),
-                Place::Unborn(queue) => (queue, self.bear_default(queue)?),
-                Place::NoQueue => continue,
-            };
+        for (ordinal, place) in (terms.first_ordinal..).zip(places) {
             if grants.jobs.len() >= terms.jobs_max || bytes_left == 0 {
                 break;
             }
-            let ordinal = terms.first_ordinal + ordinal as u8;
-            self.take_from(ordinal, queue, group, terms, &mut bytes_left, &mut grants);
+            if let Some((queue, group)) = place.group() {
+                self.take_from(ordinal, queue, group, terms, &mut bytes_left, &mut grants);
+            }
         }
-        Ok(grants)
+        grants
     }
 
     fn take_from(
@@ -114,14 +126,17 @@ impl Turn<'_> {
         let log = self.log;
         let machine = &self.core.machine;
         let mut first = grants.jobs.is_empty();
+        let mut found: SmallVec<[(Offset, Option<FoundJob>); 1]> = SmallVec::new();
         let mut fits = |offset| {
-            let bytes = log.job_len(queue, offset).map_or(0, u64::from);
+            let job = log.find(queue, offset);
+            let bytes = job.as_ref().map_or(0, |job| u64::from(job.bytes));
             if bytes > *bytes_left && !std::mem::take(&mut first) {
                 *bytes_left = 0;
                 return false;
             }
             first = false;
             *bytes_left = bytes_left.saturating_sub(bytes);
+            found.push((offset, job));
             true
         };
         let mut picked = Picked::new();
@@ -132,9 +147,13 @@ impl Turn<'_> {
         let first_grant = machine.next_grant();
         let fact = machine.grant(group, terms.holder, terms.lease_ms, first_grant, &picked);
         self.record(&fact.expect("the lease's bounds were checked with the request"));
+        // They are granted in another order than that in which they were chosen.
+        found.sort_unstable_by_key(|(offset, _)| *offset);
         for (nth, offset) in (0..).zip(picked.offsets()) {
             let grant = Grant(first_grant.0 + nth);
-            let Some(location) = log.locate(queue, offset) else {
+            let at = found.binary_search_by_key(&offset, |(offset, _)| *offset).ok();
+            let job = at.and_then(|at| found.get_mut(at)?.1.take());
+            let Some(FoundJob { location, bytes }) = job else {
                 self.lose(group, offset, grant);
                 continue;
             };
@@ -146,7 +165,7 @@ impl Turn<'_> {
                 offset,
                 grant,
                 attempt: lease.map_or(1, |lease| lease.attempt),
-                bytes: log.job_len(queue, offset).unwrap_or(0),
+                bytes,
                 location,
             });
         }
@@ -246,19 +265,19 @@ impl Turn<'_> {
         let Some(waiter) = self.core.waiters.get(id) else { return false };
         let (queues, group, terms) =
             (waiter.queues.clone(), Arc::clone(&waiter.group), waiter.terms);
-        match self.is_ready(&queues, &group) {
-            Ok(false) => return false,
-            Ok(true) => {}
+        let placed = self.places(&queues, &group);
+        let born = placed.and_then(|mut places| self.bear(&mut places).map(|()| places));
+        let Ok(places) = born else {
             // One of its groups has become another kind: it hears that when it asks again.
-            Err(_) => {
-                self.end_wait(id);
-                return true;
-            }
+            self.end_wait(id);
+            return true;
+        };
+        if !self.is_ready(&places) {
+            return false;
         }
         let Some(waiter) = self.core.waiters.remove(id) else { return false };
-        if waiter.ticket.claim()
-            && let Ok(grants) = self.take(&queues, &group, &terms)
-        {
+        if waiter.ticket.claim() {
+            let grants = self.take(&places, &terms);
             self.hand_off(waiter, grants);
         }
         true

@@ -51,7 +51,7 @@ impl Turn<'_> {
     /// `NoSuchQueue`, `NoSuchGroup`, `WrongGroupKind`.
     pub(super) fn work_group(&self, queue: &str, group: &str) -> Result<GroupId, BrokerError> {
         let id = self.group(queue, group)?;
-        match self.core.machine.group(id).map(|info| info.kind) {
+        match self.core.machine.group_kind(id) {
             Some(GroupKind::Stream) => Err(BrokerError::WrongGroupKind {
                 queue: queue.into(),
                 group: group.into(),

@@ -176,19 +176,18 @@ impl Broker {
     pub fn fetch(&self, caller: &SessionHandle, request: &FetchRequest<'_>) -> Gated<Fetched> {
         self.turn(|turn| {
             turn.check_current(caller)?;
-            for queue in request.queues {
-                turn.place(queue, request.group)?;
-            }
-            let commits = turn.commit_sets(request.commits)?;
             let FetchRequest { queues, group, terms, .. } = *request;
+            let mut places = turn.places(queues, group)?;
+            let commits = turn.commit_sets(request.commits)?;
+            turn.bear(&mut places)?;
             let jobs = match &request.wait {
-                Some(wait) if !turn.is_ready(queues, group)? => {
+                Some(wait) if !turn.is_ready(&places) => {
                     let waiter = turn.wait(queues, group, terms, wait);
                     FetchedJobs::Waiting(SmallVec::from_iter([(self.options.log, waiter)]))
                 }
                 // Another log was faster, and answers.
                 Some(wait) if !wait.ticket.claim() => FetchedJobs::Now(Grants::none()),
-                _ => FetchedJobs::Now(turn.take(queues, group, &terms)?),
+                _ => FetchedJobs::Now(turn.take(&places, &terms)),
             };
             Ok(Fetched { commits, jobs })
         })
@@ -267,12 +266,12 @@ impl Broker {
             while read.jobs.len() < jobs_max
                 && let Some(offset) = machine.next_live(id, read.next)
             {
-                bytes += self.log.job_len(id, offset).map_or(0, u64::from);
+                let Some(job) = self.log.find(id, offset) else { break };
+                bytes += u64::from(job.bytes);
                 if bytes > bytes_max && !read.jobs.is_empty() {
                     break;
                 }
-                let Some(location) = self.log.locate(id, offset) else { break };
-                read.jobs.push((offset, location));
+                read.jobs.push((offset, job.location));
                 read.next = offset.next();
             }
             if machine.next_live(id, read.next).is_none() {

@@ -20,7 +20,7 @@ use super::error::LogError;
 use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
-use super::location::JobLocation;
+use super::location::{FoundJob, JobLocation};
 use super::manifest::Manifest;
 use super::reader::Resume;
 use super::replay::{Old, Replay};
@@ -278,9 +278,9 @@ impl Log {
         self.shared.appended_signal.notify_all();
     }
 
-    /// Length of a job's body in bytes, also while its entry is in memory only.
-    pub fn job_len(&self, queue: QueueId, offset: Offset) -> Option<u32> {
-        self.shared.job_len(queue, offset)
+    /// Where a job lies and how long it is, also while its entry is in memory only.
+    pub fn find(&self, queue: QueueId, offset: Offset) -> Option<FoundJob> {
+        self.shared.find(queue, offset)
     }
 
     /// Hands the written entries above `after`, up to `through`, to `each`, in the order of their

@@ -22,6 +22,15 @@ pub struct JobLocation {
     offset: Offset,
 }
 
+/// A job that was found.
+#[derive(Clone, Debug)]
+pub struct FoundJob {
+    /// Where it lies.
+    pub location: JobLocation,
+    /// Bytes of its body; 0 if they can't be read, which reading it says.
+    pub bytes: u32,
+}
+
 impl JobLocation {
     /// The place of a job that was found so. None if the job is not there after all.
     pub(super) fn new(found: Found, queue: QueueId, offset: Offset) -> Option<Self> {

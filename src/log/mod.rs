@@ -8,7 +8,7 @@
 //!  caller ---------> tail ---------> files ---------------> durable
 //!            memory        pwrite           fdatasync
 //!            index         written()        synced()
-//!                 `---- job_len           locate + read, through the map
+//!                 `---- find, locate      read, through the map
 //! ```
 //!
 //! | file | what it holds |
@@ -62,7 +62,7 @@ pub use entry::{EntryKind, EntryView, JobView, NewEntry};
 pub use error::LogError;
 pub use files::{DataFile, Files, Space, SystemFiles};
 pub use handle::{Log, LogOptions, LogStats, SegmentInfo};
-pub use location::JobLocation;
+pub use location::{FoundJob, JobLocation};
 pub use offline::{Damage, DamagedJob, Item, Verified, dump, verify};
 pub use recovery::{Recovered, Recovery, TornTail};
 pub use repair::{LostJobs, RepairPlan, repair, repair_plan};

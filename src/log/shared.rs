@@ -21,7 +21,7 @@ use super::entry::{EntryView, body_len};
 use super::error::LogError;
 use super::format::*;
 use super::index::Found;
-use super::location::JobLocation;
+use super::location::{FoundJob, JobLocation};
 use super::reader::Resume;
 use super::room::Room;
 use super::segment::OpenSegment;
@@ -270,19 +270,22 @@ impl Shared {
         }
     }
 
-    pub(super) fn job_len(&self, queue: QueueId, offset: Offset) -> Option<u32> {
+    pub(super) fn find(&self, queue: QueueId, offset: Offset) -> Option<FoundJob> {
         let tail = self.tail.lock();
         let found = tail.index.find(&tail.active.segment, queue, offset)?;
+        let mut bytes = None;
         if let Found::Row(segment, row) = &found
             && let Some(frame) = tail.in_memory(segment, row.position)
         {
             let ordinal = offset.0.checked_sub(row.base)? as u32;
-            return body_len(frame.get(FRAME_HEADER_BYTES..)?, ordinal);
+            bytes = Some(body_len(frame.get(FRAME_HEADER_BYTES..)?, ordinal)?);
         }
         // Tables and maps may have to wait for the disk, which must not happen under the lock.
         drop(tail);
         let location = JobLocation::new(found, queue, offset)?;
-        Some(location.read_unchecked().ok()?.body.len() as u32)
+        let read = || location.read_unchecked().map_or(0, |job| job.body.len() as u32);
+        let bytes = bytes.unwrap_or_else(read);
+        Some(FoundJob { location, bytes })
     }
 
     pub(super) fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {

@@ -123,6 +123,11 @@ impl Machine {
         self.queues.get(&queue)?.groups.get(name).copied()
     }
 
+    /// The kind of a group.
+    pub fn group_kind(&self, group: GroupId) -> Option<GroupKind> {
+        self.groups.get(&group).map(|state| state.kind)
+    }
+
     /// The queue of a group.
     pub fn queue_of(&self, group: GroupId) -> Option<QueueId> {
         self.groups.get(&group).map(|state| state.queue)

@@ -23,7 +23,7 @@ fn a_job_is_measured_in_memory_and_read_once_written() {
     let (log, _, _) = open(dir.path());
     let entry = Entry::job(1, 7, b"body");
     assert_eq!(entry.append(&log).unwrap(), EntryIndex(1));
-    assert_eq!(log.job_len(QueueId(1), Offset(7)), Some(4));
+    assert_eq!(log.find(QueueId(1), Offset(7)).map(|job| job.bytes), Some(4));
     let location = log.locate(QueueId(1), Offset(7)).unwrap();
     assert!(matches!(location.read(), Err(LogError::NotWritten)));
     assert_eq!((log.written(), log.synced()), (EntryIndex(0), EntryIndex(0)));
@@ -32,7 +32,7 @@ fn a_job_is_measured_in_memory_and_read_once_written() {
     entry.assert_readable(&log);
     assert_eq!(log.sync().unwrap(), EntryIndex(1));
     assert_eq!((log.written(), log.synced()), (EntryIndex(1), EntryIndex(1)));
-    assert_eq!(log.job_len(QueueId(1), Offset(8)), None);
+    assert!(log.find(QueueId(1), Offset(8)).is_none());
     assert!(log.locate(QueueId(2), Offset(7)).is_none());
     log.forget(QueueId(1));
     assert!(log.locate(QueueId(1), Offset(7)).is_none());
@@ -90,7 +90,7 @@ fn jobs_are_found_on_both_sides_of_a_roll_and_after_a_reopen() {
     for entry in &entries {
         entry.append(&log).unwrap();
         let offset = Offset(entry.base_offset);
-        assert_eq!(log.job_len(QueueId(1), offset), Some(100_000), "in memory");
+        assert_eq!(log.find(QueueId(1), offset).map(|job| job.bytes), Some(100_000), "in memory");
         if entry.base_offset % 15 == 14 {
             log.write().unwrap();
         }
@@ -238,7 +238,10 @@ fn appenders_writers_and_syncers_keep_order_and_lose_nothing() {
                         order.push(entry);
                         assert_eq!(index.0, order.len() as u64);
                         drop(order);
-                        assert_eq!(log.job_len(QueueId(queue), Offset(offset)), Some(len as u32));
+                        assert_eq!(
+                            log.find(QueueId(queue), Offset(offset)).map(|job| job.bytes),
+                            Some(len as u32)
+                        );
                         if offset % 10 == 0 {
                             assert!(log.write().unwrap() >= index);
                             log.locate(QueueId(queue), Offset(offset)).unwrap().read().unwrap();
@@ -322,7 +325,7 @@ fn the_first_failed_write_poisons() {
     }
     assert!(matches!(log.close(), Err(LogError::Poisoned { .. })));
     assert_eq!((log.written(), log.synced()), (EntryIndex(1), EntryIndex(1)));
-    assert_eq!(log.job_len(QueueId(1), Offset(1)), Some(4));
+    assert_eq!(log.find(QueueId(1), Offset(1)).map(|job| job.bytes), Some(4));
     drop(log);
     assert_eq!(open(dir.path()).2, [Entry::job(1, 0, b"kept")]);
 }

@@ -108,7 +108,7 @@ impl Entry {
     pub(crate) fn assert_readable(&self, log: &Log) {
         for (ordinal, body) in self.bodies.iter().enumerate() {
             let (queue, offset) = (QueueId(self.queue), Offset(self.base_offset + ordinal as u64));
-            assert_eq!(log.job_len(queue, offset), Some(body.len() as u32));
+            assert_eq!(log.find(queue, offset).map(|job| job.bytes), Some(body.len() as u32));
             let location = log.locate(queue, offset).expect("the job is indexed");
             let job = location.read().unwrap();
             assert_eq!((job.offset, job.body), (offset, &body[..]));
