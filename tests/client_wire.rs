@@ -661,3 +661,48 @@ fn what_the_server_would_refuse_as_malformed_is_not_sent() {
         },
     );
 }
+
+#[test]
+fn of_several_addresses_the_first_that_answers_is_taken_and_then_the_next() {
+    let refusing = Fake::new();
+    let dead = refusing.address;
+    drop(refusing);
+    let (first, second) = (Fake::new(), Fake::new());
+    let text = format!("{dead}, {},{}", first.address, second.address);
+    let (gone, is_gone) = mpsc::sync_channel(1);
+    let server = std::thread::spawn(move || {
+        let peer = first.greet();
+        let session = peer.hello.session;
+        is_gone.recv().unwrap();
+        // One that listens no more, and one that is about to stop.
+        drop((peer, first));
+        let mut leaving = second.accept();
+        leaving.refuse_hello(ErrorCode::ShuttingDown);
+        drop(leaving);
+        let mut peer = second.greet();
+        assert_eq!(peer.hello.session, session);
+        peer.next().expect(Opcode::Goodbye);
+    });
+    block_on(async {
+        let client = Client::connect(text, Options::default()).await.unwrap();
+        gone.send(()).unwrap();
+        until_disconnected(&client).await;
+        let is_up = |state: &ConnectionState| matches!(state, ConnectionState::Connected(_));
+        client.state().wait_for(is_up).await.unwrap();
+        drop(client);
+    });
+    server.join().unwrap();
+}
+
+#[test]
+fn when_no_address_answers_each_is_named() {
+    let dead = [Fake::new(), Fake::new()].map(|fake| fake.address.to_string());
+    block_on(async {
+        let error = Client::connect(dead.clone(), Options::default()).await.unwrap_err();
+        let text = error.to_string();
+        assert!(dead.iter().all(|address| text.contains(&format!("{address}: "))), "{text}");
+        assert!(error.retryable(), "{text}");
+        let error = Client::connect("", Options::default()).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    });
+}

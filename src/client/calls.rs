@@ -16,7 +16,7 @@ use joblog_protocol::messages::admin::{
 use joblog_protocol::messages::bulk::{
     BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
 };
-use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
+use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::lease::{
     Commit, Extend, Fail, FailOutcome, Release, decode_fail_reply,
@@ -295,22 +295,7 @@ impl Client {
         queue: &str,
         batch: &BatchBuilder,
     ) -> Result<PendingEnqueue, ClientError> {
-        check_queue(queue)?;
-        let sequence = self.next_sequence(queue).await?;
-        let body = Enqueue {
-            queue,
-            create: self.options().create_queues,
-            producer: Some(sequence.producer()),
-            batch: batch.batch(),
-        };
-        let mut request = Request::new(Opcode::Enqueue, self.next_correlation(), |out| {
-            body.encode(out);
-        });
-        request.sequence = Some(sequence);
-        check_body(&request, |body| Enqueue::decode(body).map(drop))?;
-        let timeout = self.options().request_timeout;
-        let waiting = self.submit(request, timeout).await?;
-        Ok(PendingEnqueue { waiting })
+        self.prepare(queue, batch).await?.submit().await
     }
 
     /// Takes ready jobs under a lease. If the returned future is dropped before it is done, what
@@ -642,7 +627,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// What the server's decoder would refuse is not sent.
-fn check_body(
+pub(crate) fn check_body(
     request: &Request,
     decode: impl Fn(&[u8]) -> Result<(), DecodeError>,
 ) -> Result<(), DecodeError> {

@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
+use super::addresses::Addresses;
 use super::backoff::Backoff;
 use super::connection::Connection;
 use super::error::ClientError;
@@ -79,7 +80,7 @@ struct Closing {
 /// The state that outlives a connection.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    address: String,
+    addresses: Addresses,
     options: Options,
     ends: Ends,
     session: Session,
@@ -93,9 +94,9 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(address: String, options: Options, id: [u8; 16], ends: Ends) -> Self {
+    pub(crate) fn new(addresses: Addresses, options: Options, id: [u8; 16], ends: Ends) -> Self {
         Self {
-            address,
+            addresses,
             options,
             ends,
             session: Session::new(id),
@@ -110,8 +111,7 @@ impl Driver {
     /// Runs until the client is closed. `connected` is told how the first attempt ended; if it
     /// failed, there is no second one.
     pub(crate) async fn run(mut self, connected: oneshot::Sender<Result<(), ClientError>>) {
-        let patience = self.options.connect_timeout;
-        let mut connection = match self.open(patience).await {
+        let mut connection = match self.open_first().await {
             Ok(connection) => connection,
             Err(error) => {
                 drop(connected.send(Err(error)));
@@ -143,7 +143,8 @@ impl Driver {
     }
 
     fn unreachable(&self, cause: io::Error) -> ClientError {
-        ClientError::Unreachable { address: self.address.clone(), cause: Arc::new(cause) }
+        let address = self.addresses.current().to_owned();
+        ClientError::Unreachable { address, cause: Arc::new(cause) }
     }
 
     fn hello(&mut self) -> Bytes {
@@ -151,13 +152,35 @@ impl Driver {
         self.session.hello(correlation, &self.options, Instant::now())
     }
 
-    /// Connects and greets once.
+    /// Connects and greets: tries each address once.
+    async fn open_first(&mut self) -> Result<Connection, ClientError> {
+        let mut errors = Vec::new();
+        for _ in 0..self.addresses.count() {
+            match self.open(self.options.connect_timeout).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => errors.push(error),
+            }
+            self.addresses.turn();
+        }
+        Err(self.addresses.all_failed(errors))
+    }
+
+    /// Connects to the current address and greets once.
     async fn open(&mut self, patience: Duration) -> Result<Connection, ClientError> {
         let hello = self.hello();
-        let opening =
-            Connection::open(self.address.clone(), hello, self.options.connect_timeout, patience);
+        let address = self.addresses.current().to_owned();
+        let opening = Connection::open(address, hello, self.options.connect_timeout, patience);
         let opened = opening.await;
         self.greeted(opened)
+    }
+
+    /// A server that accepts but does not answer is stalled: if there is no other one to turn to,
+    /// more connections would not help it.
+    fn hello_patience(&self) -> Duration {
+        match self.addresses.count() {
+            1 => HELLO_PATIENCE,
+            _ => self.options.connect_timeout,
+        }
     }
 
     /// Reads the server's greeting.
@@ -181,7 +204,8 @@ impl Driver {
         Ok(connection)
     }
 
-    /// Tries until there is a connection again. Meanwhile requests are taken in, to wait.
+    /// Tries until there is a connection again: the addresses in turn, with a pause before each
+    /// round. Meanwhile requests are taken in, to wait.
     async fn reconnect(&mut self) -> Result<Connection, &'static str> {
         loop {
             let delay = self.backoff.delay();
@@ -191,26 +215,37 @@ impl Driver {
                     return Err(CLOSED_BY_CALLER);
                 }
             }
-            self.forget_abandoned();
-            let hello = self.hello();
-            let opening = Connection::open(
-                self.address.clone(),
-                hello,
-                self.options.connect_timeout,
-                HELLO_PATIENCE,
-            );
-            let opened = tokio::select! {
-                opened = opening => opened,
-                () = take_in(&mut self.ends.requests, &mut self.in_flight) => {
-                    return Err(CLOSED_BY_CALLER);
+            for _ in 0..self.addresses.count() {
+                if let Some(connection) = self.try_again().await? {
+                    return Ok(connection);
                 }
-            };
-            match self.greeted(opened) {
-                Ok(connection) => return Ok(connection),
-                Err(error) => {
-                    self.in_flight.drop_unwanted();
-                    self.ends.state.send_replace(ConnectionState::Disconnected(error));
-                }
+                self.addresses.turn();
+            }
+        }
+    }
+
+    /// One attempt at the current address.
+    async fn try_again(&mut self) -> Result<Option<Connection>, &'static str> {
+        self.forget_abandoned();
+        let hello = self.hello();
+        let opening = Connection::open(
+            self.addresses.current().to_owned(),
+            hello,
+            self.options.connect_timeout,
+            self.hello_patience(),
+        );
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = take_in(&mut self.ends.requests, &mut self.in_flight) => {
+                return Err(CLOSED_BY_CALLER);
+            }
+        };
+        match self.greeted(opened) {
+            Ok(connection) => Ok(Some(connection)),
+            Err(error) => {
+                self.in_flight.drop_unwanted();
+                self.ends.state.send_replace(ConnectionState::Disconnected(error));
+                Ok(None)
             }
         }
     }

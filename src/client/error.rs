@@ -10,9 +10,12 @@ use joblog_protocol::wire::DecodeError;
 /// Why a call failed.
 ///
 /// When the connection is cut, the client reconnects and sends again what can be repeated without
-/// harm: everything but ENQUEUE and the commands that create or delete. Those end with
+/// harm: everything but the commands that create, delete or seek. Those end with
 /// [`ClientError::OutcomeUnknown`] if they may have reached the server, and are sent again only if
 /// they can't have.
+///
+/// [`ClientError::retryable`] says whether the same call may succeed later and does no harm;
+/// [`ClientError::outcome_unknown`], whether it may have been done although it failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {

@@ -11,13 +11,14 @@ use joblog_protocol::opcode::Opcode;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::addresses::Addresses;
 use super::driver::{Driver, Ends};
 use super::error::ClientError;
 use super::grant::Abandoned;
 use super::in_flight::{Reply, Request};
 use super::options::Options;
-use super::producer::{Sequence, Sequences};
 use super::request::Waiting;
+use super::sequence::{Sequence, Sequences};
 use super::types::{ConnectionState, JobHandle};
 
 /// What a small request counts as among the bytes in flight.
@@ -53,13 +54,14 @@ struct Shared {
 }
 
 impl Client {
-    /// Connects to the server at `address` (`host:port`) and greets it.
+    /// Connects to the server at an address (`host:port`) and greets it. Of several addresses the
+    /// first that answers is taken, and after a cut they are tried in turn again.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`] if the first attempt fails; [`ClientError::Server`] if the
-    /// server refuses the greeting.
+    /// [`ClientError::Unreachable`] if the first attempt fails at each address;
+    /// [`ClientError::Server`] if a server refuses the greeting, and no other one takes it.
     pub async fn connect(
-        address: impl Into<String>,
+        addresses: impl Into<Addresses>,
         options: Options,
     ) -> Result<Self, ClientError> {
         let id = match options.session {
@@ -92,7 +94,7 @@ impl Client {
             next_correlation: Arc::clone(&shared.next_correlation),
             cancelled: shared.cancelled.clone(),
         };
-        let connected = start(Driver::new(address.into(), options, id, ends))?;
+        let connected = start(Driver::new(addresses.into(), options, id, ends))?;
         match connected.await {
             Ok(result) => result?,
             Err(_) => {
@@ -139,6 +141,14 @@ impl Client {
 
     pub(crate) fn next_correlation(&self) -> u64 {
         self.shared.next_correlation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What the server says is the largest job body, while it can be asked.
+    pub(crate) fn job_bytes_max(&self) -> usize {
+        match &*self.shared.state.borrow() {
+            ConnectionState::Connected(info) => info.job_bytes_max as usize,
+            _ => usize::MAX,
+        }
     }
 
     /// Hands a job back without waiting for the answer. It has a delay, since it would most likely

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::ClientError;
 use super::grant::{FetchNames, Grant};
-use super::producer::Sequence;
+use super::sequence::Sequence;
 
 /// What a caller gets for its request.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub(crate) struct Request {
     /// Whether it was put on a connection at all; shared with whoever waits for it.
     pub(crate) sent_once: Arc<AtomicBool>,
     /// In an ENQUEUE: its number, which is free again when it is answered.
-    pub(crate) sequence: Option<Sequence>,
+    pub(crate) sequence: Option<Arc<Sequence>>,
 }
 
 impl Request {

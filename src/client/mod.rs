@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod addresses;
 mod backoff;
 mod calls;
 mod connection;
@@ -35,11 +36,14 @@ mod face;
 mod grant;
 mod in_flight;
 mod options;
+mod prepared;
 mod producer;
 mod request;
+mod sequence;
 mod session;
 mod types;
 
+pub use addresses::Addresses;
 pub use error::ClientError;
 pub use face::Client;
 pub use joblog_protocol::error_code::ErrorCode;
@@ -54,6 +58,8 @@ pub use joblog_protocol::messages::bulk::{
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
 pub use joblog_protocol::wire::{DecodeError, Token};
 pub use options::Options;
+pub use prepared::PreparedBatch;
+pub use producer::{PendingJob, Producer, ProducerOptions};
 pub use request::{CarriedCommits, PendingEnqueue, PendingFetch};
 pub use types::{
     CommitStatus, ConnectionState, DamagedJob, FailStatus, Failure, FetchRequest, Fetched,

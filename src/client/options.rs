@@ -5,7 +5,7 @@ use std::time::Duration;
 use joblog_protocol::limits::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 
 /// Longer timeouts are cut to this (a year), so that every deadline is a time that exists.
-const TIMEOUT_LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub(crate) const TIMEOUT_LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// How a client behaves. [`Options::default`] suits most; each method changes one thing.
 #[derive(Clone, Debug)]

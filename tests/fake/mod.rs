@@ -1,10 +1,11 @@
 //! A server that does what a test tells it, frame by frame.
 
 #![allow(
+    dead_code,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test may stop at what it did not expect"
+    reason = "each test binary uses a part, and a test may stop at what it did not expect"
 )]
 
 use std::io::{ErrorKind, Read, Write};
@@ -235,6 +236,12 @@ impl Peer {
     pub(crate) fn refuse(&mut self, request: &Request, code: ErrorCode) {
         let (opcode, correlation) = (request.opcode as u8, request.correlation);
         self.send(|out| put_error(out, opcode, correlation, code, "as the test says"));
+    }
+
+    /// Refuses the greeting.
+    pub(crate) fn refuse_hello(&mut self, code: ErrorCode) {
+        let hello = self.hello.request.clone();
+        self.refuse(&hello, code);
     }
 
     /// Says why it closes the connection, and does.

@@ -1,0 +1,130 @@
+//! A batch under its number: sent as often as needed, enqueued once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use joblog_protocol::job::BatchBuilder;
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
+use joblog_protocol::opcode::Opcode;
+use joblog_protocol::wire::DecodeError;
+use tokio::time::{Instant, sleep_until};
+
+use super::backoff::Backoff;
+use super::calls::check_body;
+use super::error::ClientError;
+use super::face::Client;
+use super::in_flight::Request;
+use super::options::TIMEOUT_LONGEST;
+use super::request::{PendingEnqueue, check_queue};
+use super::sequence::Sequence;
+
+/// A batch that has its number. It can be sent again after any error, and is enqueued once: also
+/// after a timeout, when nobody knows whether the first one was done.
+///
+/// It takes one of the 64 places that a client has for each queue, until it is dropped.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use joblog::client::{BatchBuilder, Client, ClientError, Job};
+/// # async fn example(client: &Client) -> Result<(), ClientError> {
+/// let mut batch = BatchBuilder::default();
+/// batch.push(&Job::new("to: ada"))?;
+/// let batch = client.prepare("mail", &batch).await?;
+/// let enqueued = batch.send_within(Duration::from_secs(600)).await?;
+/// println!("offset {}", enqueued.first_offset);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PreparedBatch {
+    client: Client,
+    sequence: Arc<Sequence>,
+    body: Bytes,
+}
+
+impl Client {
+    /// Gives a batch its number, when there is a place for it.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the batch or the queue's name is not allowed;
+    /// [`ClientError::Busy`] if there was no place within the request timeout.
+    pub async fn prepare(
+        &self,
+        queue: &str,
+        batch: &BatchBuilder,
+    ) -> Result<PreparedBatch, ClientError> {
+        check_queue(queue)?;
+        let sequence = Arc::new(self.next_sequence(queue).await?);
+        let enqueue = Enqueue {
+            queue,
+            create: self.options().create_queues,
+            producer: Some(sequence.producer()),
+            batch: batch.batch(),
+        };
+        let mut body = BytesMut::new();
+        enqueue.encode(&mut body);
+        Ok(PreparedBatch { client: self.clone(), sequence, body: body.freeze() })
+    }
+}
+
+impl PreparedBatch {
+    /// Sends it, and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Client::enqueue`]; after any of them it may be sent again.
+    pub async fn send(&self) -> Result<EnqueueReply, ClientError> {
+        self.submit().await?.enqueued().await
+    }
+
+    /// Sends it again, with growing pauses, until it is answered or `patience` is over. What the
+    /// server refuses for good ends it at once.
+    ///
+    /// # Errors
+    /// As [`Client::enqueue`]: the last error, or the last one that left the outcome unknown, if
+    /// any did. The last attempt ends with its own timeout, so the call may take as much longer.
+    pub async fn send_within(&self, patience: Duration) -> Result<EnqueueReply, ClientError> {
+        let deadline = Instant::now() + patience.min(TIMEOUT_LONGEST);
+        let mut backoff = Backoff::new();
+        let mut unknown = None;
+        loop {
+            let error = match self.send().await {
+                Ok(enqueued) => return Ok(enqueued),
+                Err(error) => error,
+            };
+            let is_final = !error.retryable() && !error.outcome_unknown();
+            let next = Instant::now() + backoff.delay();
+            if error.outcome_unknown() {
+                unknown = Some(error.clone());
+            }
+            if is_final || next > deadline {
+                return Err(unknown.unwrap_or(error));
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    pub(crate) async fn submit(&self) -> Result<PendingEnqueue, ClientError> {
+        let client = &self.client;
+        let mut request = Request::new(Opcode::Enqueue, client.next_correlation(), |out| {
+            out.extend_from_slice(&self.body);
+        });
+        request.sequence = Some(Arc::clone(&self.sequence));
+        check_body(&request, |body| Enqueue::decode(body).map(drop))?;
+        let timeout = client.options().request_timeout;
+        Ok(PendingEnqueue { waiting: client.submit(request, timeout).await? })
+    }
+}
+
+/// The error for an answer about another number of jobs than were sent.
+pub(crate) fn check_enqueued(enqueued: EnqueueReply, jobs: usize) -> Result<u64, ClientError> {
+    if enqueued.count as usize == jobs {
+        return Ok(enqueued.first_offset);
+    }
+    let cause = DecodeError::Range {
+        field: "count",
+        value: enqueued.count.into(),
+        allowed: "the number of jobs that were sent",
+    };
+    Err(super::request::protocol(Opcode::Enqueue, cause))
+}
