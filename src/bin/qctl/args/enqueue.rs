@@ -1,0 +1,51 @@
+//! `qctl enqueue`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgGroup;
+use joblog_protocol::limits::DELAY_MS_MAX;
+
+use crate::values::{parse_duration, parse_time};
+
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("source").required(true).args(["payload", "file", "lines"]))]
+pub(crate) struct EnqueueArgs {
+    /// The queue. It is created if the server allows that.
+    pub(crate) queue: String,
+    /// The payload of one job.
+    pub(crate) payload: Option<OsString>,
+    /// Take the payload of one job from FILE; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Make each line of FILE a job; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lines: Option<PathBuf>,
+    /// Give the jobs this key.
+    #[arg(long)]
+    pub(crate) key: Option<OsString>,
+    /// Give the jobs this header. Can be used several times.
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    pub(crate) headers: Vec<OsString>,
+    /// Deliver the jobs when DURATION has passed, and not before.
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "at")]
+    pub(crate) delay: Option<Duration>,
+    /// Deliver the jobs at TIME, as in 2026-12-24T18:00:00+01:00, and not before.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) at: Option<u64>,
+    /// Do not deliver the jobs any more when DURATION has passed.
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay)]
+    pub(crate) ttl: Option<Duration>,
+    /// Refuse if the queue does not exist.
+    #[arg(long)]
+    pub(crate) no_create: bool,
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let delay = parse_duration(text)?;
+    if delay.as_millis() > DELAY_MS_MAX as u128 {
+        return Err("a delay is at most 366d; --at reaches further".to_owned());
+    }
+    Ok(delay)
+}
