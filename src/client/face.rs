@@ -161,6 +161,18 @@ impl Client {
         }
     }
 
+    /// Hands jobs back at once, without fault, and without waiting for the answer.
+    pub(crate) fn hand_back(&self, handles: impl IntoIterator<Item = JobHandle>) {
+        self.shared.abandoned.add(handles);
+    }
+
+    /// Commits jobs without waiting for the answer. A client that has too much under way, or is
+    /// closed, lets them come again instead.
+    pub(crate) fn commit_unawaited(&self, jobs: &[JobHandle]) {
+        let commit = Request::commit(self.next_correlation(), jobs);
+        drop(self.shared.requests.try_send(commit));
+    }
+
     /// Why there is no driver any more.
     pub(crate) fn closed_error(&self) -> ClientError {
         match &*self.shared.state.borrow() {

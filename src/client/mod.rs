@@ -30,22 +30,28 @@ mod addresses;
 mod backoff;
 mod calls;
 mod connection;
+mod consumer;
 mod driver;
 mod error;
 mod face;
 mod grant;
+mod held;
 mod in_flight;
+mod noted;
 mod options;
 mod prepared;
 mod producer;
+mod reader;
 mod request;
 mod sequence;
 mod session;
 mod types;
 
 pub use addresses::Addresses;
+pub use consumer::Consumer;
 pub use error::ClientError;
 pub use face::Client;
+pub use held::HeldJob;
 pub use joblog_protocol::error_code::ErrorCode;
 pub use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
 pub use joblog_protocol::messages::admin::{
@@ -60,6 +66,7 @@ pub use joblog_protocol::wire::{DecodeError, Token};
 pub use options::Options;
 pub use prepared::PreparedBatch;
 pub use producer::{PendingJob, Producer, ProducerOptions};
+pub use reader::Reader;
 pub use request::{CarriedCommits, PendingEnqueue, PendingFetch};
 pub use types::{
     CommitStatus, ConnectionState, DamagedJob, FailStatus, Failure, FetchRequest, Fetched,

@@ -11,7 +11,7 @@ use joblog_protocol::job::{Job, JobError};
 use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Delivery, FetchReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
-use joblog_protocol::messages::lease::{Release, decode_statuses};
+use joblog_protocol::messages::lease::{Commit, Release, decode_statuses};
 use joblog_protocol::name;
 use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::{DecodeError, Token};
@@ -53,6 +53,15 @@ impl Request {
         Self {
             tokens: tokens(run),
             ..Self::new(Opcode::Release, correlation, |out| release.encode(out))
+        }
+    }
+
+    /// A COMMIT of jobs of any queues and groups.
+    pub(crate) fn commit(correlation: u64, jobs: &[JobHandle]) -> Self {
+        let commit = Commit::Jobs(runs(jobs).map(handle_set).collect());
+        Self {
+            tokens: tokens(jobs),
+            ..Self::new(Opcode::Commit, correlation, |out| commit.encode(out))
         }
     }
 }
