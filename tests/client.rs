@@ -110,7 +110,7 @@ fn queues_and_groups_are_created_described_and_deleted() {
     block_on(async {
         let client = place.client(Options::default()).await;
         let settings = QueueSettings { failures_max: Some(7), ..QueueSettings::default() };
-        client.create_queue("b", settings).await.unwrap();
+        client.create_queue("b", settings.clone()).await.unwrap();
         client.create_queue("a", QueueSettings::default()).await.unwrap();
         let error = client.create_queue("a", settings).await.unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::QueueExists));
@@ -122,6 +122,16 @@ fn queues_and_groups_are_created_described_and_deleted() {
         client.create_group("b", "s", GroupKind::Stream, GroupStart::Start).await.unwrap();
         let described = client.describe_queue("b").await.unwrap();
         assert_eq!(described.settings.failures_max, Some(7));
+        let delays = Some(vec![5, 6]);
+        let change = QueueSettings { backoff_delays_ms: delays, ..QueueSettings::default() };
+        let changed = client.update_queue("b", change.clone(), &["failures_max"]).await.unwrap();
+        assert_eq!(changed, client.describe_queue("b").await.unwrap().settings);
+        assert_eq!(changed.backoff_delays_ms, change.backoff_delays_ms);
+        assert_eq!(changed.failures_max, Some(25));
+        let error = client.update_queue("c", change, &[]).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::NoSuchQueue));
+        let unknown = client.update_queue("b", QueueSettings::default(), &["speed"]).await;
+        assert_eq!(unknown.unwrap_err().code(), Some(ErrorCode::BadRequest));
         assert_eq!(described.groups[0].kind, GroupKind::Stream);
         assert_eq!(client.list_groups("b").await.unwrap(), described.groups);
         client.delete_group("b", "s").await.unwrap();

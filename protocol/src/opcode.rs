@@ -41,6 +41,8 @@ opcodes! {
     ListQueues = 0x12, "LIST_QUEUES";
     /// Describes one queue with its groups.
     DescribeQueue = 0x13, "DESCRIBE_QUEUE";
+    /// Changes settings of a queue.
+    UpdateQueue = 0x14, "UPDATE_QUEUE";
     /// Creates a group on a queue.
     CreateGroup = 0x18, "CREATE_GROUP";
     /// Deletes a group.

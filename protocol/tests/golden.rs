@@ -17,7 +17,7 @@ use joblog_protocol::frame::{self, FLAG_MORE, FLAG_REPLY, Header};
 use joblog_protocol::job::{BatchBuilder, Job};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, GroupDescription, GroupName, GroupSought, ListQueues,
-    QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup,
+    QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup, UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
     BulkDone, Cancel, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
@@ -64,6 +64,7 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::Goodbye | Opcode::Drain => assert!(body.is_empty()),
         Opcode::Ping => out.put_slice(body),
         Opcode::CreateQueue => json::<CreateQueue>(body, out),
+        Opcode::UpdateQueue => json::<UpdateQueue>(body, out),
         Opcode::DeleteQueue | Opcode::DescribeQueue | Opcode::ListGroups => {
             json::<QueueName>(body, out);
         }
@@ -111,6 +112,7 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         | Opcode::DeleteQueue
         | Opcode::CreateGroup
         | Opcode::DeleteGroup => assert!(body.is_empty()),
+        Opcode::UpdateQueue => json::<QueueSettings>(body, out),
         Opcode::ListQueues => json::<QueueList>(body, out),
         Opcode::DescribeQueue => json::<QueueDescription>(body, out),
         Opcode::ListGroups => json::<Vec<GroupDescription>>(body, out),

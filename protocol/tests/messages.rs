@@ -17,7 +17,7 @@ use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupSeek,
     GroupSought, GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings,
-    QueueSummary, SeekGroup,
+    QueueSummary, SeekGroup, UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
     BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
@@ -298,9 +298,12 @@ fn bulk_cases() -> Vec<Case> {
 fn admin_cases() -> Vec<Case> {
     let settings = QueueSettings {
         failures_max: Some(1),
+        backoff_delays_ms: Some(vec![1, 2]),
         crash_backoff_longest_ms: Some(u64::MAX),
         ..QueueSettings::default()
     };
+    let reset = vec!["max_age_ms".into(), "dead_kept_ms".into()];
+    let update = UpdateQueue { queue: "q".into(), settings: settings.clone(), reset };
     let summary = QueueSummary {
         queue: "q".into(),
         first_offset: 1,
@@ -313,7 +316,7 @@ fn admin_cases() -> Vec<Case> {
         next_offset: 2,
         durability: "interval:100".into(),
         paused: true,
-        settings,
+        settings: settings.clone(),
         unconsumed: 3,
         unconsumed_bytes: Some(4),
         expired: 5,
@@ -326,7 +329,12 @@ fn admin_cases() -> Vec<Case> {
     let seek = |to| SeekGroup { queue: "q".into(), group: "g".into(), to };
     let group = GroupName { queue: "q".into(), group: "g".into() };
     vec![
-        json_case!("CREATE_QUEUE", CreateQueue, CreateQueue { queue: "q".into(), settings }),
+        json_case!(
+            "CREATE_QUEUE",
+            CreateQueue,
+            CreateQueue { queue: "q".into(), settings: settings.clone() }
+        ),
+        json_case!("UPDATE_QUEUE", UpdateQueue, update),
         json_case!("queue name", QueueName, QueueName { queue: "q".into() }),
         json_case!("LIST_QUEUES", ListQueues, ListQueues { after: "a".into(), limit: 10 }),
         json_case!("queue list", QueueList, QueueList { queues: vec![summary], more: true }),

@@ -71,6 +71,24 @@ impl Broker {
         })
     }
 
+    /// Gives a queue the settings that `change` makes of those it has. Returns them.
+    pub fn update_queue(
+        &self,
+        name: &str,
+        change: impl FnOnce(&QueueSettings) -> QueueSettings,
+    ) -> Gated<QueueSettings> {
+        self.turn(|turn| {
+            let queue = turn.queue(name)?;
+            let machine = &turn.core.machine;
+            let no_queue = || BrokerError::NoSuchQueue { queue: name.into() };
+            let settings = change(machine.queue(queue).ok_or_else(no_queue)?.settings);
+            let updated = machine.update_queue(queue, settings.clone());
+            let fact = updated.map_err(|refusal| refused(format!("queue {name:?}"), refusal))?;
+            fact.iter().for_each(|fact| turn.record(fact));
+            Ok(settings)
+        })
+    }
+
     /// Deletes a queue with its groups and jobs. Those who wait for it wait for a new one.
     pub fn delete_queue(&self, name: &str) -> Gated<()> {
         self.turn(|turn| {

@@ -28,6 +28,7 @@ const REMOVED: u8 = 33;
 const TERMED: u8 = 34;
 const WITHDRAWN: u8 = 35;
 const PAUSED: u8 = 36;
+const QUEUE_UPDATED: u8 = 48;
 
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
@@ -57,6 +58,11 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
         Fact::QueueDeleted { queue } => {
             out.put_u8(QUEUE_DELETED);
             out.put_u32_le(queue.0);
+        }
+        Fact::QueueUpdated { queue, settings } => {
+            out.put_u8(QUEUE_UPDATED);
+            out.put_u32_le(queue.0);
+            put_settings(out, settings);
         }
         Fact::GroupCreated { group, queue, name, kind, start } => {
             out.put_u8(GROUP_CREATED);
@@ -205,6 +211,9 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             first_offset: Offset(u64(bytes)?),
         },
         QUEUE_DELETED => Fact::QueueDeleted { queue: QueueId(u32(bytes)?) },
+        QUEUE_UPDATED => {
+            Fact::QueueUpdated { queue: QueueId(u32(bytes)?), settings: settings(bytes)? }
+        }
         GROUP_CREATED => Fact::GroupCreated {
             group: GroupId(u32(bytes)?),
             queue: QueueId(u32(bytes)?),
@@ -294,6 +303,7 @@ mod tests {
             .collect();
         let settings = QueueSettings { failures_max: 3, ..QueueSettings::default() };
         let mut facts = vec![
+            Fact::QueueUpdated { queue, settings: settings.clone() },
             Fact::QueueCreated { queue, name: "q".into(), settings, first_offset: Offset(5) },
             Fact::QueueDeleted { queue },
             Fact::GroupCreated {

@@ -3,11 +3,8 @@
 //! All numbers are little-endian; a text has its length in front, as a `u32`.
 
 use bytes::{Buf, BufMut};
-use serde::{Deserialize, Serialize};
 
-use crate::queue::{
-    DEAD_KEPT_MS, Due, EndReason, GroupKind, Holder, JobTerms, QueueSettings, Removal,
-};
+use crate::queue::{Due, EndReason, GroupKind, Holder, JobTerms, QueueSettings, Removal};
 use crate::types::SessionId;
 
 const KIND_WORK: u8 = 1;
@@ -15,37 +12,6 @@ const KIND_STREAM: u8 = 2;
 
 const HOLDER_SESSION: u8 = 1;
 const HOLDER_TIMED: u8 = 2;
-
-/// A queue's settings as they stand in the log: by name, so that new ones can be added.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredSettings {
-    failures_max: u32,
-    backoff_first_ms: u64,
-    backoff_longest_ms: u64,
-    crashes_max: u32,
-    crash_backoff_first_ms: u64,
-    crash_backoff_longest_ms: u64,
-    // What follows came later: what is missing has its default.
-    #[serde(default = "dead_kept_ms")]
-    dead_kept_ms: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    keep_consumed_for_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_age_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_jobs: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_bytes: Option<u64>,
-}
-
-fn dead_kept_ms() -> u64 {
-    DEAD_KEPT_MS
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
 
 /// Every end of a lease with its number.
 pub(super) const REASONS: &[(u8, EndReason)] = &[
@@ -117,21 +83,9 @@ pub(super) fn put_holder(out: &mut Vec<u8>, holder: Holder) {
     }
 }
 
+/// A queue's settings stand in the log by name, so that new ones can be added.
 pub(super) fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
-    let stored = StoredSettings {
-        failures_max: settings.failures_max,
-        backoff_first_ms: settings.backoff_first_ms,
-        backoff_longest_ms: settings.backoff_longest_ms,
-        crashes_max: settings.crashes_max,
-        crash_backoff_first_ms: settings.crash_backoff_first_ms,
-        crash_backoff_longest_ms: settings.crash_backoff_longest_ms,
-        dead_kept_ms: settings.dead_kept_ms,
-        keep_consumed_for_ms: settings.keep_consumed_for_ms,
-        max_age_ms: settings.max_age_ms,
-        max_jobs: settings.max_jobs,
-        max_bytes: settings.max_bytes,
-    };
-    let json = serde_json::to_string(&stored).expect("a struct of numbers has a JSON form");
+    let json = serde_json::to_string(settings).expect("a struct of plain fields has a JSON form");
     put_text(out, &json);
 }
 
@@ -160,21 +114,8 @@ pub(super) fn text(bytes: &mut &[u8]) -> Read<Box<str>> {
 }
 
 pub(super) fn settings(bytes: &mut &[u8]) -> Read<QueueSettings> {
-    let stored: StoredSettings = serde_json::from_str(&text(bytes)?)
-        .map_err(|_| "its settings are unknown; a newer version may have written them")?;
-    Ok(QueueSettings {
-        failures_max: stored.failures_max,
-        backoff_first_ms: stored.backoff_first_ms,
-        backoff_longest_ms: stored.backoff_longest_ms,
-        crashes_max: stored.crashes_max,
-        crash_backoff_first_ms: stored.crash_backoff_first_ms,
-        crash_backoff_longest_ms: stored.crash_backoff_longest_ms,
-        dead_kept_ms: stored.dead_kept_ms,
-        keep_consumed_for_ms: stored.keep_consumed_for_ms,
-        max_age_ms: stored.max_age_ms,
-        max_jobs: stored.max_jobs,
-        max_bytes: stored.max_bytes,
-    })
+    serde_json::from_str(&text(bytes)?)
+        .map_err(|_| "its settings are unknown; a newer version may have written them")
 }
 
 pub(super) fn kind(bytes: &mut &[u8]) -> Read<GroupKind> {
@@ -234,6 +175,7 @@ pub(super) fn flag(bytes: &mut &[u8]) -> Read<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::DEAD_KEPT_MS;
 
     #[test]
     fn settings_of_older_logs_are_read_with_defaults_and_all_come_back() {
@@ -249,6 +191,8 @@ mod tests {
         assert_eq!((found.keep_consumed_for_ms, found.max_age_ms), (0, None));
         assert_eq!(found.dead_kept_ms, DEAD_KEPT_MS);
         let new = QueueSettings {
+            backoff_delays_ms: vec![1, 2],
+            primary_group: "main".into(),
             dead_kept_ms: 10,
             keep_consumed_for_ms: 9,
             max_age_ms: Some(8),

@@ -12,6 +12,7 @@ use joblog_protocol::limits::{
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, GroupDescription, GroupKind, GroupName, GroupSeek, GroupSought,
     GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup,
+    UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
     BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
@@ -75,6 +76,22 @@ impl Client {
         let body = CreateQueue { queue, settings };
         self.call(self.json(Opcode::CreateQueue, &body)).await?;
         Ok(())
+    }
+
+    /// Changes settings of a queue: those that are not `None`, and those named in `reset`, which
+    /// get their defaults. Returns all settings as they are in force then.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn update_queue(
+        &self,
+        queue: &str,
+        settings: QueueSettings,
+        reset: &[&str],
+    ) -> Result<QueueSettings, ClientError> {
+        let reset = reset.iter().map(|name| (*name).to_owned()).collect();
+        let body = UpdateQueue { queue: queue_name(queue)?.queue, settings, reset };
+        self.ask(Opcode::UpdateQueue, &body).await
     }
 
     /// Deletes a queue with its groups and jobs.

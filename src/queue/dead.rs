@@ -79,6 +79,17 @@ impl Machine {
         self.dead_ends.first().map(|(end_log_ms, ..)| *end_log_ms)
     }
 
+    /// When each dead job of a group goes, where they are not kept for ever.
+    pub(super) fn dead_ends_of(&self, group: GroupId) -> Vec<(u64, GroupId, Offset)> {
+        let Some(state) = self.groups.get(&group) else { return Vec::new() };
+        let queue = self.queues.get(&state.queue);
+        let dead = state.dead.iter();
+        let end = |(offset, job): (&Offset, &DeadJob)| {
+            Some((end_log_ms(queue, job.died)?, group, *offset))
+        };
+        dead.filter_map(end).collect()
+    }
+
     fn dead_runs(&self, group: GroupId, jobs: impl IntoIterator<Item = Offset>) -> Option<Runs> {
         let dead = &self.groups.get(&group)?.dead;
         let mut jobs: Vec<_> = jobs.into_iter().filter(|job| dead.contains_key(job)).collect();

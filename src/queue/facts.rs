@@ -28,6 +28,13 @@ pub enum Fact {
         /// The queue.
         queue: QueueId,
     },
+    /// The settings of a queue were changed.
+    QueueUpdated {
+        /// The queue.
+        queue: QueueId,
+        /// All of its settings from now on.
+        settings: QueueSettings,
+    },
     /// A group was made.
     GroupCreated {
         /// Its id.

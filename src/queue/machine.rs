@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
-use super::dead;
 use super::delays::Delays;
 use super::group::{Group, Mark};
 use super::leases::Leases;
@@ -69,7 +68,6 @@ pub(super) struct Queue {
     pub(super) unconsumed: u64,
     /// How many jobs were too old.
     pub(super) expired: u64,
-    /// Kept only with `max_bytes`.
     pub(super) sizes: Sizes,
     pub(super) delays: Delays,
     /// When jobs expire that do.
@@ -149,7 +147,7 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         self.advance(stamp);
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let first = state.settings.max_bytes.map(|_| self.first_unconsumed(state));
+        let asked = self.sizes_asked(state);
         let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let next = base.0.checked_add(u64::from(count)).filter(|_| base == state.next);
         let Some(next) = next else {
@@ -157,9 +155,7 @@ impl Machine {
         };
         state.next = Offset(next);
         state.unconsumed += u64::from(count);
-        if let (Some(first), Some(max_bytes)) = (first, state.settings.max_bytes) {
-            state.sizes.add(base, bytes, max_bytes, first);
-        }
+        state.sizes.add(base, bytes, asked);
         for group in state.groups.values() {
             wake(&mut self.groups, &mut self.woken, *group);
         }
@@ -183,6 +179,7 @@ impl Machine {
                 self.queue_created(*queue, name, settings, *first_offset, stamp)
             }
             Fact::QueueDeleted { queue } => self.queue_deleted(*queue),
+            Fact::QueueUpdated { queue, settings } => self.queue_updated(*queue, settings, stamp),
             Fact::GroupCreated { group, queue, name, kind, start } => {
                 self.group_created(*group, *queue, name, *kind, *start)
             }
@@ -342,15 +339,10 @@ impl Machine {
     }
 
     fn remove_group(&mut self, group: GroupId) -> Option<Group> {
+        self.forget_dead_ends(group);
         let state = self.groups.remove(&group)?;
         if state.leased_count > 0 {
             self.leases.remove_group(group);
-        }
-        let queue = self.queues.get(&state.queue);
-        for (offset, job) in &state.dead {
-            if let Some(end_log_ms) = dead::end_log_ms(queue, job.died) {
-                self.dead_ends.remove(&(end_log_ms, group, *offset));
-            }
         }
         for (offset, mark) in &state.marks {
             if let Some(due_log_ms) = mark.due_log_ms {

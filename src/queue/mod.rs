@@ -24,6 +24,7 @@
 //! | `producers` | which batches were enqueued lately |
 //! | `expiry` | jobs that are not delivered after a time |
 //! | `dead` | dead jobs: listed, retried, dropped |
+//! | `update` | changes of a queue's settings |
 //! | `withdraw` | jobs that are cancelled or purged, and pauses |
 //! | `removed` | jobs that leave a group without a commit |
 
@@ -47,6 +48,7 @@ mod settings;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod update;
 mod wheel;
 mod withdraw;
 
@@ -67,6 +69,7 @@ pub use removed::{Removal, RemovedCounts};
 pub use requests::Picked;
 pub use retention::Seek;
 pub use settings::{
-    AGE_MS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings, SettingsError,
+    AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings,
+    SettingsError,
 };
 pub use withdraw::{Cancel, Purge};

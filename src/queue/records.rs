@@ -56,7 +56,7 @@ pub enum Record {
         turned_log_ms: u64,
         /// How many jobs were too old.
         expired: u64,
-        /// Bytes of all its jobs ever, where `max_bytes` is set.
+        /// Bytes of all its jobs ever.
         bytes: u64,
         /// All jobs below are withdrawn.
         withdrawn: Offset,
@@ -93,7 +93,7 @@ pub enum Record {
         /// Which of them.
         members: ChunkMembers,
     },
-    /// How many bytes came before a job of the queue, where `max_bytes` is set.
+    /// How many bytes came before a job of the queue.
     Size {
         /// The job.
         offset: Offset,

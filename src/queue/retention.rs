@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use super::group::Group;
 use super::machine::{Queue, inside_queue, take_waiting, wake};
 use super::offset_set::OffsetSet;
+use super::sizes::Asked;
 use super::{Contradiction, Fact, GroupKind, Machine, Refusal};
 use crate::types::{GroupId, Offset, QueueId, Stamp};
 
@@ -155,7 +156,13 @@ impl Machine {
         Some(if first < state.next { state.sizes.from(first) } else { 0 })
     }
 
-    pub(super) fn first_unconsumed(&self, queue: &Queue) -> Offset {
+    pub(super) fn sizes_asked(&self, queue: &Queue) -> Asked {
+        let waiting_from = self.first_unconsumed(queue);
+        let kept_from = if queue.keeps_consumed() { queue.gone.floor() } else { waiting_from };
+        Asked { kept_from, waiting_from, bounded: queue.settings.max_bytes.is_some() }
+    }
+
+    fn first_unconsumed(&self, queue: &Queue) -> Offset {
         match self.first_seen(queue) {
             Some(seen) if queue.gone.floor() >= seen => {
                 let floors = self.groups_of(queue).map(|group| group.consumed.floor());

@@ -17,10 +17,17 @@ pub(super) fn after_failure(
         return Outcome::Dead;
     }
     let delay_ms = retry.delay_ms.unwrap_or_else(|| {
-        let doublings = failures.saturating_sub(1);
-        backoff_ms(settings.backoff_first_ms, settings.backoff_longest_ms, doublings, noise)
+        let before = failures.saturating_sub(1);
+        listed_ms(&settings.backoff_delays_ms, before).unwrap_or_else(|| {
+            backoff_ms(settings.backoff_first_ms, settings.backoff_longest_ms, before, noise)
+        })
     });
     after_delay(delay_ms, now_log_ms)
+}
+
+/// The delay of a list after so many others; the last one goes on. None if there is no list.
+fn listed_ms(delays_ms: &[u64], before: u32) -> Option<u64> {
+    delays_ms.get(before as usize).or_else(|| delays_ms.last()).copied()
 }
 
 /// What becomes of a job after its `crashes`th crash (this one included).
@@ -106,6 +113,19 @@ mod tests {
         );
         assert_eq!(end(Retry { failures_max: None, delay_ms: Some(0) }, 3), Outcome::Ready);
         assert_eq!(end(Retry { failures_max: None, delay_ms: Some(77) }, 26), Outcome::Dead);
+    }
+
+    #[test]
+    fn a_list_of_delays_is_kept_to_and_its_last_one_repeats() {
+        let backoff_delays_ms = vec![10, 500, 30];
+        let settings = QueueSettings { backoff_delays_ms, ..QueueSettings::default() };
+        for (failures, expected_ms) in [(1, 10), (2, 500), (3, 30), (4, 30), (25, 30)] {
+            let outcome = after_failure(&settings, Retry::POLICY, failures, 1_000_000, 77);
+            assert_eq!(delay_ms(outcome), expected_ms, "{failures}");
+        }
+        assert_eq!(after_failure(&settings, Retry::POLICY, 26, 1_000_000, 77), Outcome::Dead);
+        let own = Retry { failures_max: None, delay_ms: Some(7) };
+        assert_eq!(delay_ms(after_failure(&settings, own, 2, 1_000_000, 77)), 7);
     }
 
     #[test]

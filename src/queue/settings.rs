@@ -1,5 +1,6 @@
 //! What can be set per queue, with the defaults and what is allowed.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The longest backoff that can be set: 365 days, in milliseconds.
@@ -17,8 +18,19 @@ const RETENTION_MS_MIN: u64 = 1_000;
 /// How long dead jobs are kept where nothing else is set: 90 days, in milliseconds.
 pub const DEAD_KEPT_MS: u64 = 90 * 24 * 3_600 * 1_000;
 
+/// How many delays a list of them can have: the rest of a job's failures waits as the last one.
+pub const BACKOFF_DELAYS_MAX: usize = 100;
+
+/// The group that has the last word on a job where nothing else is set.
+const PRIMARY_GROUP: &str = "default";
+
 /// How a queue treats the jobs that come back, and what it keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// The names of the fields are those of the settings in the log and on the wire, and what the log
+/// does not have gets its default; so a new setting is a field here with its default and its
+/// check, and a line in the protocol's list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct QueueSettings {
     /// How many failures a job may have; one more and it is dead.
     pub failures_max: u32,
@@ -26,6 +38,9 @@ pub struct QueueSettings {
     pub backoff_first_ms: u64,
     /// Where the doubling ends, in milliseconds, before jitter.
     pub backoff_longest_ms: u64,
+    /// The waits after the first failure, the second, and so on, in milliseconds, instead of the
+    /// doubling; the last one is that of all further ones, too. Empty for the doubling.
+    pub backoff_delays_ms: Vec<u64>,
     /// How many crashes a job may have; one more and it is dead.
     pub crashes_max: u32,
     /// The wait after the second crash, in milliseconds; it doubles with each further one. After
@@ -44,6 +59,9 @@ pub struct QueueSettings {
     pub max_jobs: Option<u64>,
     /// How many bytes of bodies may wait to be consumed; more are refused. None for any number.
     pub max_bytes: Option<u64>,
+    /// The group that says when a job is done, where that matters beyond its groups: for unique
+    /// keys.
+    pub primary_group: Box<str>,
 }
 
 /// A setting that is not allowed.
@@ -70,6 +88,11 @@ impl QueueSettings {
             (self.backoff_longest_ms, self.crash_backoff_longest_ms);
         check("backoff_longest_ms", longest_ms, BACKOFF_MS_MAX)?;
         check("backoff_first_ms", self.backoff_first_ms, longest_ms)?;
+        let delays = self.backoff_delays_ms.len() as u64;
+        check_from("the length of backoff_delays_ms", delays, 0, BACKOFF_DELAYS_MAX as u64)?;
+        for delay_ms in &self.backoff_delays_ms {
+            check("backoff_delays_ms", *delay_ms, BACKOFF_MS_MAX)?;
+        }
         check("crash_backoff_longest_ms", crash_longest_ms, BACKOFF_MS_MAX)?;
         check("crash_backoff_first_ms", self.crash_backoff_first_ms, crash_longest_ms)?;
         if self.keep_consumed_for_ms > 0 {
@@ -90,6 +113,7 @@ impl Default for QueueSettings {
             failures_max: 25,
             backoff_first_ms: 1_000,
             backoff_longest_ms: 3_600_000,
+            backoff_delays_ms: Vec::new(),
             crashes_max: 5,
             crash_backoff_first_ms: 5_000,
             crash_backoff_longest_ms: 300_000,
@@ -98,6 +122,7 @@ impl Default for QueueSettings {
             max_age_ms: None,
             max_jobs: None,
             max_bytes: None,
+            primary_group: PRIMARY_GROUP.into(),
         }
     }
 }
@@ -137,6 +162,11 @@ mod tests {
         assert_eq!(wrong.validate().unwrap_err().field, "max_age_ms");
         let wrong = QueueSettings { max_jobs: Some(0), ..base.clone() };
         assert_eq!(wrong.validate().unwrap_err().field, "max_jobs");
+        let wrong = QueueSettings { backoff_delays_ms: vec![1; 101], ..base.clone() };
+        let text = wrong.validate().unwrap_err().to_string();
+        assert_eq!(text, "the length of backoff_delays_ms is 101; allowed is 0 to 100");
+        let wrong = QueueSettings { backoff_delays_ms: vec![5, 0], ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().field, "backoff_delays_ms");
         let wrong = QueueSettings { backoff_longest_ms: 0, ..base };
         assert_eq!(wrong.validate().unwrap_err().field, "backoff_longest_ms");
     }

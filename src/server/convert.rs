@@ -9,6 +9,8 @@ use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::lease::{CancelNotice, Fail, FailOutcome};
 use joblog_protocol::messages::{admin, bulk};
 use joblog_protocol::{ErrorCode, Token};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::broker::{
     BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found,
@@ -116,41 +118,31 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
     }
 }
 
-/// The settings of a new queue: what the client left out has its default.
-pub(super) fn settings(wire: &admin::QueueSettings) -> QueueSettings {
-    let default = QueueSettings::default();
-    QueueSettings {
-        failures_max: wire.failures_max.unwrap_or(default.failures_max),
-        backoff_first_ms: wire.backoff_first_ms.unwrap_or(default.backoff_first_ms),
-        backoff_longest_ms: wire.backoff_longest_ms.unwrap_or(default.backoff_longest_ms),
-        crashes_max: wire.crashes_max.unwrap_or(default.crashes_max),
-        crash_backoff_first_ms: wire
-            .crash_backoff_first_ms
-            .unwrap_or(default.crash_backoff_first_ms),
-        crash_backoff_longest_ms: wire
-            .crash_backoff_longest_ms
-            .unwrap_or(default.crash_backoff_longest_ms),
-        dead_kept_ms: wire.dead_kept_ms.unwrap_or(default.dead_kept_ms),
-        keep_consumed_for_ms: wire.keep_consumed_for_ms.unwrap_or(default.keep_consumed_for_ms),
-        max_age_ms: wire.max_age_ms,
-        max_jobs: wire.max_jobs,
-        max_bytes: wire.max_bytes,
-    }
+/// The settings `base` with the changes that a client asks for: those named in `reset` have their
+/// defaults, and what `wire` has a value for has that.
+pub(super) fn settings(
+    base: &QueueSettings,
+    wire: &admin::QueueSettings,
+    reset: &[String],
+) -> QueueSettings {
+    let mut merged = fields(base);
+    let named = |(name, _): &(String, Value)| reset.contains(name);
+    merged.extend(fields(&QueueSettings::default()).into_iter().filter(named));
+    merged.extend(fields(wire));
+    serde_json::from_value(Value::Object(merged)).expect(SAME_SETTINGS)
 }
 
-fn wire_settings(settings: &QueueSettings) -> admin::QueueSettings {
-    admin::QueueSettings {
-        failures_max: Some(settings.failures_max),
-        backoff_first_ms: Some(settings.backoff_first_ms),
-        backoff_longest_ms: Some(settings.backoff_longest_ms),
-        crashes_max: Some(settings.crashes_max),
-        crash_backoff_first_ms: Some(settings.crash_backoff_first_ms),
-        crash_backoff_longest_ms: Some(settings.crash_backoff_longest_ms),
-        dead_kept_ms: Some(settings.dead_kept_ms),
-        keep_consumed_for_ms: Some(settings.keep_consumed_for_ms),
-        max_age_ms: settings.max_age_ms,
-        max_jobs: settings.max_jobs,
-        max_bytes: settings.max_bytes,
+pub(super) fn wire_settings(settings: &QueueSettings) -> admin::QueueSettings {
+    serde_json::from_value(Value::Object(fields(settings))).expect(SAME_SETTINGS)
+}
+
+const SAME_SETTINGS: &str = "both sides have the same names and types; a test compares them";
+
+/// What the settings are, by name; the wire's without those that have no value.
+fn fields(settings: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(fields)) => fields,
+        _ => unreachable!("a struct of plain fields is a JSON object"),
     }
 }
 
@@ -304,5 +296,36 @@ fn dead_job((offset, job): (Offset, DeadJob)) -> admin::DeadJob {
         failures: job.failures,
         crashes: job.crashes,
         died_at_ms: job.died.wall_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_and_the_domain_have_the_same_settings() {
+        let domain = fields(&QueueSettings::default());
+        let names: Vec<_> = domain.keys().map(String::as_str).collect();
+        let mut wire = admin::QueueSettings::NAMES.to_vec();
+        wire.sort_unstable();
+        assert_eq!(names, wire);
+        // A value for each, none of them a default.
+        let other = |(name, value): (String, Value)| match value {
+            Value::Number(number) => (name, (number.as_u64().unwrap() + 1).into()),
+            Value::Null => (name, 1.into()),
+            Value::Array(_) => (name, vec![7].into()),
+            _ => (name, "other".into()),
+        };
+        let all = Value::Object(domain.into_iter().map(other).collect());
+        let wire: admin::QueueSettings = serde_json::from_value(all).unwrap();
+        let default = QueueSettings::default();
+        let changed = settings(&default, &wire, &[]);
+        assert_eq!(wire_settings(&changed), wire);
+        let names: Vec<_> = admin::QueueSettings::NAMES.iter().map(ToString::to_string).collect();
+        assert_eq!(settings(&changed, &admin::QueueSettings::default(), &names), default);
+        let one = admin::QueueSettings { max_jobs: Some(5), ..admin::QueueSettings::default() };
+        let expected = QueueSettings { max_jobs: Some(5), ..default };
+        assert_eq!(settings(&changed, &one, &names), expected);
     }
 }

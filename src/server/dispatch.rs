@@ -21,7 +21,7 @@ use super::convert;
 use super::reply::{Body, Reply};
 use crate::broker::{
     Caller, DeadAction, FetchRequest, FetchTerms, FetchedJobs, Gated, Gates, Grants, HeldSet,
-    Holder, JobBatch, Ticket, Verdicts, Wait,
+    Holder, JobBatch, QueueSettings, Ticket, Verdicts, Wait,
 };
 use crate::types::{Offset, ProducerId, SessionId};
 
@@ -177,8 +177,16 @@ impl Connection {
             Opcode::CreateQueue => {
                 let admin::CreateQueue { queue, settings } = admin::decode(body)?;
                 admin::check_name(&queue)?;
-                answer(logs.of(&queue).create_queue(&queue, convert::settings(&settings)), |()| {
-                    Body::Empty
+                settings.primary_group.as_deref().map_or(Ok(()), admin::check_name)?;
+                let settings = convert::settings(&QueueSettings::default(), &settings, &[]);
+                answer(logs.of(&queue).create_queue(&queue, settings), |()| Body::Empty)
+            }
+            Opcode::UpdateQueue => {
+                let admin::UpdateQueue { queue, settings, reset } = admin::decode(body)?;
+                settings.primary_group.as_deref().map_or(Ok(()), admin::check_name)?;
+                let change = |base: &_| convert::settings(base, &settings, &reset);
+                answer(logs.of(&queue).update_queue(&queue, change), |settings| {
+                    Body::json(&convert::wire_settings(&settings))
                 })
             }
             Opcode::DeleteQueue => {

@@ -3,8 +3,7 @@
 use joblog::queue::{Fact, GroupKind, Removal, Run};
 use joblog::types::{GroupId, Offset};
 
-use crate::DEAD_KEPT_MS;
-use crate::world::{Place, World};
+use crate::world::{Group, Place, World};
 
 impl World {
     fn dead_jobs(&self, group: GroupId) -> Vec<Offset> {
@@ -44,12 +43,15 @@ impl World {
     pub(crate) fn drop_aged(&mut self) {
         let limit = if self.rng.below(2) == 0 { 1 } else { 1_000 };
         let now_ms = self.log_ms;
-        let is_over = |place: &Place| match place {
-            Place::Dead(died_ms) => died_ms + DEAD_KEPT_MS <= now_ms,
+        let is_over = |place: &Place, kept_ms: u64| match place {
+            Place::Dead(died_ms) => kept_ms > 0 && died_ms + kept_ms <= now_ms,
             _ => false,
         };
-        let jobs = self.groups.values().flat_map(|group| group.jobs.values());
-        let over = jobs.filter(|job| is_over(&job.place)).count();
+        let kept_ms = |group: &Group| self.settings[&group.queue].dead_kept_ms;
+        let jobs = self.groups.values().flat_map(|group| {
+            group.jobs.values().filter(|job| is_over(&job.place, kept_ms(group)))
+        });
+        let over = jobs.count();
         let facts = self.machine.drop_aged(self.log_ms, limit);
         let runs = facts.iter().map(|fact| match fact {
             Fact::Removed { group, cause: Removal::Aged, runs } => (*group, runs),
@@ -58,7 +60,8 @@ impl World {
         let mut found = 0;
         for (group, runs) in runs {
             for offset in runs.iter().flat_map(|run| run.offsets()) {
-                assert!(is_over(&self.groups[&group].jobs[&offset.0].place));
+                let group = &self.groups[&group];
+                assert!(is_over(&group.jobs[&offset.0].place, kept_ms(group)));
                 found += 1;
             }
         }

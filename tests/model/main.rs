@@ -20,6 +20,7 @@ mod replay;
 mod requests;
 mod retention;
 mod time;
+mod update;
 mod withdraw;
 mod world;
 
@@ -72,6 +73,9 @@ fn agrees_with_the_model() {
         for what in
             ["cancelled", "requested", "stopped", "purged", "paused", "over", "over while out"]
         {
+            assert!(seen.contains(what), "seed {seed} never saw {what}");
+        }
+        for what in ["updated", "keeps from now", "keeps no more", "goes at once"] {
             assert!(seen.contains(what), "seed {seed} never saw {what}");
         }
         for what in ["sent again", "number taken", "too old", "forgotten"] {

@@ -5,6 +5,9 @@ use std::fmt::Write;
 use joblog::queue::{Contradiction, Fact, Machine, Numbered, Restore};
 use joblog::types::{Offset, QueueId, Stamp};
 
+/// What each job has.
+pub(crate) const JOB_BYTES: u64 = 10;
+
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
@@ -46,7 +49,7 @@ pub(crate) fn replay_onto(
     for record in records {
         match record {
             Record::Jobs(queue, base, count, numbered, stamp) => {
-                let bytes = u64::from(*count) * 10;
+                let bytes = u64::from(*count) * JOB_BYTES;
                 machine.apply_jobs(*queue, *base, *count, bytes, *stamp)?;
                 if let Some(numbered) = numbered {
                     machine.apply_numbered(*queue, *numbered, *base, *count, stamp.log_ms)?;

@@ -6,7 +6,7 @@ use joblog::queue::{
 };
 use joblog::types::{Grant, GroupId, Offset};
 
-use crate::replay::Record;
+use crate::replay::{JOB_BYTES, Record};
 use crate::world::{FRESH, Job, Place, World};
 use crate::{GROUP_NAMES, QUEUE_NAMES, settings};
 
@@ -22,7 +22,7 @@ impl World {
         };
         let (base, stamp) = (self.machine.next_offset(queue).unwrap(), self.stamp());
         self.machine.take_woken(&mut Vec::new());
-        let bytes = u64::from(count) * 10;
+        let bytes = u64::from(count) * JOB_BYTES;
         self.machine.apply_jobs(queue, base, count, bytes, stamp).unwrap();
         self.note_numbered(queue, numbered, base, count);
         self.records.push(Record::Jobs(queue, base, count, numbered, stamp));
@@ -146,16 +146,17 @@ impl World {
             assert_eq!(outcome, Outcome::Withdrawn);
             return fact;
         }
-        match (retry, failures) {
-            (Retry::NEVER, _) => assert_eq!(outcome, Outcome::Dead),
-            (Retry { failures_max: Some(max), delay_ms: None }, _) if failures <= max => {
-                self.expect_due(outcome, 500 << failures);
+        let settings = self.settings_of(group);
+        let listed = settings.backoff_delays_ms.get(failures as usize - 1);
+        let listed = listed.or_else(|| settings.backoff_delays_ms.last()).copied();
+        match retry.delay_ms.or(listed) {
+            _ if failures > retry.failures_max.unwrap_or(settings.failures_max) => {
+                assert_eq!(outcome, Outcome::Dead);
             }
-            (Retry { delay_ms: Some(delay_ms), .. }, 1..=2) => {
+            Some(delay_ms) => {
                 assert_eq!(outcome, Outcome::Delayed { due_log_ms: now_ms + delay_ms });
             }
-            (Retry::POLICY, 1..=2) => self.expect_due(outcome, 500 << failures),
-            _ => assert_eq!(outcome, Outcome::Dead),
+            None => self.expect_due(outcome, 500 << failures),
         }
         fact
     }
@@ -214,7 +215,8 @@ impl World {
         match self.machine.queue_id(name) {
             None => self.record(created.unwrap()),
             Some(queue) => {
-                let exists = Refusal::QueueExists { queue, same_settings: true };
+                let same_settings = self.settings[&queue] == settings(name);
+                let exists = Refusal::QueueExists { queue, same_settings };
                 assert_eq!(created, Err(exists));
             }
         }

@@ -6,15 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use joblog::queue::{Fact, Refusal, Seek};
 use joblog::types::{GroupId, Offset, QueueId};
 
+use crate::replay::JOB_BYTES;
 use crate::world::{FRESH, Job, Place, World};
-use crate::{KEEP_MS, KEPT_QUEUE};
 
 /// What the model knows of a queue.
 pub(crate) struct Kept {
     /// The offset of its first job ever.
     pub(crate) first: u64,
-    /// Whether consumed jobs are kept for a time.
-    pub(crate) keeps: bool,
     pub(crate) gone: BTreeSet<u64>,
     aging: BTreeSet<u64>,
     turned_log_ms: u64,
@@ -22,10 +20,15 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn new(name: &str, first: u64, log_ms: u64) -> Self {
+    pub(crate) fn new(first: u64, log_ms: u64) -> Self {
         let (gone, aging) = Default::default();
-        let keeps = name == KEPT_QUEUE;
-        Self { first, keeps, gone, aging, turned_log_ms: log_ms, expired: 0 }
+        Self { first, gone, aging, turned_log_ms: log_ms, expired: 0 }
+    }
+
+    /// Keeps what is consumed from now on.
+    pub(crate) fn begin(&mut self, log_ms: u64) {
+        self.aging = self.gone.clone();
+        self.turned_log_ms = log_ms;
     }
 }
 
@@ -92,7 +95,8 @@ impl World {
     fn turn_kept(&mut self, queue: QueueId) {
         let consumed = self.consumed_by_all(queue);
         let kept = &self.kept[&queue];
-        let due = kept.keeps && self.log_ms >= kept.turned_log_ms + KEEP_MS;
+        let keep_ms = self.settings[&queue].keep_consumed_for_ms;
+        let due = keep_ms > 0 && self.log_ms >= kept.turned_log_ms + keep_ms;
         let expected = (due && consumed != kept.gone).then_some(Fact::KeptTurned { queue });
         let fact = self.machine.turn_kept(queue, self.log_ms);
         assert_eq!(fact, expected);
@@ -128,7 +132,7 @@ impl World {
 
     /// Takes note of what has gone by now. To be asked before groups go and after they change.
     pub(crate) fn settle(&mut self, queue: QueueId) {
-        if !self.kept[&queue].keeps {
+        if !self.keeps(queue) {
             let consumed = self.consumed_by_all(queue);
             self.kept.get_mut(&queue).unwrap().gone.extend(consumed);
         }
@@ -136,7 +140,7 @@ impl World {
 
     /// As `settle`, after some jobs were consumed.
     pub(crate) fn settle_jobs(&mut self, queue: QueueId, offsets: impl Iterator<Item = u64>) {
-        if self.kept[&queue].keeps {
+        if self.keeps(queue) {
             return;
         }
         for offset in offsets {
@@ -207,6 +211,15 @@ impl World {
             assert_eq!(info.first, self.first_live(queue));
             assert_eq!(info.unconsumed, end - kept.first - consumed.len() as u64);
             assert_eq!(info.expired, kept.expired);
+            if let Some(bytes) = info.unconsumed_bytes {
+                let ended = |offset: &u64| consumed.contains(offset);
+                let first = (kept.first..).find(|offset| !ended(offset)).unwrap();
+                let (open, ever) = (JOB_BYTES * (end - first), JOB_BYTES * (end - kept.first));
+                assert!(
+                    (open..=open + ever / 8 + 6 * JOB_BYTES).contains(&bytes),
+                    "{bytes} {open}"
+                );
+            }
             let from = kept.first + self.rng.below(end - kept.first + 2);
             let live = (from..end).find(|offset| !kept.gone.contains(offset)).map(Offset);
             assert_eq!(self.machine.next_live(queue, Offset(from)), live);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use joblog::queue::{
-    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Removal, Runs,
+    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, QueueSettings, Removal, Runs,
 };
 use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
@@ -74,6 +74,7 @@ pub(crate) struct World {
     pub(crate) lease_ms: u64,
     pub(crate) term: u64,
     pub(crate) queues: BTreeMap<QueueId, &'static str>,
+    pub(crate) settings: BTreeMap<QueueId, QueueSettings>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) kept: BTreeMap<QueueId, Kept>,
     /// Jobs that were enqueued with a due time, while they wait for it.
@@ -116,6 +117,7 @@ impl World {
             lease_ms: 77_000_000 * seed,
             term: 1,
             queues: BTreeMap::new(),
+            settings: BTreeMap::new(),
             groups: BTreeMap::new(),
             kept: BTreeMap::new(),
             delayed: BTreeMap::new(),
@@ -152,6 +154,7 @@ impl World {
             95 => self.retry_or_drop_dead(),
             96 => self.create(),
             97 if self.rng.below(6) == 0 => self.delete(),
+            97 => self.update(),
             98 if self.rng.below(3) == 0 => self.restart(),
             98 => self.make_checkpoint(),
             99 => self.check_all(),
@@ -205,14 +208,17 @@ impl World {
 impl World {
     fn note(&mut self, fact: &Fact) {
         match fact {
-            Fact::QueueCreated { queue, name, first_offset, .. } => {
+            Fact::QueueCreated { queue, name, settings, first_offset } => {
+                self.settings.insert(*queue, settings.clone());
                 let name = *QUEUE_NAMES.iter().find(|known| **known == &**name).unwrap();
                 let end = self.ends.get(name).copied().unwrap_or(0);
                 assert!(first_offset.0 >= end, "{name}:{first_offset} would come twice");
                 assert!(self.queues.insert(*queue, name).is_none());
-                self.kept.insert(*queue, Kept::new(name, first_offset.0, self.log_ms));
+                self.kept.insert(*queue, Kept::new(first_offset.0, self.log_ms));
             }
+            Fact::QueueUpdated { queue, settings } => self.note_updated(*queue, settings),
             Fact::QueueDeleted { queue } => {
+                self.settings.remove(queue);
                 self.queues.remove(queue).unwrap();
                 self.groups.retain(|_, group| group.queue != *queue);
                 self.delayed.retain(|(of, _), _| of != queue);
@@ -366,10 +372,13 @@ impl World {
         if self.is_gone(*group, *offset) {
             return assert_eq!(*outcome, Outcome::Withdrawn);
         }
-        match (lease.restored, job.crashes + 1) {
+        let crashes = job.crashes + 1;
+        match (lease.restored, crashes) {
+            (false, _) if crashes > self.settings_of(*group).crashes_max => {
+                assert_eq!(*outcome, Outcome::Dead);
+            }
             (true, _) | (false, 1) => assert_eq!(*outcome, Outcome::Ready),
-            (false, 2) => self.expect_due(*outcome, 5_000),
-            _ => assert_eq!(*outcome, Outcome::Dead),
+            (false, _) => self.expect_due(*outcome, 5_000 << (crashes - 2)),
         }
     }
 

@@ -15,6 +15,7 @@ mod enqueue;
 mod lease;
 mod log;
 mod retention;
+mod settings;
 mod support;
 mod usage;
 mod work;

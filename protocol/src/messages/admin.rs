@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, BytesMut};
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+pub use super::settings::{QueueSettings, UpdateQueue};
 use crate::name;
 use crate::wire::DecodeError;
 
@@ -20,72 +21,6 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
 /// Appends a JSON body.
 pub fn encode<T: Serialize>(out: &mut BytesMut, value: &T) {
     serde_json::to_writer(out.writer(), value).expect("these types have no map with odd keys");
-}
-
-/// The settings of a queue. In CREATE_QUEUE what is left out has its default, and what is not
-/// known is refused; in a description what is not known is passed over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueSettings {
-    /// Failures after which a job is dead: it is tried once more than this.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failures_max: Option<u32>,
-    /// Milliseconds before the first retry after a failure; it doubles from there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backoff_first_ms: Option<u64>,
-    /// Longest time in milliseconds before a retry after a failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backoff_longest_ms: Option<u64>,
-    /// Crashes after which a job is dead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crashes_max: Option<u32>,
-    /// Milliseconds before the redelivery after a second crash; it doubles from there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crash_backoff_first_ms: Option<u64>,
-    /// Longest time in milliseconds before a redelivery after a crash.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crash_backoff_longest_ms: Option<u64>,
-    /// Milliseconds for which a dead job is kept; 0 for ever.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dead_kept_ms: Option<u64>,
-    /// Milliseconds for which consumed jobs are kept at least; 0 for not at all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep_consumed_for_ms: Option<u64>,
-    /// Age in milliseconds at which a job ends although nobody has consumed it; none for never.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_age_ms: Option<u64>,
-    /// Jobs that may wait to be consumed; none for any number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_jobs: Option<u64>,
-    /// Bytes of bodies that may wait to be consumed; none for any number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_bytes: Option<u64>,
-}
-
-impl QueueSettings {
-    /// The names of all settings.
-    pub const NAMES: &[&str] = &[
-        "failures_max",
-        "backoff_first_ms",
-        "backoff_longest_ms",
-        "crashes_max",
-        "crash_backoff_first_ms",
-        "crash_backoff_longest_ms",
-        "dead_kept_ms",
-        "keep_consumed_for_ms",
-        "max_age_ms",
-        "max_jobs",
-        "max_bytes",
-    ];
-
-    /// A misspelt setting would be a default that nobody asked for.
-    fn deserialize_strictly<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let settings = serde_json::Map::deserialize(from)?;
-        let known = |name: &&String| Self::NAMES.contains(&name.as_str());
-        if let Some(name) = settings.keys().find(|name| !known(name)) {
-            return Err(D::Error::unknown_field(name, Self::NAMES));
-        }
-        Self::deserialize(serde_json::Value::Object(settings)).map_err(D::Error::custom)
-    }
 }
 
 /// CREATE_QUEUE.
@@ -308,44 +243,4 @@ pub struct DeadJob {
 /// [`DecodeError::Name`].
 pub fn check_name(name: &str) -> Result<(), DecodeError> {
     Ok(name::check(name)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_setting_is_refused_in_a_request_and_passed_over_in_a_description() {
-        let settings = br#"{"failures_max":3,"from_a_later_version":1}"#;
-        assert_eq!(decode::<QueueSettings>(settings).unwrap().failures_max, Some(3));
-        let request = [br#"{"queue":"q","settings":"#, &settings[..], b"}"].concat();
-        let error = decode::<CreateQueue>(&request).unwrap_err().to_string();
-        assert!(error.contains("from_a_later_version"), "{error}");
-        assert!(error.contains("crash_backoff_longest_ms"), "{error}");
-    }
-
-    #[test]
-    fn the_names_of_the_settings_are_all_named() {
-        let all = QueueSettings {
-            failures_max: Some(1),
-            backoff_first_ms: Some(2),
-            backoff_longest_ms: Some(3),
-            crashes_max: Some(4),
-            crash_backoff_first_ms: Some(5),
-            crash_backoff_longest_ms: Some(6),
-            dead_kept_ms: Some(7),
-            keep_consumed_for_ms: Some(8),
-            max_age_ms: Some(9),
-            max_jobs: Some(10),
-            max_bytes: Some(11),
-        };
-        let value = serde_json::to_value(all).unwrap();
-        let names: Vec<_> = value.as_object().unwrap().keys().collect();
-        assert_eq!(names.len(), QueueSettings::NAMES.len());
-        assert!(names.iter().all(|name| QueueSettings::NAMES.contains(&name.as_str())));
-        let request = CreateQueue { queue: "q".into(), settings: all };
-        let mut body = BytesMut::new();
-        encode(&mut body, &request);
-        assert_eq!(decode::<CreateQueue>(&body).unwrap(), request);
-    }
 }

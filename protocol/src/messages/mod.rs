@@ -10,3 +10,4 @@ pub mod fetch;
 pub mod handles;
 pub mod lease;
 pub mod session;
+pub mod settings;

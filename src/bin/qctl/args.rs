@@ -6,6 +6,7 @@ mod group;
 mod jobs;
 mod log;
 mod queue;
+mod settings;
 mod work;
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub(crate) use self::jobs::{
     CommitArgs, ExtendArgs, FailArgs, FetchArgs, JobArgs, PeekArgs, ReleaseArgs,
 };
 pub(crate) use self::log::LogCommand;
-pub(crate) use self::queue::{QueueCommand, QueueCreateArgs};
+pub(crate) use self::queue::QueueCommand;
 pub(crate) use self::work::WorkArgs;
 use crate::job_name::JobName;
 use crate::values::parse_duration;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use joblog::client::{Client, ConnectionState, QueueDescription, QueueSettings, QueueSummary};
 use serde::Serialize;
 
-use crate::args::{QueueCommand, QueueCreateArgs};
+use crate::args::QueueCommand;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Table};
 use crate::server::Server;
@@ -46,10 +46,19 @@ pub(crate) async fn run(
 ) -> Result<Exit, CliError> {
     match command {
         QueueCommand::Create(args) => {
-            let settings = settings(&args);
             let client = server.connect().await?;
-            client.create_queue(&args.queue, settings).await?;
+            client.create_queue(&args.queue, args.settings.settings()).await?;
             tell!("Queue {} is created.", args.queue);
+        }
+        QueueCommand::Set(args) => {
+            let settings = args.settings.settings();
+            if settings == QueueSettings::default() && args.reset.is_empty() {
+                let text = "no setting is named; `qctl queue set --help` lists them";
+                return Err(CliError::Usage(text.to_owned()));
+            }
+            let client = server.connect().await?;
+            client.update_queue(&args.queue, settings, &args.reset).await?;
+            tell!("Queue {} is changed.", args.queue);
         }
         QueueCommand::List => {
             let queues = list(server.connect().await?).await?;
@@ -87,23 +96,6 @@ fn paused_name(queue: &str, group: Option<&str>) -> String {
     }
 }
 
-fn settings(args: &QueueCreateArgs) -> QueueSettings {
-    let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_millis() as u64);
-    QueueSettings {
-        failures_max: args.failures_max,
-        backoff_first_ms: millis(args.backoff_first),
-        backoff_longest_ms: millis(args.backoff_longest),
-        crashes_max: args.crashes_max,
-        crash_backoff_first_ms: millis(args.crash_backoff_first),
-        crash_backoff_longest_ms: millis(args.crash_backoff_longest),
-        dead_kept_ms: millis(args.dead_kept),
-        keep_consumed_for_ms: millis(args.keep_consumed_for),
-        max_age_ms: millis(args.max_age),
-        max_jobs: args.max_jobs,
-        max_bytes: args.max_bytes,
-    }
-}
-
 async fn list(client: &Client) -> Result<Vec<QueueSummary>, CliError> {
     let mut queues: Vec<QueueSummary> = Vec::new();
     loop {
@@ -138,17 +130,22 @@ fn show(queue: &QueueDescription) -> String {
         0 => format!("none; the next one gets offset {}", queue.next_offset),
         kept => format!("{kept}, from offset {}", queue.first_offset),
     };
+    let retried = match settings.backoff_delays_ms.as_deref() {
+        None | Some([]) => {
+            let (first, longest) = (settings.backoff_first_ms, settings.backoff_longest_ms);
+            format!("{}, doubling to {}", time(first), time(longest))
+        }
+        Some(delays) => delays.iter().copied().map(format_millis).collect::<Vec<_>>().join(", "),
+    };
     let mut text = format!(
         "queue       {}\njobs        {jobs}\ndurability  {}\n\
-         failures    dead after more than {}; retried after {}, doubling to {}\n\
+         failures    dead after more than {}; retried after {retried}\n\
          crashes     dead after more than {}; from the second on redelivered after {}, doubling to \
          {}\n\
          dead jobs   {}\n",
         queue.queue,
         queue.durability,
         count(settings.failures_max),
-        time(settings.backoff_first_ms),
-        time(settings.backoff_longest_ms),
         count(settings.crashes_max),
         time(settings.crash_backoff_first_ms),
         time(settings.crash_backoff_longest_ms),

@@ -1,0 +1,64 @@
+//! Changes of a queue's settings.
+//!
+//! A setting is looked at when it is needed, so most changes need nothing more. What was computed
+//! from one before is computed anew here, so that a change holds for the jobs that are there.
+
+use super::machine::wake;
+use super::{Contradiction, Fact, Machine, QueueSettings, Refusal};
+use crate::types::{GroupId, QueueId, Stamp};
+
+impl Machine {
+    /// Gives a queue other settings; no fact if it has them.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchQueue`], [`Refusal::Settings`].
+    pub fn update_queue(
+        &self,
+        queue: QueueId,
+        settings: QueueSettings,
+    ) -> Result<Option<Fact>, Refusal> {
+        let state = self.queues.get(&queue).ok_or(Refusal::NoSuchQueue)?;
+        settings.validate()?;
+        let changes = state.settings != settings;
+        Ok(changes.then_some(Fact::QueueUpdated { queue, settings }))
+    }
+
+    pub(super) fn queue_updated(
+        &mut self,
+        queue: QueueId,
+        settings: &QueueSettings,
+        stamp: Stamp,
+    ) -> Result<(), Contradiction> {
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let groups: Vec<_> = state.groups.values().copied().collect();
+        // What is gone without being kept stays gone; what is consumed from now on is kept.
+        let begins_to_keep = !state.keeps_consumed() && settings.keep_consumed_for_ms > 0;
+        let gone = begins_to_keep.then(|| self.gone(state));
+        groups.iter().for_each(|group| self.forget_dead_ends(*group));
+        if let Some(state) = self.queues.get_mut(&queue) {
+            state.settings = settings.clone();
+            if let Some(gone) = gone {
+                state.aging = gone.clone();
+                state.gone = gone;
+                state.turned_log_ms = stamp.log_ms;
+            }
+        }
+        for group in groups {
+            self.note_dead_ends(group);
+            // What is allowed now may let a job go out.
+            wake(&mut self.groups, &mut self.woken, group);
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_dead_ends(&mut self, group: GroupId) {
+        for end in self.dead_ends_of(group) {
+            self.dead_ends.remove(&end);
+        }
+    }
+
+    fn note_dead_ends(&mut self, group: GroupId) {
+        let ends = self.dead_ends_of(group);
+        self.dead_ends.extend(ends);
+    }
+}
