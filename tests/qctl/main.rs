@@ -14,6 +14,7 @@ mod admin;
 mod enqueue;
 mod lease;
 mod log;
+mod output;
 mod retention;
 mod settings;
 mod support;

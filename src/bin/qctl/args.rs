@@ -23,6 +23,7 @@ pub(crate) use self::jobs::{
 pub(crate) use self::log::LogCommand;
 pub(crate) use self::queue::QueueCommand;
 pub(crate) use self::work::WorkArgs;
+use crate::color::{self, When};
 use crate::job_name::JobName;
 use crate::values::parse_duration;
 
@@ -47,6 +48,10 @@ pub(crate) struct Args {
     /// Print data as JSON, one object per line.
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
+    /// Use colours: on a terminal (auto; NO_COLOR turns them off), always or never.
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "WHEN", value_enum)]
+    #[arg(default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: When,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -54,7 +59,8 @@ pub(crate) struct Args {
 impl Args {
     /// Reads the command line. A wrong one ends the process with exit code 2.
     pub(crate) fn read() -> Self {
-        let matches = with_full_stops(Self::command()).get_matches();
+        let choice = color::choice(std::env::args_os());
+        let matches = with_full_stops(Self::command()).color(choice).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
@@ -150,5 +156,50 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         with_full_stops(Args::command()).debug_assert();
+    }
+    /// Every command with its words, `qctl` left out.
+    fn commands(command: &clap::Command, words: &str, each: &mut impl FnMut(&str, &clap::Command)) {
+        for inner in command.get_subcommands() {
+            let words = format!("{words} {}", inner.get_name());
+            match inner.has_subcommands() {
+                true => commands(inner, &words, each),
+                false => each(words.trim_start(), inner),
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_says_what_is_so_without_it() {
+        let mut silent = Vec::new();
+        commands(&with_full_stops(Args::command()), "", &mut |words, command| {
+            assert!(command.get_about().is_some(), "{words} says nothing");
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty(), "{words}: {} says nothing", argument.get_id());
+                let is_one_of = |group: &clap::ArgGroup| {
+                    group.is_required_set() && group.get_args().any(|id| id == argument.get_id())
+                };
+                let is_told = argument.is_positional()
+                    || command.get_groups().any(is_one_of)
+                    || argument.is_required_set()
+                    || !argument.get_action().takes_values()
+                    || !argument.get_default_values().is_empty()
+                    || help.contains("[default: ");
+                if !is_told {
+                    silent.push(format!("{words} --{}", argument.get_long().unwrap_or_default()));
+                }
+            }
+        });
+        assert!(silent.is_empty(), "no default in the help of {silent:#?}");
+    }
+
+    #[test]
+    fn the_page_of_qctl_lists_the_commands_that_there_are() {
+        let page = include_str!("../../../docs/qctl.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `qctl "));
+        let listed: Vec<&str> = rows.filter_map(|row| Some(row.split_once("` |")?.0)).collect();
+        let mut there_are = Vec::new();
+        commands(&Args::command(), "", &mut |words, _| there_are.push(words.to_owned()));
+        assert_eq!(listed, there_are, "the table of docs/qctl.md, and the commands");
     }
 }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::error::{CliError, Exit};
 use crate::job_name::JobName;
 use crate::output::Output;
-use crate::queue::confirm_to;
 use crate::server::Server;
+use crate::{confirm, progress};
 
 #[derive(Debug, Serialize)]
 struct CancelView {
@@ -57,26 +57,37 @@ pub(crate) async fn purge(
     yes: bool,
     out: &Output,
 ) -> Result<Exit, CliError> {
-    let what = format!("all jobs of queue {queue}, for all groups");
-    if !yes && !confirm_to("purge", &what)? {
-        return Ok(Exit::Failed);
-    }
-    let client = server.connect().await?;
+    let client = match yes {
+        true => server.connect().await?,
+        false => {
+            let what = format!("all jobs of queue {queue}, for all groups");
+            confirm::needs_terminal("purge", &what)?;
+            let client = server.connect().await?;
+            let found = client.describe_queue(queue).await?;
+            let count = confirm::counted(found.unconsumed, "job");
+            if !confirm::ask("purge", &format!("{what}: {count} that are not consumed"))? {
+                return Ok(Exit::Failed);
+            }
+            client
+        }
+    };
     let mut view = PurgeView { queue: queue.to_owned(), purged: 0, leased: 0 };
+    let progress = progress::of_count("jobs purged", None);
     let (mut from, mut end) = (0, None);
     loop {
         let step = client.purge(queue, from, end).await?;
         view.purged += step.count;
         view.leased += step.leased;
+        progress.set_position(view.purged);
         if step.next >= step.end {
             break;
         }
         (from, end) = (step.next, Some(step.end));
     }
+    progress.finish_and_clear();
     out.print(&view, |PurgeView { purged, leased, .. }| {
-        let plural = if *purged == 1 { "" } else { "s" };
         let left = if *leased > 0 { format!("; {leased} running are left") } else { String::new() };
-        format!("{purged} job{plural} purged{left}").into_bytes()
+        format!("{} purged{left}", confirm::counted(*purged, "job")).into_bytes()
     })?;
     Ok(Exit::Done)
 }

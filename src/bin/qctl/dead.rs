@@ -6,10 +6,10 @@ use serde::Serialize;
 use crate::args::{DeadActArgs, DeadCommand, DeadFilter};
 use crate::error::{CliError, Exit};
 use crate::job_name::JobName;
-use crate::output::{JobView, Output, Table};
-use crate::queue::confirm_to;
+use crate::output::{JobView, Output};
 use crate::server::Server;
 use crate::values::format_time;
+use crate::{confirm, progress};
 
 /// Jobs asked for, or acted on, at once.
 const PAGE: u64 = 1000;
@@ -97,34 +97,31 @@ async fn list(
 ) -> Result<Exit, CliError> {
     let mut query = query(filter)?;
     let client = server.connect().await?;
-    let mut views = Vec::new();
-    let mut more = true;
-    while more && (views.len() as u64) < limit {
-        query.limit = PAGE.min(limit - views.len() as u64) as u32;
+    let mut pages = out.pages(&["JOB", "DIED", "CAUSE", "ATTEMPTS", "REASON"]);
+    let (mut left, mut more) = (limit, true);
+    while more && left > 0 {
+        query.limit = PAGE.min(left) as u32;
         let page = client.dead_list(&query).await?;
-        views.extend(page.jobs.into_iter().map(|dead| DeadView::new(&query, dead)));
+        left = left.saturating_sub(page.jobs.len() as u64);
+        let views: Vec<_> = page.jobs.into_iter().map(|dead| DeadView::new(&query, dead)).collect();
+        pages.print(&views, row)?;
         (query.from, more) = (page.next, page.more);
     }
-    out.print_table(&views, table)?;
     if more {
         tell!("There are more; --limit shows them.");
     }
     Ok(Exit::Done)
 }
 
-fn table(views: &[DeadView]) -> Table {
-    let mut table = Table::new(&["JOB", "DIED", "CAUSE", "ATTEMPTS", "REASON"]);
-    for DeadView { job, dead, died_at, .. } in views {
-        let first_line = dead.reason.lines().next().unwrap_or_default();
-        table.row(vec![
-            job.clone(),
-            died_at.clone(),
-            dead.cause.clone(),
-            dead.attempts.to_string(),
-            first_line.chars().take(REASON_COLUMNS).collect(),
-        ]);
-    }
-    table
+fn row(DeadView { job, dead, died_at, .. }: &DeadView) -> Vec<String> {
+    let first_line = dead.reason.lines().next().unwrap_or_default();
+    vec![
+        job.clone(),
+        died_at.clone(),
+        dead.cause.clone(),
+        dead.attempts.to_string(),
+        first_line.chars().take(REASON_COLUMNS).collect(),
+    ]
 }
 
 async fn show(
@@ -181,28 +178,47 @@ async fn act(
                     say --all";
         return Err(CliError::Usage(text.to_owned()));
     }
-    if matches!(action, Action::Drop) && !args.yes {
-        let what = format!("dead jobs of {}, group {}", args.filter.target, query.group);
-        if !confirm_to("drop", &what)? {
-            return Ok(Exit::Failed);
-        }
+    if matches!(action, Action::Drop)
+        && !args.yes
+        && !confirm_drop(server, &query, &args.filter.target, selects).await?
+    {
+        return Ok(Exit::Failed);
     }
     let client = server.connect().await?;
     let (mut jobs, mut refused, mut more) = (0, Vec::new(), true);
+    let progress = progress::of_count("dead jobs done", None);
     while more {
         let done = action.act(client, &query).await?;
         jobs += done.count;
         refused.extend(done.refused);
         (query.from, more) = (done.next, done.more);
+        progress.set_position(jobs);
     }
+    progress.finish_and_clear();
     let done = match action {
         Action::Retry => "retried",
         Action::Drop => "dropped",
     };
-    let plural = if jobs == 1 { "" } else { "s" };
-    out.print(&DoneView { done, jobs }, |_| format!("{jobs} job{plural} {done}").into_bytes())?;
+    let count = confirm::counted(jobs, "job");
+    out.print(&DoneView { done, jobs }, |_| format!("{count} {done}").into_bytes())?;
     for offset in &refused {
         tell!("qctl: {}:{offset} is not dead for group {}", query.queue, query.group);
     }
     Ok(Exit::failed_if(!refused.is_empty()))
+}
+
+/// Asks whether dead jobs are to be given up, and says how many there are.
+async fn confirm_drop(
+    server: &Server,
+    query: &DeadQuery,
+    target: &str,
+    selects: bool,
+) -> Result<bool, CliError> {
+    let what = format!("dead jobs of {target}, group {}", query.group);
+    confirm::needs_terminal("drop", &what)?;
+    let found = server.connect().await?.describe_group(&query.queue, &query.group).await?;
+    let count = confirm::counted(found.dead, "dead job");
+    let which = if selects { "those that you named of the" } else { "all" };
+    let what = format!("{which} {count} of queue {}, group {}", query.queue, query.group);
+    confirm::ask("drop", &what)
 }

@@ -5,9 +5,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use joblog::client::{
     BatchBuilder, Client, ClientError, ConnectionState, Due, Job, PendingEnqueue, Terms,
 };
@@ -17,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::args::EnqueueArgs;
 use crate::error::{CliError, Exit};
 use crate::output::Output;
+use crate::progress;
 use crate::server::Server;
 use crate::values::parse_header;
 
@@ -25,7 +25,6 @@ const BATCH_JOBS: usize = 1000;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches on their way to the server at once.
 const BATCHES_IN_FLIGHT: usize = 4;
-const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
 struct JobPlace {
@@ -231,7 +230,7 @@ impl<'a> Lines<'a> {
     }
 
     async fn run(mut self, source: Source, model: Job, out: &Output) -> Result<Exit, CliError> {
-        self.progress = progress_bar(source.bytes);
+        self.progress = progress::of_bytes(source.bytes);
         let job_bytes_max = match &*self.client.state().borrow() {
             ConnectionState::Connected(info) => info.job_bytes_max as usize,
             _ => u32::MAX as usize,
@@ -309,20 +308,6 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Shown only where standard error is a terminal.
-fn progress_bar(bytes: Option<u64>) -> ProgressBar {
-    let (bar, template) = match bytes {
-        Some(bytes) => {
-            (ProgressBar::new(bytes), "{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left")
-        }
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {msg}, {elapsed}"),
-    };
-    let style = ProgressStyle::with_template(template);
-    let bar = bar.with_style(style.expect("the templates are right, as a test shows"));
-    bar.enable_steady_tick(PROGRESS_PERIOD);
-    bar
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,11 +360,5 @@ mod tests {
         let error = batches(lines, 12).unwrap_err().to_string();
         assert!(error.contains("line 2 of test is too long"), "{error}");
         assert_eq!(batches(lines, 13).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn both_progress_bars_have_a_right_template() {
-        progress_bar(Some(5)).finish_and_clear();
-        progress_bar(None).finish_and_clear();
     }
 }

@@ -4,6 +4,8 @@ use std::io;
 
 use joblog::client::{ClientError, ErrorCode};
 
+use crate::color::{ALARM, Colors};
+
 /// How a run ended that reported its troubles, if any, itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -60,7 +62,23 @@ impl CliError {
             }
             Self::Client(ClientError::Server { code, .. }) => match code {
                 ErrorCode::NoSuchQueue => "\n`qctl queue list` lists the queues.",
+                ErrorCode::QueueExists => "\n`qctl queue show QUEUE` shows its settings.",
                 ErrorCode::NoSuchGroup => "\n`qctl group list QUEUE` lists a queue's groups.",
+                ErrorCode::GroupExists => "\n`qctl group show QUEUE GROUP` shows it.",
+                ErrorCode::QueueFull => {
+                    "\nMore workers, or `qctl queue purge QUEUE`, make room; `qctl top` shows \
+                     who is behind."
+                }
+                ErrorCode::WrongGroupKind => {
+                    "\nWork groups FETCH and commit jobs; stream groups commit with --through."
+                }
+                ErrorCode::LogPoisoned => {
+                    "\nA write failed on the server. Look at its disk, then start it again."
+                }
+                ErrorCode::DiskFull => "\nMake room on the server's disk; what waits is safe.",
+                ErrorCode::Damaged => {
+                    "\nStop the server, and `qctl log verify DIR` says what is damaged."
+                }
                 _ => "",
             },
             _ => "",
@@ -82,10 +100,10 @@ pub(crate) fn exit_code(result: &Result<Exit, CliError>) -> u8 {
 }
 
 /// Says on standard error what went wrong.
-pub(crate) fn report(result: &Result<Exit, CliError>) {
+pub(crate) fn report(result: &Result<Exit, CliError>, colors: Colors) {
     if let Err(error) = result
         && error.code() != 0
     {
-        tell!("qctl: {error}{}", error.advice());
+        tell!("{} {error}{}", colors.paint(ALARM, "qctl:"), error.advice());
     }
 }

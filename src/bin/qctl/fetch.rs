@@ -61,6 +61,7 @@ pub(crate) async fn peek(server: &Server, args: PeekArgs, out: &Output) -> Resul
             tell!("qctl: {damaged}");
             is_damaged = true;
         }
+        out.flush()?;
         if read.next >= read.end || read.next <= from {
             break;
         }

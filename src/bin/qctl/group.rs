@@ -3,13 +3,22 @@
 use std::fmt::Write as _;
 
 use joblog::client::{GroupDescription, GroupKind, GroupStart};
+use serde::Serialize;
 
 use crate::args::{Begin, GroupCommand, Kind};
+use crate::confirm;
 use crate::error::{CliError, Exit};
-use crate::output::{Output, Table};
-use crate::queue::confirm;
+use crate::output::{Done, Output, Table};
 use crate::server::Server;
 use crate::values::format_time;
+
+/// Where a group goes on.
+#[derive(Debug, Serialize)]
+struct SoughtView<'a> {
+    queue: &'a str,
+    group: &'a str,
+    committed_offset: u64,
+}
 
 /// `qctl group`.
 pub(crate) async fn run(
@@ -21,7 +30,8 @@ pub(crate) async fn run(
         GroupCommand::Create { queue, group, kind, from } => {
             let client = server.connect().await?;
             client.create_group(&queue, &group, kind_of(kind), start_of(from)).await?;
-            tell!("Group {group} of queue {queue} is created.");
+            let done = Done { queue: &queue, group: Some(&group), done: "created" };
+            out.done(&done, &format!("Group {group} of queue {queue} is created."))?;
         }
         GroupCommand::List { queue } => {
             let groups = server.connect().await?.list_groups(&queue).await?;
@@ -30,24 +40,47 @@ pub(crate) async fn run(
         GroupCommand::Show { queue, group } => {
             let group = server.connect().await?.describe_group(&queue, &group).await?;
             out.print(&group, |group| {
-                let text = table(std::slice::from_ref(group)).text() + &dead_jobs(group);
+                let row = table(std::slice::from_ref(group));
+                let text = row.text(out.colors()) + &dead_jobs(group);
                 text.trim_end().as_bytes().to_vec()
             })?;
         }
         GroupCommand::Seek { queue, group, to } => {
             let sought = server.connect().await?.seek_group(&queue, &group, to).await?;
             let offset = sought.committed_offset;
-            tell!("Group {group} of queue {queue} goes on at offset {offset}.");
+            let view = SoughtView { queue: &queue, group: &group, committed_offset: offset };
+            out.done(
+                &view,
+                &format!("Group {group} of queue {queue} goes on at offset {offset}."),
+            )?;
         }
         GroupCommand::Delete { queue, group, yes } => {
-            let what = format!("group {group} of queue {queue}, and what it has consumed");
-            if !yes && !confirm(&what)? {
-                return Ok(Exit::Failed);
-            }
-            server.connect().await?.delete_group(&queue, &group).await?;
-            tell!("Group {group} of queue {queue} is deleted.");
+            return delete(server, &queue, &group, yes, out).await;
         }
     }
+    Ok(Exit::Done)
+}
+
+async fn delete(
+    server: &Server,
+    queue: &str,
+    group: &str,
+    yes: bool,
+    out: &Output,
+) -> Result<Exit, CliError> {
+    let name = format!("group {group} of queue {queue}, and what it has consumed");
+    if !yes {
+        confirm::needs_terminal("delete", &name)?;
+        let found = server.connect().await?.describe_group(queue, group).await?;
+        let (ready, leased) = (confirm::counted(found.ready, "ready job"), found.leased);
+        let what = format!("{name}, with {ready} and {leased} leased");
+        if !confirm::ask("delete", &what)? {
+            return Ok(Exit::Failed);
+        }
+    }
+    server.connect().await?.delete_group(queue, group).await?;
+    let done = Done { queue, group: Some(group), done: "deleted" };
+    out.done(&done, &format!("Group {group} of queue {queue} is deleted."))?;
     Ok(Exit::Done)
 }
 

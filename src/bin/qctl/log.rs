@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::args::LogCommand;
 use crate::error::{CliError, Exit};
 use crate::output::Output;
-use crate::queue::confirm_to;
+use crate::{confirm, progress};
 
 /// `qctl log`.
 pub(crate) fn run(command: LogCommand, out: &Output) -> Result<Exit, CliError> {
@@ -49,7 +49,10 @@ fn failed(error: LogError) -> CliError {
 
 /// Whether something is wrong.
 fn verify(dir: &Path, out: &Output) -> Result<bool, CliError> {
-    let found = log::verify(dir).map_err(failed)?;
+    let progress = progress::of_time(format!("checking {}", dir.display()));
+    let found = log::verify(dir).map_err(failed);
+    progress.finish_and_clear();
+    let found = found?;
     out.print(&verified(dir, &found), |_| text_of(dir, &found).into_bytes())?;
     Ok(!found.is_whole())
 }
@@ -183,7 +186,7 @@ fn repair(dir: &Path, yes: bool, out: &Output) -> Result<bool, CliError> {
     if !plan.state_is_left {
         return Err(CliError::Failed("Restore the directory from a backup.".to_owned()));
     }
-    if !yes && !confirm_to("cut", &dir.display().to_string())? {
+    if !yes && !confirm::confirm("cut", &dir.display().to_string())? {
         return Ok(true);
     }
     let aside = log::repair(dir, &plan).map_err(failed)?;

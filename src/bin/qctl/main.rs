@@ -5,6 +5,8 @@ mod output;
 
 mod args;
 mod cancel;
+mod color;
+mod confirm;
 mod dead;
 mod enqueue;
 mod error;
@@ -13,6 +15,7 @@ mod group;
 mod job_name;
 mod lease;
 mod log;
+mod progress;
 mod queue;
 mod server;
 mod values;
@@ -21,12 +24,14 @@ mod work;
 use std::process::ExitCode;
 
 use crate::args::{Args, Command};
+use crate::color::Colors;
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 use crate::server::Server;
 
 fn main() -> ExitCode {
     let args = Args::read();
+    let colors = Colors::new(args.color, &std::io::stderr());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
@@ -37,13 +42,13 @@ fn main() -> ExitCode {
         }
         Err(error) => Err(CliError::Failed(format!("no runtime can be started: {error}"))),
     };
-    error::report(&result);
+    error::report(&result, colors);
     ExitCode::from(error::exit_code(&result))
 }
 
 async fn run(args: Args) -> Result<Exit, CliError> {
     let server = Server::new(args.server);
-    let out = Output::new(args.json);
+    let out = Output::new(args.json, args.color);
     let result = match args.command {
         Command::Ping => queue::ping(&server, &out).await,
         Command::Queue(command) => queue::run(&server, command, &out).await,
@@ -60,6 +65,9 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Log(command) => log::run(command, &out),
         Command::Work(args) => work::run(&server, args).await,
     };
+    let written = out.flush();
     server.goodbye().await;
-    result
+    let exit = result?;
+    written?;
+    Ok(exit)
 }

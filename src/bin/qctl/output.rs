@@ -1,6 +1,7 @@
 //! What `qctl` prints: text for people, or one JSON object per line.
 
-use std::io::{self, Write};
+use std::cell::RefCell;
+use std::io::{self, BufWriter, Stdout, Write};
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use joblog::client::{Due, Job, LeasedJob};
 use serde::Serialize;
 
+use crate::color::{ALARM, Colors, HEAD, When};
 use crate::values::{format_millis, format_time};
 
 /// Writes a line to standard error. If nobody reads it any more, that is no reason to stop.
@@ -22,15 +24,25 @@ pub(crate) fn tell_line(line: std::fmt::Arguments<'_>) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
-/// Standard output in the form that was asked for.
+/// Standard output in the form that was asked for. What is printed is written out when it is much,
+/// and by [`flush`](Self::flush), which whoever goes on for long calls after each piece.
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
+    colors: Colors,
+    stdout: RefCell<BufWriter<Stdout>>,
 }
 
 impl Output {
-    pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+    pub(crate) fn new(json: bool, colors: When) -> Self {
+        let stdout = io::stdout();
+        let colors = Colors::new(colors, &stdout);
+        Self { json, colors, stdout: RefCell::new(BufWriter::with_capacity(64 * 1024, stdout)) }
+    }
+
+    /// The colours of the text.
+    pub(crate) fn colors(&self) -> Colors {
+        self.colors
     }
 
     /// Prints one thing: as an object, or as the text that `text` makes of it.
@@ -41,7 +53,7 @@ impl Output {
     ) -> io::Result<()> {
         let mut bytes = if self.json { serde_json::to_vec(value)? } else { text(value) };
         bytes.push(b'\n');
-        write_out(&bytes)
+        self.write(&bytes)
     }
 
     /// Prints many things: an object for each, or one table of them.
@@ -53,14 +65,66 @@ impl Output {
         if self.json {
             return values.iter().try_for_each(|value| self.print(value, |_| Vec::new()));
         }
-        write_out(table(values).text().as_bytes())
+        self.write(table(values).text(self.colors).as_bytes())
+    }
+
+    /// Prints many things as they come, page by page, so that none has to be kept.
+    pub(crate) fn pages(&self, head: &[&'static str]) -> Pages<'_> {
+        Pages { out: self, table: Table::new(head) }
+    }
+
+    /// Says that something was done: as an object, or as a line for people on standard error.
+    pub(crate) fn done<T: Serialize>(&self, value: &T, text: &str) -> io::Result<()> {
+        if self.json {
+            return self.print(value, |_| Vec::new());
+        }
+        tell!("{text}");
+        Ok(())
+    }
+
+    /// Prints bytes as they are.
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.stdout.borrow_mut().write_all(bytes)
+    }
+
+    /// Writes out what was printed.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.stdout.borrow_mut().flush()
     }
 }
 
-fn write_out(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
+/// A table that is printed page by page. Its columns are as wide as they had to be so far.
+#[derive(Debug)]
+pub(crate) struct Pages<'a> {
+    out: &'a Output,
+    table: Table,
+}
+
+impl Pages<'_> {
+    /// Prints a page, and writes it out.
+    pub(crate) fn print<T: Serialize>(
+        &mut self,
+        values: &[T],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> io::Result<()> {
+        if self.out.json {
+            values.iter().try_for_each(|value| self.out.print(value, |_| Vec::new()))?;
+        } else {
+            values.iter().for_each(|value| self.table.row(row(value)));
+            self.out.write(self.table.take_text(self.out.colors).as_bytes())?;
+        }
+        self.out.flush()
+    }
+}
+
+/// What was done to a queue or a group.
+#[derive(Debug, Serialize)]
+pub(crate) struct Done<'a> {
+    pub(crate) queue: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<&'a str>,
+    /// One word.
+    pub(crate) done: &'static str,
 }
 
 /// Bytes under one name if they are UTF-8, and under another one in base64 if not.
@@ -220,38 +284,70 @@ impl JobView {
 /// Rows of cells below a head; a column whose cells are all numbers stands at its right edge.
 #[derive(Debug)]
 pub(crate) struct Table {
+    head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    /// The width of each column, and whether it has numbers; none before the head is out.
+    shapes: Vec<(usize, bool)>,
 }
 
+/// What a column is called whose numbers should be 0.
+const ALARMING: &str = "DEAD";
+
 impl Table {
-    pub(crate) fn new(head: &[&str]) -> Self {
-        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
+    pub(crate) fn new(head: &[&'static str]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new(), shapes: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    pub(crate) fn text(&self) -> String {
-        let columns = self.rows.first().map_or(0, Vec::len);
-        let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
-        let shapes: Vec<(usize, bool)> = (0..columns)
-            .map(|column| {
-                let width = cells(column).map(|cell| cell.len()).max();
-                let is_number = |cell: &String| cell.bytes().all(|byte| byte.is_ascii_digit());
-                (width.unwrap_or(0), cells(column).skip(1).all(is_number))
-            })
-            .collect();
+    pub(crate) fn text(mut self, colors: Colors) -> String {
+        self.take_text(colors)
+    }
+
+    /// The rows since the last time, the first time below the head.
+    fn take_text(&mut self, colors: Colors) -> String {
+        let is_first = self.shapes.is_empty();
+        self.widen(is_first);
         let mut text = String::new();
-        for row in &self.rows {
-            let padded = row.iter().zip(&shapes).map(|(cell, (width, number))| {
-                if *number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
-            let line = padded.collect::<Vec<_>>().join("  ");
-            text.push_str(line.trim_end());
+        if is_first {
+            let head: Vec<String> = self.head.iter().map(|cell| (*cell).to_owned()).collect();
+            text.push_str(&colors.paint(HEAD, &self.line(&head, Colors::none())));
             text.push('\n');
         }
+        for row in &self.rows {
+            text.push_str(&self.line(row, colors));
+            text.push('\n');
+        }
+        self.rows.clear();
         text
+    }
+
+    fn widen(&mut self, is_first: bool) {
+        let shape = |(column, head): (usize, &&str)| {
+            let cells = || self.rows.iter().filter_map(move |row| row.get(column));
+            let widths = cells().map(|cell| cell.chars().count());
+            let before = self.shapes.get(column).map_or(head.len(), |(width, _)| *width);
+            let is_number = |cell: &String| cell.bytes().all(|byte| byte.is_ascii_digit());
+            let numbers = match self.shapes.get(column) {
+                Some((_, numbers)) if !is_first => *numbers,
+                _ => cells().all(is_number),
+            };
+            (widths.max().unwrap_or(0).max(before), numbers)
+        };
+        self.shapes = self.head.iter().enumerate().map(shape).collect();
+    }
+
+    fn line(&self, row: &[String], colors: Colors) -> String {
+        let columns = self.head.iter().zip(&self.shapes);
+        let padded = row.iter().zip(columns).map(|(cell, (head, (width, numbers)))| {
+            let alarm = *head == ALARMING && cell != "0";
+            let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let cell = if alarm { colors.paint(ALARM, cell) } else { cell.clone() };
+            if *numbers { padding + &cell } else { cell + &padding }
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     }
 }
 
@@ -287,6 +383,20 @@ mod tests {
         table.row(vec!["a".into(), "5".into(), "default".into()]);
         table.row(vec!["longer".into(), "12345".into(), String::new()]);
         let lines = ["NAME     JOBS  GROUPS", "a           5  default", "longer  12345"];
-        assert_eq!(table.text(), lines.join("\n") + "\n");
+        assert_eq!(table.text(Colors::none()), lines.join("\n") + "\n");
+    }
+
+    #[test]
+    fn pages_go_on_below_one_head() {
+        let mut table = Table::new(&["NAME", "DEAD"]);
+        table.row(vec!["a".into(), "1".into()]);
+        assert_eq!(table.take_text(Colors::none()), "NAME  DEAD\na        1\n");
+        table.row(vec!["a long one".into(), "0".into()]);
+        assert_eq!(table.take_text(Colors::none()), "a long one     0\n");
+        table.row(vec!["b".into(), "12".into()]);
+        assert_eq!(table.take_text(Colors::none()), "b             12\n");
+        assert_eq!(table.take_text(Colors::none()), "");
+        let none = Table::new(&["NAME", "DEAD"]).text(Colors::none());
+        assert_eq!(none, "NAME  DEAD\n");
     }
 }

@@ -1,16 +1,15 @@
 //! `qctl ping` and `qctl queue`.
 
-use std::io::{self, IsTerminal, Write};
-
 use joblog::client::{Client, ConnectionState, QueueDescription, QueueSettings, QueueSummary};
 use serde::Serialize;
 
 use crate::args::QueueCommand;
+use crate::color::{Colors, PAUSED};
 use crate::error::{CliError, Exit};
-use crate::output::{Output, Table};
+use crate::output::{Done, Output};
 use crate::server::Server;
 use crate::values::format_millis;
-use crate::{cancel, group};
+use crate::{cancel, confirm, group};
 
 /// Queues asked for at once.
 const PAGE: u32 = 1000;
@@ -48,7 +47,8 @@ pub(crate) async fn run(
         QueueCommand::Create(args) => {
             let client = server.connect().await?;
             client.create_queue(&args.queue, args.settings.settings()).await?;
-            tell!("Queue {} is created.", args.queue);
+            let done = Done { queue: &args.queue, group: None, done: "created" };
+            out.done(&done, &format!("Queue {} is created.", args.queue))?;
         }
         QueueCommand::Set(args) => {
             let settings = args.settings.settings();
@@ -58,33 +58,30 @@ pub(crate) async fn run(
             }
             let client = server.connect().await?;
             client.update_queue(&args.queue, settings, &args.reset).await?;
-            tell!("Queue {} is changed.", args.queue);
+            let done = Done { queue: &args.queue, group: None, done: "changed" };
+            out.done(&done, &format!("Queue {} is changed.", args.queue))?;
         }
         QueueCommand::List => {
-            let queues = list(server.connect().await?).await?;
-            out.print_table(&queues, queue_table)?;
+            list(server.connect().await?, out).await?;
         }
         QueueCommand::Show { queue } => {
             let description = server.connect().await?.describe_queue(&queue).await?;
-            out.print(&description, |description| show(description).into_bytes())?;
+            out.print(&description, |description| show(description, out.colors()).into_bytes())?;
         }
         QueueCommand::Pause { queue, group } => {
-            server.connect().await?.pause(&queue, group.as_deref()).await?;
-            tell!("{} is paused.", paused_name(&queue, group.as_deref()));
+            let group = group.as_deref();
+            server.connect().await?.pause(&queue, group).await?;
+            let done = Done { queue: &queue, group, done: "paused" };
+            out.done(&done, &format!("{} is paused.", paused_name(&queue, group)))?;
         }
         QueueCommand::Resume { queue, group } => {
-            server.connect().await?.resume(&queue, group.as_deref()).await?;
-            tell!("{} goes on.", paused_name(&queue, group.as_deref()));
+            let group = group.as_deref();
+            server.connect().await?.resume(&queue, group).await?;
+            let done = Done { queue: &queue, group, done: "resumed" };
+            out.done(&done, &format!("{} goes on.", paused_name(&queue, group)))?;
         }
         QueueCommand::Purge { queue, yes } => return cancel::purge(server, &queue, yes, out).await,
-        QueueCommand::Delete { queue, yes } => {
-            let what = format!("queue {queue} with its groups and all of its jobs");
-            if !yes && !confirm(&what)? {
-                return Ok(Exit::Failed);
-            }
-            server.connect().await?.delete_queue(&queue).await?;
-            tell!("Queue {queue} is deleted.");
-        }
+        QueueCommand::Delete { queue, yes } => return delete(server, &queue, yes, out).await,
     }
     Ok(Exit::Done)
 }
@@ -96,33 +93,47 @@ fn paused_name(queue: &str, group: Option<&str>) -> String {
     }
 }
 
-async fn list(client: &Client) -> Result<Vec<QueueSummary>, CliError> {
-    let mut queues: Vec<QueueSummary> = Vec::new();
+async fn delete(server: &Server, queue: &str, yes: bool, out: &Output) -> Result<Exit, CliError> {
+    let name = format!("queue {queue} with its groups and all of its jobs");
+    if !yes {
+        confirm::needs_terminal("delete", &name)?;
+        let found = server.connect().await?.describe_queue(queue).await?;
+        let groups = confirm::counted(found.groups.len() as u64, "group");
+        let jobs = confirm::counted(found.unconsumed, "job");
+        let what = format!("queue {queue} with {groups}, and {jobs} that are not consumed");
+        if !confirm::ask("delete", &what)? {
+            return Ok(Exit::Failed);
+        }
+    }
+    server.connect().await?.delete_queue(queue).await?;
+    let done = Done { queue, group: None, done: "deleted" };
+    out.done(&done, &format!("Queue {queue} is deleted."))?;
+    Ok(Exit::Done)
+}
+
+async fn list(client: &Client, out: &Output) -> Result<(), CliError> {
+    let mut pages = out.pages(&["QUEUE", "FIRST", "NEXT", "GROUPS"]);
+    let mut after = String::new();
     loop {
-        let after = queues.last().map_or("", |last| last.queue.as_str());
-        let page = client.list_queues(after, PAGE).await?;
-        let is_last = !page.more || page.queues.is_empty();
-        queues.extend(page.queues);
-        if is_last {
-            return Ok(queues);
+        let page = client.list_queues(&after, PAGE).await?;
+        pages.print(&page.queues, queue_row)?;
+        match page.queues.last() {
+            Some(last) if page.more => after.clone_from(&last.queue),
+            _ => return Ok(()),
         }
     }
 }
 
-fn queue_table(queues: &[QueueSummary]) -> Table {
-    let mut table = Table::new(&["QUEUE", "FIRST", "NEXT", "GROUPS"]);
-    for queue in queues {
-        table.row(vec![
-            queue.queue.clone(),
-            queue.first_offset.to_string(),
-            queue.next_offset.to_string(),
-            queue.groups.join(", "),
-        ]);
-    }
-    table
+fn queue_row(queue: &QueueSummary) -> Vec<String> {
+    vec![
+        queue.queue.clone(),
+        queue.first_offset.to_string(),
+        queue.next_offset.to_string(),
+        queue.groups.join(", "),
+    ]
 }
 
-fn show(queue: &QueueDescription) -> String {
+fn show(queue: &QueueDescription, colors: Colors) -> String {
     let settings = &queue.settings;
     let count = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |n| n.to_string());
     let time = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), format_millis);
@@ -155,7 +166,9 @@ fn show(queue: &QueueDescription) -> String {
         },
     );
     if queue.paused {
-        text.push_str("paused      nothing is fetched until it is resumed\n");
+        let paused = "paused      nothing is fetched until it is resumed";
+        text.push_str(&colors.paint(PAUSED, paused));
+        text.push('\n');
     }
     text.push_str(&retention(queue));
     text.push('\n');
@@ -163,7 +176,7 @@ fn show(queue: &QueueDescription) -> String {
         text.push_str("No group yet: `default` is born with its first FETCH.");
         return text;
     }
-    text.push_str(&group::table(&queue.groups).text());
+    text.push_str(&group::table(&queue.groups).text(colors));
     queue.groups.iter().for_each(|group| text.push_str(&group::dead_jobs(group)));
     text.truncate(text.trim_end().len());
     text
@@ -191,26 +204,4 @@ fn retention(queue: &QueueDescription) -> String {
         lines.push(format!("max bytes   {max_bytes}; {bytes} not consumed"));
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
-}
-
-/// Asks whether something is to be deleted.
-pub(crate) fn confirm(what: &str) -> Result<bool, CliError> {
-    confirm_to("delete", what)
-}
-
-/// Asks whether something is to be done. Nobody is asked where nobody can answer.
-pub(crate) fn confirm_to(verb: &str, what: &str) -> Result<bool, CliError> {
-    if !io::stdin().is_terminal() {
-        let text = format!("--yes is needed to {verb} {what}, as nobody can be asked here");
-        return Err(CliError::Usage(text));
-    }
-    eprint!("Really {verb} {what}? [y/N] ");
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    let yes = ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str());
-    if !yes {
-        tell!("Nothing was done.");
-    }
-    Ok(yes)
 }

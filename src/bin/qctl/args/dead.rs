@@ -39,13 +39,13 @@ pub(crate) struct DeadFilter {
     /// The group for which they are dead.
     #[arg(long, default_value = "default")]
     pub(crate) group: String,
-    /// Only jobs with TEXT in their last error.
+    /// Only jobs with TEXT in their last error. [default: any]
     #[arg(long, value_name = "TEXT")]
     pub(crate) error: Option<String>,
-    /// Only jobs that have been dead for longer than DURATION.
+    /// Only jobs that have been dead for longer than DURATION. [default: any]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) older: Option<Duration>,
-    /// Only jobs that have been dead for less than DURATION.
+    /// Only jobs that have been dead for less than DURATION. [default: any]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) younger: Option<Duration>,
 }

@@ -22,19 +22,20 @@ pub(crate) struct EnqueueArgs {
     /// Make each line of FILE a job; - is standard input.
     #[arg(long, value_name = "FILE")]
     pub(crate) lines: Option<PathBuf>,
-    /// Give the jobs this key.
+    /// Give the jobs this key. [default: none]
     #[arg(long)]
     pub(crate) key: Option<OsString>,
-    /// Give the jobs this header. Can be used several times.
+    /// Give the jobs this header. Can be used several times. [default: none]
     #[arg(long = "header", value_name = "NAME=VALUE")]
     pub(crate) headers: Vec<OsString>,
-    /// Deliver the jobs when DURATION has passed, and not before.
+    /// Deliver the jobs when DURATION has passed, and not before. [default: at once]
     #[arg(long, value_name = "DURATION", value_parser = parse_delay, conflicts_with = "at")]
     pub(crate) delay: Option<Duration>,
     /// Deliver the jobs at TIME, as in 2026-12-24T18:00:00+01:00, and not before.
+    /// [default: at once]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) at: Option<u64>,
-    /// Do not deliver the jobs any more when DURATION has passed.
+    /// Do not deliver the jobs any more when DURATION has passed. [default: never]
     #[arg(long, value_name = "DURATION", value_parser = parse_delay)]
     pub(crate) ttl: Option<Duration>,
     /// Refuse if the queue does not exist.

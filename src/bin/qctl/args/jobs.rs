@@ -73,7 +73,7 @@ pub(crate) struct FailArgs {
     /// Say why; at most 4 KiB of it are kept.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
-    /// Let the job fail N times, instead of as often as its queue says; 0 makes it dead now.
+    /// Let the job fail N times; 0 makes it dead now. [default: as often as its queue says]
     #[arg(long, value_name = "N")]
     pub(crate) retries: Option<u32>,
     /// Try again after DURATION. [default: by the queue's backoff]

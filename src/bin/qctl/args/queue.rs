@@ -21,7 +21,7 @@ pub(crate) enum QueueCommand {
     Pause {
         /// The queue.
         queue: String,
-        /// Only this group.
+        /// Only this group. [default: all groups]
         #[arg(long)]
         group: Option<String>,
     },
@@ -29,7 +29,7 @@ pub(crate) enum QueueCommand {
     Resume {
         /// The queue.
         queue: String,
-        /// Only that of this group.
+        /// Only that of this group. [default: that of the whole queue]
         #[arg(long)]
         group: Option<String>,
     },
@@ -67,6 +67,7 @@ pub(crate) struct QueueSetArgs {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
     /// Give SETTING its default back. It is named like its option: `--reset max-jobs`.
+    /// [default: none]
     #[arg(long, value_name = "SETTING", value_parser = parse_setting)]
     pub(crate) reset: Vec<&'static str>,
 }

@@ -19,7 +19,7 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) backoff_longest: Option<Duration>,
     /// Wait for each DURATION in turn before the retries, instead of doubling; the last one
-    /// repeats: 1s,1m,1h.
+    /// repeats: 1s,1m,1h. [default: none, doubling]
     #[arg(long, value_name = "DURATION,...", value_delimiter = ',', value_parser = parse_duration)]
     pub(crate) backoff_delays: Option<Vec<Duration>>,
     /// Let N leases of a job be lost; after one more it is dead. [default: 5]
@@ -32,7 +32,7 @@ pub(crate) struct SettingsArgs {
     /// Wait for at most DURATION before a redelivery after a lost lease. [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) crash_backoff_longest: Option<Duration>,
-    /// Keep dead jobs for DURATION; 0 for ever [default: 90d].
+    /// Keep dead jobs for DURATION; 0 for ever. [default: 90d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) dead_kept: Option<Duration>,
     /// Keep consumed jobs for at least DURATION, so that a group can be set back to them.
