@@ -182,6 +182,9 @@ pub(crate) struct PlaceArgs {
     /// Joblog's server. [default: joblogd beside qbench]
     #[arg(long, value_name = "PATH")]
     joblogd: Option<PathBuf>,
+    /// The directory of a release of Apache Kafka, 0.9 to 3.9
+    #[arg(long, value_name = "DIR", env = "QBENCH_KAFKA")]
+    kafka: Option<PathBuf>,
     /// Keep the data of servers in fresh directories in here. [default: qbench-data beside qbench]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -191,6 +194,7 @@ impl PlaceArgs {
     pub(crate) fn resolve(self, pinned: bool) -> Places {
         Places {
             joblogd: self.joblogd,
+            kafka: self.kafka,
             dir: self.dir.unwrap_or_else(default_dir),
             pinned,
             memory_cap: None,

@@ -291,6 +291,7 @@ impl Engine {
             claimed: Vec::new(),
             scratch: vec![0; READ_BYTES],
         };
+        server.system.declare(&server.address, &plan.queues)?;
         for id in 0..plan.producers + plan.consumers {
             let produces = id < plan.producers;
             let slots = if produces { plan.producer_slots } else { plan.consumer_slots };
@@ -305,6 +306,7 @@ impl Engine {
                 queues: plan.queues.clone(),
                 declares: id == 0,
                 consumes: !produces,
+                share: (id.saturating_sub(plan.producers), plan.consumers.max(1)),
                 in_flight: slots,
                 batch: plan.batch,
                 silence_ms: 0,

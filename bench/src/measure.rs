@@ -301,8 +301,13 @@ mod tests {
 
     fn round_with(system: &'static Faulty) -> Result<()> {
         let dir = tempfile::tempdir().unwrap();
-        let places =
-            Places { joblogd: None, dir: dir.path().to_owned(), pinned: false, memory_cap: None };
+        let places = Places {
+            joblogd: None,
+            kafka: None,
+            dir: dir.path().to_owned(),
+            pinned: false,
+            memory_cap: None,
+        };
         let mut server = Server::start(system, Class::Memory, &places)?;
         let one = crate::workload::find("c1")?;
         let mut rounds = Rounds::default();

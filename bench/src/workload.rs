@@ -212,11 +212,10 @@ impl Workload {
     /// Why a system can't do it, if it can't.
     pub(crate) fn refuses(&self, system: &dyn System) -> Option<&'static str> {
         match self.kind {
-            _ if !system.pushes() => None,
-            Kind::Backlog { .. } => Some("it pushes what is there: a part can't be asked for"),
-            _ if self.queues > 1 => {
-                Some("it would need a subscription of each worker to each queue")
+            Kind::Backlog { .. } if system.pushes() => {
+                Some("it shares out what is there: a part can't be asked for")
             }
+            _ if self.queues > 1 => system.one_queue(),
             _ => None,
         }
     }

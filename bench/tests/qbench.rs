@@ -211,7 +211,7 @@ fn what_is_not_installed_is_named_with_its_package_and_is_no_success() {
     for (workload, system, words) in [
         ("c99", "redis", "there is no workload 'c99'; there are c1, c50"),
         ("c1", "postgres", "there is no system 'postgres'; there are joblog, redis"),
-        ("c1", "kafka", "no adapter"),
+        ("c1", "kafka", "--kafka DIR or QBENCH_KAFKA"),
     ] {
         let output = qbench(dir.path(), &["run", workload, "--system", system]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));

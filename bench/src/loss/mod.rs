@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::children::Running;
@@ -119,6 +119,9 @@ struct Word {
 }
 
 fn experiment(system: &'static dyn System, fault: Fault, options: &Options) -> Result<Loss> {
+    if let Some(why) = system.fixed_workers() {
+        bail!(why);
+    }
     let mut server = Server::start(system, Class::Synced, &options.places)?;
     let fill = workload::find("batch-c1")?;
     let queues = [String::from(QUEUE)];

@@ -29,6 +29,7 @@ pub(crate) fn run(system: &dyn System, address: &str, id: usize, queue: &str) ->
         queues: vec![queue.to_owned()],
         declares: false,
         consumes: true,
+        share: (0, 1),
         in_flight: 1,
         batch: 1,
         silence_ms: SILENCE_MS,

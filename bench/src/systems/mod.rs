@@ -1,6 +1,8 @@
 //! The systems that are compared: how each is started, and what it promises.
 
 mod beanstalkd;
+mod kafka;
+mod kafka_wire;
 mod nats;
 mod ours;
 mod rabbitmq;
@@ -66,6 +68,8 @@ pub(crate) struct Setup {
     pub(crate) declares: bool,
     /// Whether it consumes.
     pub(crate) consumes: bool,
+    /// Which of how many consumers it is, for systems that share a queue out among them.
+    pub(crate) share: (usize, usize),
     /// Requests that it may have in flight.
     pub(crate) in_flight: usize,
     /// Jobs in one request.
@@ -155,9 +159,26 @@ pub(crate) trait System: Sync {
     /// Opens a dialogue.
     fn talk(&self, setup: Setup) -> Box<dyn Talk>;
 
-    /// Whether it gives a job to a consumer without being asked for each.
+    /// Whether what is there comes to its workers as the system shares it out, rather than to those
+    /// who ask for it.
     fn pushes(&self) -> bool {
         false
+    }
+
+    /// Why workloads with more than one queue can't be had, if so.
+    fn one_queue(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Why `loss` can't be run with it, if so.
+    fn fixed_workers(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Makes queues before the connections of a phase are opened, where that takes more than a
+    /// greeting.
+    fn declare(&self, _address: &str, _queues: &[String]) -> Result<()> {
+        Ok(())
     }
 
     /// Waits until a server that takes connections also takes requests.
@@ -166,13 +187,13 @@ pub(crate) trait System: Sync {
     }
 
     /// A program that must run beside it, and is started first.
-    fn companion(&self, _dir: &Path) -> Result<Option<Command>> {
+    fn companion(&self, _program: &Path, _dir: &Path) -> Result<Option<Command>> {
         Ok(None)
     }
 }
 
 /// All systems that this tool knows.
-pub(crate) const ALL: [&dyn System; 7] = [
+pub(crate) const ALL: [&dyn System; 8] = [
     &ours::Joblog,
     &redis::Redis(Pattern::List),
     &redis::Redis(Pattern::Reliable),
@@ -180,19 +201,14 @@ pub(crate) const ALL: [&dyn System; 7] = [
     &beanstalkd::Beanstalkd,
     &rabbitmq::RabbitMq,
     &nats::Nats,
+    &kafka::Kafka,
 ];
-
-/// Known by name, but without an adapter; a run that names it is told why.
-const KAFKA: &str = "kafka has no adapter yet: its one offset for each partition can't take jobs \
-                     one by one, and no broker could be started to test one";
 
 /// The system with this name.
 pub(crate) fn find(name: &str) -> Result<&'static dyn System> {
     let names = || ALL.map(|system| system.name()).join(", ");
-    ALL.into_iter().find(|system| system.name() == name).ok_or_else(|| match name {
-        "kafka" => anyhow!(KAFKA),
-        _ => anyhow!("there is no system '{name}'; there are {}", names()),
-    })
+    let found = ALL.into_iter().find(|system| system.name() == name);
+    found.ok_or_else(|| anyhow!("there is no system '{name}'; there are {}", names()))
 }
 
 /// Where to find programs and put data.
@@ -200,6 +216,8 @@ pub(crate) fn find(name: &str) -> Result<&'static dyn System> {
 pub(crate) struct Places {
     /// The server of Joblog; else the one beside this program.
     pub(crate) joblogd: Option<PathBuf>,
+    /// The directory of a release of Kafka.
+    pub(crate) kafka: Option<PathBuf>,
     /// Directories of servers are made here.
     pub(crate) dir: PathBuf,
     /// Run the server on the first core and the generator on the second.
@@ -217,6 +235,9 @@ impl Places {
         let found = match (system.name(), &self.joblogd) {
             ("joblog", Some(path)) => Some(path.clone()).filter(|path| path.is_file()),
             ("joblog", None) => beside("joblogd"),
+            ("kafka", _) => self.kafka.clone().filter(|dir| {
+                dir.join("libs").is_dir() && find_program(system.program()).is_some()
+            }),
             _ => find_program(system.program()),
         };
         let name = system.name();
@@ -258,7 +279,7 @@ impl Server {
         let program = places.program(system)?;
         let dir = FreshDir::new(&places.dir)?;
         let port = free_port()?;
-        let companion = match system.companion(dir.path())? {
+        let companion = match system.companion(&program, dir.path())? {
             Some(command) => Some(Running::start(command, &dir.path().join("companion.log"))?),
             None => None,
         };

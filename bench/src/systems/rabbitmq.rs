@@ -79,7 +79,7 @@ impl System for RabbitMq {
         Ok(command)
     }
 
-    fn companion(&self, dir: &Path) -> Result<Option<Command>> {
+    fn companion(&self, _program: &Path, dir: &Path) -> Result<Option<Command>> {
         // The port mapper of Erlang, which would otherwise stay behind as a daemon.
         let port = free_port()?.to_string();
         fs::write(dir.join("epmd-port"), &port)?;
@@ -106,6 +106,10 @@ impl System for RabbitMq {
 
     fn pushes(&self) -> bool {
         true
+    }
+
+    fn one_queue(&self) -> Option<&'static str> {
+        Some("it would need a subscription of each worker to each queue")
     }
 }
 
