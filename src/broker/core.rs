@@ -3,6 +3,7 @@
 use crate::queue::Machine;
 use crate::types::{EntryIndex, GroupId, LogId};
 
+use super::reserve::Reserve;
 use super::sessions::Sessions;
 use super::waiters::Waiters;
 
@@ -15,6 +16,8 @@ pub(super) struct Core {
     pub(super) machine: Machine,
     pub(super) waiters: Waiters,
     pub(super) sessions: Sessions,
+    /// The offsets reserved ahead; none at `fsync`, where nobody is told of what is not synced.
+    pub(super) reserve: Option<Reserve>,
     /// The last entry appended.
     pub(super) last_index: EntryIndex,
     /// Bytes of the entries that this process has replayed and appended.
@@ -35,6 +38,7 @@ impl Core {
     pub(super) fn new(
         id: LogId,
         machine: Machine,
+        reserve: Option<Reserve>,
         last_index: EntryIndex,
         log_bytes: u64,
         seed: u64,
@@ -42,6 +46,7 @@ impl Core {
         Self {
             id,
             machine,
+            reserve,
             waiters: Waiters::default(),
             sessions: Sessions::default(),
             last_index,

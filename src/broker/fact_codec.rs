@@ -23,6 +23,8 @@ const LEASE_ENDED: u8 = 9;
 const GROUP_SOUGHT: u8 = 10;
 const EXPIRED: u8 = 11;
 const KEPT_TURNED: u8 = 12;
+const OFFSETS_RESERVED: u8 = 13;
+const OFFSETS_SKIPPED: u8 = 14;
 const DEAD_RETRIED: u8 = 32;
 const REMOVED: u8 = 33;
 const TERMED: u8 = 34;
@@ -88,6 +90,14 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
         Fact::KeptTurned { queue } => {
             out.put_u8(KEPT_TURNED);
             out.put_u32_le(queue.0);
+        }
+        Fact::OffsetsReserved { count } => {
+            out.put_u8(OFFSETS_RESERVED);
+            out.put_u64_le(*count);
+        }
+        Fact::OffsetsSkipped { count } => {
+            out.put_u8(OFFSETS_SKIPPED);
+            out.put_u64_le(*count);
         }
         fact => encode_lease_fact(out, fact),
     }
@@ -248,6 +258,8 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
         GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
         EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
         KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
+        OFFSETS_RESERVED => Fact::OffsetsReserved { count: u64(bytes)? },
+        OFFSETS_SKIPPED => Fact::OffsetsSkipped { count: u64(bytes)? },
         DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
         WITHDRAWN => Fact::Withdrawn {
             queue: QueueId(u32(bytes)?),
@@ -328,6 +340,8 @@ mod tests {
             Fact::GroupSought { group, to: offset },
             Fact::Expired { queue, below: offset },
             Fact::KeptTurned { queue },
+            Fact::OffsetsReserved { count: 0 },
+            Fact::OffsetsSkipped { count: 1 << 40 },
         ];
         let delayed = Outcome::Delayed { due_log_ms: 5 };
         let outcomes = [Outcome::Ready, delayed, Outcome::Dead, Outcome::Withdrawn];

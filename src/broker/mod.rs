@@ -19,6 +19,7 @@
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
+//! | `reserve` | below `fsync`: offsets reserved ahead, so that none is given twice |
 //! | `retention` | the age of jobs, and groups that are set to a time |
 //! | `keeper` | makes checkpoints beside the running state |
 //! | `checkpoint`, `checkpoint_format` | the state in a file |
@@ -42,6 +43,7 @@ mod mailbox;
 mod open;
 mod record_codec;
 mod requests;
+mod reserve;
 mod retention;
 mod sessions;
 mod threads;
@@ -80,6 +82,7 @@ pub use crate::queue::{
 
 use self::checkpoint::Checkpoints;
 use self::core::Core;
+use self::reserve::Hold;
 use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
 use self::waiters::Waiter;
@@ -118,6 +121,7 @@ pub struct Broker {
     options: BrokerOptions,
     shards: Vec<Arc<Shard>>,
     alarm: Alarm,
+    hold: Arc<Hold>,
     checkpoints: Checkpoints,
     /// Held while a checkpoint is made.
     keeping: Mutex<()>,
@@ -167,7 +171,7 @@ impl Broker {
     pub fn released(&self) -> EntryIndex {
         match self.options.durability {
             Durability::Fsync => self.log.synced(),
-            Durability::Interval { .. } | Durability::Os => self.log.written(),
+            Durability::Interval { .. } | Durability::Os => self.hold.limit(self.log.written()),
         }
     }
 

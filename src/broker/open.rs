@@ -10,8 +10,9 @@ use super::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Covered};
 use super::core::Core;
 use super::error::OpenError;
 use super::keeper::Kept;
+use super::reserve::{self, Hold};
 use super::threads::Alarm;
-use super::{Broker, BrokerOptions, Shard, fact_codec};
+use super::{Broker, BrokerOptions, Durability, Shard, fact_codec};
 use crate::clock::{self, LeaseClock, LogClock};
 use crate::log::format::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::log::{EntryView, LogOptions, Recovery};
@@ -50,10 +51,13 @@ impl Broker {
         machine.raise_grants(Grant(term.0 << 32));
         machine.rearm(lease_now_ms);
         machine.advance(clock.stamp());
+        let hold = Arc::new(Hold::new());
+        let reserves = options.durability != Durability::Fsync;
+        let reserve = reserve::begin(&mut machine, &log, clock.stamp(), reserves, &hold)?;
         let sessions = machine.session_ids();
         let last_index = EntryIndex(log.next_index().0 - 1);
         let seed = clock::wall_ms();
-        let mut core = Core::new(options.log, machine, last_index, log_bytes, seed);
+        let mut core = Core::new(options.log, machine, reserve, last_index, log_bytes, seed);
         for session in sessions {
             core.sessions.connect(session, options.silence_ms, None, lease_now_ms);
         }
@@ -65,6 +69,7 @@ impl Broker {
             options,
             shards: (0..options.shards).map(|_| Arc::new(Shard::default())).collect(),
             alarm: Alarm::default(),
+            hold,
             checkpoints,
             keeping: Mutex::new(()),
             kept: Mutex::new(kept),

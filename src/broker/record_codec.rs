@@ -27,6 +27,8 @@ const AGING: u8 = 12;
 const SIZE: u8 = 13;
 const WITHDRAWN: u8 = 14;
 const LAPSED: u8 = 15;
+const OFFSETS: u8 = 28;
+const SKIPPED: u8 = 29;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -44,6 +46,11 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u32_le(next_queue.0);
             out.put_u32_le(next_group.0);
             out.put_u64_le(next_grant.0);
+        }
+        Record::Offsets { reserved, first_of_new } => {
+            out.put_u8(OFFSETS);
+            out.put_u64_le(*reserved);
+            out.put_u64_le(first_of_new.0);
         }
         Record::Retired { name, next } => {
             out.put_u8(RETIRED);
@@ -86,6 +93,11 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
             out.put_u8(SIZE);
             out.put_u64_le(offset.0);
             out.put_u64_le(*before);
+        }
+        Record::Skipped { first, end } => {
+            out.put_u8(SKIPPED);
+            out.put_u64_le(first.0);
+            out.put_u64_le(end.0);
         }
         other => encode_terms_and_groups(out, other),
     }
@@ -208,6 +220,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             next_group: GroupId(u32(bytes)?),
             next_grant: Grant(u64(bytes)?),
         },
+        OFFSETS => Record::Offsets { reserved: u64(bytes)?, first_of_new: Offset(u64(bytes)?) },
         RETIRED => Record::Retired { name: text(bytes)?, next: Offset(u64(bytes)?) },
         QUEUE => Record::Queue {
             queue: QueueId(u32(bytes)?),
@@ -228,6 +241,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
         WITHDRAWN => Record::Withdrawn { chunk: u64(bytes)?, members: members(bytes)? },
         LAPSED => Record::Lapsed { chunk: u64(bytes)?, members: members(bytes)? },
         SIZE => Record::Size { offset: Offset(u64(bytes)?), before: u64(bytes)? },
+        SKIPPED => Record::Skipped { first: Offset(u64(bytes)?), end: Offset(u64(bytes)?) },
         GROUP => Record::Group {
             group: GroupId(u32(bytes)?),
             queue: QueueId(u32(bytes)?),
@@ -388,6 +402,7 @@ pub(super) mod tests {
                 next_group: GroupId(5),
                 next_grant: Grant(u64::MAX),
             },
+            Record::Offsets { reserved: 1 << 20, first_of_new: offset },
             Record::Retired { name: "gone".into(), next: offset },
             Record::Queue {
                 queue: QueueId(3),
@@ -408,6 +423,7 @@ pub(super) mod tests {
             Record::Withdrawn { chunk: 14, members: ChunkMembers::Sparse(vec![7]) },
             Record::Lapsed { chunk: 15, members: ChunkMembers::Sparse(vec![7]) },
             Record::Size { offset, before: 9 },
+            Record::Skipped { first: offset, end: Offset(1 << 41) },
             termed(Due::Log(5)),
             termed(Due::Wall(6)),
             Record::Producer {

@@ -10,11 +10,14 @@ use super::Broker;
 use super::core::Core;
 use super::error::OpenError;
 use super::turn::Turn;
-use crate::log::Durability;
+use crate::log::{Durability, LogError};
 use crate::queue::SessionEnd;
 
 /// Longest sleep of the timer, and time between two looks at leases and sessions.
 const TURN_MS: u64 = 100;
+
+/// At `os`, between two looks whether something is to be synced that nobody has said.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Without an append for so long, the log counts as idle.
 const IDLE_MS: u64 = 100;
@@ -64,13 +67,11 @@ impl Threads {
             let (broker, stop) = (Arc::clone(broker), Arc::clone(&stop));
             thread::Builder::new().name(name.into()).spawn(move || run(&broker, &stop))
         };
-        let mut handles = vec![
+        let handles = vec![
             spawn("joblog-timer", Broker::run_timer)?,
             spawn("joblog-keeper", Broker::run_keeper)?,
+            spawn("joblog-sync", Broker::run_sync)?,
         ];
-        if broker.durability() != Durability::Os {
-            handles.push(spawn("joblog-sync", Broker::run_sync)?);
-        }
         Ok(Self { broker: Arc::clone(broker), stop, handles })
     }
 
@@ -87,6 +88,7 @@ impl Threads {
                 tracing::error!("a thread of the broker has panicked");
             }
         }
+        self.broker.end_reserve();
         if self.broker.log.poisoned().is_none()
             && let Err(error) = self.broker.make_checkpoint()
         {
@@ -98,11 +100,13 @@ impl Threads {
 
 impl Broker {
     fn run_sync(&self, stop: &AtomicBool) {
+        self.hold.is_synced_by_this_thread();
         let mut marked = false;
         while !stop.load(Ordering::Relaxed) && self.log.poisoned().is_none() {
             match self.options.durability {
                 Durability::Interval { ms } => thread::park_timeout(Duration::from_millis(ms)),
-                _ => {
+                Durability::Os => thread::park_timeout(LOOK),
+                Durability::Fsync => {
                     let wait_ms = if marked { 1_000 } else { IDLE_MS };
                     let synced = self.log.synced();
                     if !self.log.wait_for_append(synced, Duration::from_millis(wait_ms)) {
@@ -113,13 +117,27 @@ impl Broker {
                     marked = false;
                 }
             }
-            if self.log.synced() < self.log.written() || self.durability() == Durability::Fsync {
-                if let Err(error) = self.log.sync() {
-                    tracing::error!(%error, "a sync failed; no more writes are taken");
-                }
-                self.notify_shards();
+            let due = match self.options.durability {
+                Durability::Fsync => true,
+                Durability::Interval { .. } => self.log.synced() < self.log.written(),
+                Durability::Os => self.is_reserve_unsynced(),
+            };
+            if due && let Err(error) = self.sync() {
+                tracing::error!(%error, "a sync failed; no more writes are taken");
             }
         }
+    }
+
+    /// Writes and syncs what was appended so far, and has those woken who wait for it. The threads
+    /// of a broker do it by themselves, as its durability wants it.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn sync(&self) -> Result<(), LogError> {
+        let synced = self.log.sync();
+        self.reserve_synced();
+        self.notify_shards();
+        synced.map(drop)
     }
 
     fn run_timer(&self, stop: &AtomicBool) {

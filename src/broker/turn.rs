@@ -150,6 +150,7 @@ impl<'a> Turn<'a> {
         base: Offset,
         batch: JobBatch<'_>,
     ) -> Result<(), BrokerError> {
+        self.reserve_offsets(batch.count)?;
         self.append_facts()?;
         let JobBatch { count, table, bodies, producer, sequence, wishes } = batch;
         let terms = terms(queue, base, wishes, self.stamp);
@@ -164,12 +165,13 @@ impl<'a> Turn<'a> {
             bodies,
             producer: producer.0,
             sequence,
-            ..self.entry(&[])
+            ..facts_entry(&[], self.stamp)
         };
         let appended = self.append(&entry);
         facts.clear();
         self.facts = facts;
         appended?;
+        self.use_offsets(count);
         let bytes = bodies.len() as u64;
         let applied = self.core.machine.apply_jobs(queue, base, count, bytes, self.stamp);
         applied.expect("the base was read from this state, under the same lock");
@@ -217,11 +219,11 @@ impl<'a> Turn<'a> {
         Ok((gate, handed_off))
     }
 
-    fn append_facts(&mut self) -> Result<(), BrokerError> {
+    pub(super) fn append_facts(&mut self) -> Result<(), BrokerError> {
         self.encode_committed();
         if !self.facts.is_empty() {
             let facts = std::mem::take(&mut self.facts);
-            let appended = self.append(&self.entry(&facts));
+            let appended = self.append(&facts_entry(&facts, self.stamp));
             self.facts = facts;
             appended?;
             self.facts.clear();
@@ -234,19 +236,20 @@ impl<'a> Turn<'a> {
         self.core.log_bytes += log_bytes(entry.table, entry.facts, entry.bodies);
         Ok(())
     }
+}
 
-    fn entry<'e>(&self, facts: &'e [u8]) -> NewEntry<'e> {
-        NewEntry {
-            queue: QueueId(0),
-            base_offset: Offset(0),
-            count: 0,
-            table: &[],
-            facts,
-            bodies: &[],
-            stamp: self.stamp,
-            producer: [0; 16],
-            sequence: 0,
-        }
+/// An entry of facts alone.
+pub(super) fn facts_entry(facts: &[u8], stamp: Stamp) -> NewEntry<'_> {
+    NewEntry {
+        queue: QueueId(0),
+        base_offset: Offset(0),
+        count: 0,
+        table: &[],
+        facts,
+        bodies: &[],
+        stamp,
+        producer: [0; 16],
+        sequence: 0,
     }
 }
 

@@ -183,6 +183,8 @@ impl Machine {
     pub fn group(&self, group: GroupId) -> Option<GroupInfo<'_>> {
         let state = self.groups.get(&group)?;
         let consumed = &state.consumed;
+        let queue = self.queues.get(&state.queue);
+        let skipped = queue.map_or(0, |queue| queue.skipped_above(consumed.floor()));
         let counts = GroupCounts {
             ready: self.ready_count(group),
             leased: state.leased_count,
@@ -190,7 +192,7 @@ impl Machine {
             dead: state.dead.len() as u64,
             removed: state.removed,
             committed: consumed.floor(),
-            consumed_above: consumed.above_count(),
+            consumed_above: consumed.above_count().saturating_sub(skipped),
             marked: state.marks.len() as u64,
             consumed_heap_bytes: consumed.heap_bytes(),
             next_fetch: state.next_fetch,

@@ -208,6 +208,12 @@ pub enum Contradiction {
         /// The job.
         offset: Offset,
     },
+    /// A queue would have no offsets left.
+    #[error("the log passes over {count} offsets, which a queue does not have any more")]
+    OutOfOffsets {
+        /// How many.
+        count: u64,
+    },
     /// A grant that was given before.
     #[error("the log gives grant {found}, but {least} is the next")]
     GrantTwice {

@@ -35,6 +35,18 @@ pub enum Fact {
         /// All of its settings from now on.
         settings: QueueSettings,
     },
+    /// From here on so many jobs may be told of before the log is synced again up to a fact like
+    /// this one; what was reserved before no longer counts.
+    OffsetsReserved {
+        /// How many, of all queues together.
+        count: u64,
+    },
+    /// No job has or gets the next so many offsets, in any queue that is there or will be made:
+    /// a run that did not end in order may have told somebody of such jobs and lost them.
+    OffsetsSkipped {
+        /// How many.
+        count: u64,
+    },
     /// A group was made.
     GroupCreated {
         /// Its id.

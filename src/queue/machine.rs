@@ -50,6 +50,10 @@ pub struct Machine {
     pub(super) next_queue: QueueId,
     pub(super) next_group: GroupId,
     pub(super) next_grant: Grant,
+    /// Jobs that somebody may have been told of and that this state does not have.
+    pub(super) reserved: u64,
+    /// The first offset of a queue whose name is new.
+    pub(super) first_of_new: Offset,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub(super) struct Queue {
     pub(super) turned_log_ms: u64,
     /// The offset that its next job gets.
     pub(super) next: Offset,
+    /// Offsets that no job has had, up to the second of each pair; see `reserved`.
+    pub(super) skipped: Vec<(Offset, Offset)>,
     pub(super) groups: BTreeMap<Box<str>, GroupId>,
     /// How many jobs some group has still to consume.
     pub(super) unconsumed: u64,
@@ -96,6 +102,7 @@ impl Queue {
             aging: OffsetSet::new(first),
             turned_log_ms: now_log_ms,
             next: first,
+            skipped: Vec::new(),
             groups: BTreeMap::new(),
             unconsumed: 0,
             expired: 0,
@@ -130,6 +137,8 @@ impl Machine {
             next_queue: QueueId(1),
             next_group: GroupId(1),
             next_grant: Grant(1),
+            reserved: 0,
+            first_of_new: Offset(0),
         }
     }
 
@@ -153,6 +162,7 @@ impl Machine {
         let Some(next) = next else {
             return Err(Contradiction::NotNext { queue, found: base, expected: state.next });
         };
+        self.reserved = self.reserved.saturating_sub(u64::from(count));
         state.next = Offset(next);
         state.unconsumed += u64::from(count);
         state.sizes.add(base, bytes, asked);
@@ -180,6 +190,11 @@ impl Machine {
             }
             Fact::QueueDeleted { queue } => self.queue_deleted(*queue),
             Fact::QueueUpdated { queue, settings } => self.queue_updated(*queue, settings, stamp),
+            Fact::OffsetsReserved { count } => {
+                self.reserved = *count;
+                Ok(())
+            }
+            Fact::OffsetsSkipped { count } => self.offsets_skipped(*count),
             Fact::GroupCreated { group, queue, name, kind, start } => {
                 self.group_created(*group, *queue, name, *kind, *start)
             }
@@ -265,7 +280,7 @@ impl Machine {
         if given || self.queue_names.contains_key(name) {
             return Err(Contradiction::QueueTwice { queue, name: name.into() });
         }
-        let least = self.retired.get(name).copied().unwrap_or_default();
+        let least = self.retired.get(name).copied().unwrap_or(self.first_of_new);
         if first < least {
             return Err(Contradiction::OffsetsTwice { queue, found: first, least });
         }

@@ -27,6 +27,7 @@
 //! | `update` | changes of a queue's settings |
 //! | `withdraw` | jobs that are cancelled or purged, and pauses |
 //! | `removed` | jobs that leave a group without a commit |
+//! | `reserved` | offsets reserved ahead of their use, and passed over after a crash |
 
 mod dead;
 mod delays;
@@ -42,6 +43,7 @@ mod producers;
 mod records;
 mod removed;
 mod requests;
+mod reserved;
 mod retention;
 mod retry;
 mod settings;

@@ -90,6 +90,27 @@ impl OffsetSet {
         added
     }
 
+    /// Adds the offsets from `first` to below `end`.
+    pub(super) fn insert_run(&mut self, first: Offset, end: Offset) {
+        if first.0 <= self.floor {
+            return self.raise(end);
+        }
+        let numbers = (first.0 >> CHUNK_BITS)..=(end.0.saturating_sub(1) >> CHUNK_BITS);
+        for number in numbers.filter(|_| first < end) {
+            let place = |offset: Offset| {
+                let from_begin = offset.0.saturating_sub(number << CHUNK_BITS);
+                from_begin.min(u64::from(CHUNK_LEN)) as u32
+            };
+            let mut words = self.words(number);
+            for (word, nth) in words.iter_mut().zip(0..) {
+                *word |= below_all(place(end), nth) & !below_all(place(first), nth);
+            }
+            let known = self.chunks.remove(&number).map_or(0, |chunk| chunk.count());
+            self.above_count -= u64::from(known);
+            self.add_words(number, words);
+        }
+    }
+
     /// Adds everything below `floor`.
     pub(super) fn raise(&mut self, floor: Offset) {
         if floor.0 <= self.floor {
@@ -239,7 +260,7 @@ impl OffsetSet {
         words
     }
 
-    /// Adds a chunk behind all others from its bits; those below the floor mean nothing.
+    /// Adds a chunk that is not there from its bits; those below the floor mean nothing.
     fn add_words(&mut self, number: u64, mut words: Box<[u64; CHUNK_WORDS]>) {
         let begin = number << CHUNK_BITS;
         let filled = self.floor.saturating_sub(begin).min(u64::from(CHUNK_LEN)) as u32;
@@ -633,6 +654,27 @@ mod tests {
             let mut raised = one.clone();
             raised.raise(Offset(from));
             same(&raised, &(&members | &(0..from).collect()), "raise");
+        }
+    }
+
+    #[test]
+    fn a_run_is_added_as_its_members_are() {
+        for seed in 0..6 {
+            let (mut set, mut members) = random_set(seed, 140_000);
+            for step in 0..4 {
+                let first = mix(seed, step, 5) % 140_000;
+                let long = [3, 70, 5_000, 65_536, 139_000][(mix(seed, step, 6) % 5) as usize];
+                let end = (first + mix(seed, step, 8) % long).min(270_000);
+                set.insert_run(Offset(first), Offset(end));
+                members.extend(first..end);
+                let found: BTreeSet<u64> =
+                    (0..280_000).filter(|o| set.contains(Offset(*o))).collect();
+                assert!(found == members, "seed {seed}, {first}..{end}");
+                let floor = set.floor().0;
+                assert!(!members.contains(&floor), "seed {seed}");
+                assert_eq!(set.above_count(), members.range(floor..).count() as u64);
+                restored(&set, seed);
+            }
         }
     }
 

@@ -31,6 +31,13 @@ pub enum Record {
         /// The number of the next grant.
         next_grant: Grant,
     },
+    /// Offsets of jobs that this state does not have; left out if there are none.
+    Offsets {
+        /// How many jobs somebody may have been told of.
+        reserved: u64,
+        /// The first offset of a queue whose name is new.
+        first_of_new: Offset,
+    },
     /// A deleted queue, as far as it is remembered.
     Retired {
         /// Its name.
@@ -99,6 +106,13 @@ pub enum Record {
         offset: Offset,
         /// The bytes of all jobs before it.
         before: u64,
+    },
+    /// Offsets of the queue that no job has had.
+    Skipped {
+        /// The lowest.
+        first: Offset,
+        /// One more than the highest.
+        end: Offset,
     },
     /// A job that is not like all others of its queue.
     Termed {
@@ -217,6 +231,9 @@ impl Machine {
             next_group: self.next_group,
             next_grant: self.next_grant,
         };
+        let Self { reserved, first_of_new, .. } = *self;
+        let has_offsets = reserved > 0 || first_of_new > Offset(0);
+        let offsets = has_offsets.then_some(Record::Offsets { reserved, first_of_new });
         let retired = self.retired.iter();
         let retired =
             retired.map(|(name, next)| Record::Retired { name: name.clone(), next: *next });
@@ -241,6 +258,7 @@ impl Machine {
             self.group_records(group, own.map(|(_, offset)| *offset).collect())
         };
         std::iter::once(counters)
+            .chain(offsets)
             .chain(retired)
             .chain(queues.into_iter().flat_map(|queue| self.queue_records(queue)))
             .chain(termed)
@@ -279,7 +297,9 @@ impl Machine {
                 Record::Size { offset, before }
             });
             let sets = gone.chain(aging).chain(withdrawn).chain(lapsed);
-            std::iter::once(head).chain(sets).chain(sizes)
+            let skipped = state.skipped.iter();
+            let skipped = skipped.map(|&(first, end)| Record::Skipped { first, end });
+            std::iter::once(head).chain(sets).chain(sizes).chain(skipped)
         })
     }
 
@@ -393,14 +413,11 @@ impl Restore {
     }
 
     fn add_any(&mut self, record: Record) -> Result<(), &'static str> {
-        let machine = &mut self.machine;
         match record {
             Record::Counters { next_queue, next_group, next_grant } => {
-                let fits = next_queue.0 > 0 && next_group.0 > 0 && next_grant.0 > 0;
-                (machine.next_queue, machine.next_group) = (next_queue, next_group);
-                machine.next_grant = next_grant;
-                check(fits, "ids and grants begin at 1")
+                self.add_counters(next_queue, next_group, next_grant)
             }
+            Record::Offsets { reserved, first_of_new } => self.add_offsets(reserved, first_of_new),
             Record::Retired { name, next } => self.add_retired(name, next),
             Record::Queue {
                 queue,
@@ -432,7 +449,8 @@ impl Restore {
             | Record::Aging { .. }
             | Record::Withdrawn { .. }
             | Record::Lapsed { .. }
-            | Record::Size { .. } => self.add_to_queue(record),
+            | Record::Size { .. }
+            | Record::Skipped { .. } => self.add_to_queue(record),
             record @ (Record::Termed { .. } | Record::Producer { .. }) => {
                 self.add_terms_or_producer(record)
             }
@@ -473,6 +491,29 @@ impl Restore {
         check(within, "the queue ends before it begins")?;
         machine.queues.insert(queue, state);
         self.queue = queue;
+        Ok(())
+    }
+
+    fn add_counters(
+        &mut self,
+        next_queue: QueueId,
+        next_group: GroupId,
+        next_grant: Grant,
+    ) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        (machine.next_queue, machine.next_group) = (next_queue, next_group);
+        machine.next_grant = next_grant;
+        let fits = next_queue.0 > 0 && next_group.0 > 0 && next_grant.0 > 0;
+        check(fits, "ids and grants begin at 1")
+    }
+
+    fn add_offsets(&mut self, reserved: u64, first_of_new: Offset) -> Result<(), &'static str> {
+        let machine = &mut self.machine;
+        let first = machine.retired.is_empty() && machine.queues.is_empty();
+        let once = machine.reserved == 0 && machine.first_of_new == Offset(0);
+        check(first && once, "the offsets come behind the counters and once")?;
+        check((reserved, first_of_new.0) != (0, 0), "offsets without any are left out")?;
+        (machine.reserved, machine.first_of_new) = (reserved, first_of_new);
         Ok(())
     }
 
@@ -521,6 +562,12 @@ impl Restore {
                 let within = offset < next && before <= queue.sizes.total;
                 check(ascends && within, "the bytes of the queue do not add up")?;
                 queue.sizes.marks.push_back((offset, before));
+                Ok(())
+            }
+            Record::Skipped { first, end } => {
+                let behind = queue.skipped.last().is_none_or(|last| last.1 < first);
+                check(behind && first < end && end <= next, "no offsets are skipped so")?;
+                queue.skipped.push((first, end));
                 Ok(())
             }
             _ => Err("it is not about a queue"),

@@ -71,7 +71,7 @@ impl Machine {
         if queue.0 == u32::MAX {
             return Err(Refusal::OutOfIds);
         }
-        let first_offset = self.retired.get(name).copied().unwrap_or_default();
+        let first_offset = self.retired.get(name).copied().unwrap_or(self.first_of_new);
         Ok(Fact::QueueCreated { queue, name: name.into(), settings, first_offset })
     }
 

@@ -83,18 +83,22 @@ impl Machine {
         let committed = groups.iter().map(|group| group.consumed.floor()).min();
         let mut offset = from.max(state.gone.floor()).max(committed.unwrap_or_default());
         let mut runs = Runs::new();
-        let stop = end.min(state.next).min(Offset(offset.0.saturating_add(count_max)));
-        while offset < stop {
+        let stop = end.min(state.next);
+        let mut looked_at = 0;
+        while looked_at < count_max
+            && let Some(live) = self.next_live(queue, offset).filter(|live| *live < stop)
+        {
+            (offset, looked_at) = (live, looked_at + 1);
             if self.leases_of(queue, offset).next().is_some() {
                 purge.leased += 1;
-            } else if !state.withdrawn.contains(offset) && self.is_live(queue, offset) {
+            } else if !state.withdrawn.contains(offset) {
                 let waits = groups.iter().any(|group| !group.consumed.contains(offset));
                 purge.count += u64::from(waits || groups.is_empty());
                 push_offset(&mut runs, offset);
             }
             offset = offset.next();
         }
-        purge.next = offset;
+        purge.next = if looked_at < count_max { stop.max(offset) } else { offset };
         let cause = Removal::Purged;
         purge.fact = (!runs.is_empty()).then_some(Fact::Withdrawn { queue, cause, runs });
         purge

@@ -65,7 +65,7 @@ fn what_is_gone_leaves_the_disk_and_the_rest_stays_readable() {
     made.result.unwrap();
     let late = world.broker.describe_group("mail", "late").result.unwrap();
     assert_eq!((late.counts.ready, late.counts.committed), (3, Offset(7)));
-    world.broker.flush();
+    world.broker.sync().unwrap();
     let state = describe(&world.broker);
     drop(world);
     let broker = open(dir.path(), &Disk::default());

@@ -172,7 +172,7 @@ fn makes_checkpoints_until_it_aborts() {
     let mut calls = calls.parse().unwrap();
     for _ in 0..3 {
         world.work(40);
-        world.broker.flush();
+        world.broker.sync().unwrap();
         fs::write(Path::new(&dir).join("seen.txt"), describe(&world.broker)).unwrap();
         left.store(calls, Ordering::SeqCst);
         world.broker.make_checkpoint().unwrap();

@@ -36,7 +36,7 @@ fn a_start_replays_only_what_came_after_the_checkpoint() {
     assert!(index.0 >= 100, "{index}");
     assert_eq!(world.broker.make_checkpoint().unwrap(), made, "nothing came in between");
     world.work(20);
-    world.broker.flush();
+    world.broker.sync().unwrap();
     let before = describe(&world.broker);
     let last = world.last_index();
     drop(world);
@@ -65,7 +65,7 @@ fn many_lives_end_in_the_state_that_the_whole_log_gives() {
             world.broker.make_checkpoint().unwrap();
         }
         world.work(random.below(60));
-        world.broker.flush();
+        world.broker.sync().unwrap();
         let before = describe(&world.broker);
         drop(world);
         assert_eq!(describe(&open(dir.path(), &Disk::default())), before, "life {life}");
@@ -159,7 +159,7 @@ fn the_clock_of_the_log_never_goes_back_over_a_clean_restart() {
     }
     let mut world = World::new(open(dir.path(), &Disk::default()), 6);
     world.work(5);
-    world.broker.flush();
+    world.broker.sync().unwrap();
     drop(world);
     let mut last = Stamp::default();
     let mut recovery = Recovery::open(dir.path(), Disk::default().options()).unwrap();

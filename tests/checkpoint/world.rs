@@ -23,7 +23,7 @@ const SESSION: SessionId = SessionId([7; 16]);
 
 pub(crate) fn options() -> BrokerOptions {
     BrokerOptions {
-        durability: Durability::Os,
+        durability: Durability::Fsync,
         silence_ms: 60_000,
         auto_create: true,
         shards: 1,

@@ -29,6 +29,7 @@ impl World {
         let end = base.0 + u64::from(count);
         let terms = self.terms_of_new(queue, base.0..end);
         self.ends.insert(self.queues[&queue], end);
+        self.reserved = self.reserved.saturating_sub(u64::from(count));
         let mut woken = Vec::new();
         self.machine.take_woken(&mut woken);
         for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.queue == queue) {

@@ -14,6 +14,8 @@ pub(crate) struct Kept {
     /// The offset of its first job ever.
     pub(crate) first: u64,
     pub(crate) gone: BTreeSet<u64>,
+    /// Offsets that no job has had.
+    pub(crate) never: BTreeSet<u64>,
     aging: BTreeSet<u64>,
     turned_log_ms: u64,
     expired: u64,
@@ -21,8 +23,8 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) fn new(first: u64, log_ms: u64) -> Self {
-        let (gone, aging) = Default::default();
-        Self { first, gone, aging, turned_log_ms: log_ms, expired: 0 }
+        let (gone, never, aging) = Default::default();
+        Self { first, gone, never, aging, turned_log_ms: log_ms, expired: 0 }
     }
 
     /// Keeps what is consumed from now on.
@@ -214,7 +216,9 @@ impl World {
             if let Some(bytes) = info.unconsumed_bytes {
                 let ended = |offset: &u64| consumed.contains(offset);
                 let first = (kept.first..).find(|offset| !ended(offset)).unwrap();
-                let (open, ever) = (JOB_BYTES * (end - first), JOB_BYTES * (end - kept.first));
+                let jobs_from = |from| end - from - kept.never.range(from..).count() as u64;
+                let (open, ever) =
+                    (JOB_BYTES * jobs_from(first), JOB_BYTES * jobs_from(kept.first));
                 assert!(
                     (open..=open + ever / 8 + 6 * JOB_BYTES).contains(&bytes),
                     "{bytes} {open}"

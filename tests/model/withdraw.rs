@@ -80,9 +80,9 @@ impl World {
         let first = self.kept[&queue].first;
         for offset in from.0.max(first)..purge.next.0.min(end.0) {
             let held = self.is_leased(queue, offset);
-            assert!(
-                held || self.all_consumed(queue, offset) || self.gone.contains(&(queue, offset))
-            );
+            let withdrawn = self.gone.contains(&(queue, offset));
+            let gone = withdrawn || self.kept[&queue].gone.contains(&offset);
+            assert!(held || gone || self.all_consumed(queue, offset));
         }
     }
 

@@ -90,6 +90,9 @@ pub(crate) struct World {
     pub(crate) producers: BTreeMap<(QueueId, ProducerId), Batches>,
     /// The end of every queue ever, by name: no offset comes twice.
     pub(crate) ends: BTreeMap<&'static str, u64>,
+    /// Jobs that may have been told of and that no log has, and where new names begin.
+    pub(crate) reserved: u64,
+    pub(crate) first_of_new: u64,
     /// Every grant ever given.
     pub(crate) grants: Vec<(GroupId, Offset, Grant)>,
     pub(crate) all_grants: BTreeSet<Grant>,
@@ -127,6 +130,8 @@ impl World {
             paused: BTreeSet::new(),
             producers: BTreeMap::new(),
             ends: BTreeMap::new(),
+            reserved: 0,
+            first_of_new: 0,
             grants: Vec::new(),
             all_grants: BTreeSet::new(),
             seen: BTreeSet::new(),
@@ -152,6 +157,8 @@ impl World {
             92 => self.pause_some(),
             93..95 => self.retain(),
             95 => self.retry_or_drop_dead(),
+            96 if self.rng.below(4) == 0 => self.reserve_some(),
+            96 if self.rng.below(5) == 0 => self.skip_reserved(),
             96 => self.create(),
             97 if self.rng.below(6) == 0 => self.delete(),
             97 => self.update(),
@@ -211,8 +218,9 @@ impl World {
             Fact::QueueCreated { queue, name, settings, first_offset } => {
                 self.settings.insert(*queue, settings.clone());
                 let name = *QUEUE_NAMES.iter().find(|known| **known == &**name).unwrap();
-                let end = self.ends.get(name).copied().unwrap_or(0);
-                assert!(first_offset.0 >= end, "{name}:{first_offset} would come twice");
+                let end = self.ends.get(name).copied().unwrap_or(self.first_of_new);
+                assert_eq!(first_offset.0, end, "{name} goes on where none was given");
+                self.ends.insert(name, end);
                 assert!(self.queues.insert(*queue, name).is_none());
                 self.kept.insert(*queue, Kept::new(first_offset.0, self.log_ms));
             }
@@ -250,6 +258,8 @@ impl World {
                 let queue = self.groups.remove(group).unwrap().queue;
                 self.settle(queue);
             }
+            Fact::OffsetsReserved { count } => self.reserved = *count,
+            Fact::OffsetsSkipped { count } => self.note_skipped(*count),
             Fact::GroupSought { group, to } => self.note_sought(*group, to.0),
             Fact::Expired { queue, below } => self.note_expired(*queue, below.0),
             Fact::KeptTurned { queue } => self.note_turned(*queue),
