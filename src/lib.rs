@@ -1,7 +1,7 @@
 //! Joblog, a durable job queue: a fetched job counts as consumed only after an explicit commit.
 //!
 //! `docs/ARCHITECTURE.md` says which file to open for what. A program that uses Joblog needs
-//! [`client`] alone.
+//! [`client`], and [`worker`] for handlers of jobs.
 
 #[cfg(feature = "server")]
 pub mod broker;
@@ -18,3 +18,5 @@ pub mod queue;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod types;
+#[cfg(feature = "worker")]
+pub mod worker;

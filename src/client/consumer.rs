@@ -145,10 +145,7 @@ impl Consumer {
     /// One whole FETCH; what it brings is ready then.
     fn poll_fetch(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         let (noted, request) = (&self.noted, &self.request);
-        let fetching = self.fetching.get_or_insert_with(|| {
-            let (noted, request) = (Arc::clone(noted), request.clone());
-            Box::pin(async move { noted.fetch(&request).await })
-        });
+        let fetching = self.fetching.get_or_insert_with(|| Box::pin(noted.fetch(request.clone())));
         let fetched = ready!(fetching.as_mut().poll(context));
         self.fetching = None;
         let Fetched { jobs, damaged, .. } = fetched?;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joblog_protocol::error_code::ErrorCode;
+#[cfg(feature = "worker")]
+use joblog_protocol::job::Job;
 
 use super::error::ClientError;
 use super::noted::Noted;
@@ -86,6 +88,12 @@ impl HeldJob {
         let jobs = slice::from_ref(&self.leased.handle);
         let statuses = self.noted.client().extend(jobs, lease).await?;
         Ok(statuses.first().copied().unwrap_or(Ok(())))
+    }
+
+    /// The job itself, for one who works on it; what is left has an empty one.
+    #[cfg(feature = "worker")]
+    pub(crate) fn take_job(&mut self) -> Job {
+        std::mem::take(&mut self.leased.job)
     }
 
     /// Takes the job out: from here on, the caller settles it by its handle.

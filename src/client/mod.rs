@@ -45,6 +45,7 @@ mod reader;
 mod request;
 mod sequence;
 mod session;
+mod typed;
 mod types;
 
 pub use addresses::Addresses;
@@ -68,7 +69,13 @@ pub use prepared::PreparedBatch;
 pub use producer::{PendingJob, Producer, ProducerOptions};
 pub use reader::Reader;
 pub use request::{CarriedCommits, PendingEnqueue, PendingFetch};
+pub use typed::{TYPE_HEADER, TypedJob, TypedJobError, type_name};
 pub use types::{
     CommitStatus, ConnectionState, DamagedJob, FailStatus, Failure, FetchRequest, Fetched,
     JobHandle, Lease, LeasedJob, ReadJobs, ReleaseStatus, ServerInfo, StoredJob,
 };
+
+#[cfg(feature = "worker")]
+pub(crate) use backoff::Backoff;
+#[cfg(feature = "worker")]
+pub(crate) use noted::Noted;

@@ -84,26 +84,30 @@ impl Noted {
     ///
     /// # Errors
     /// Those of the FETCH.
-    pub(crate) async fn fetch(
+    pub(crate) fn fetch(
         self: &Arc<Self>,
-        request: &FetchRequest,
-    ) -> Result<Fetched, ClientError> {
-        if self.is_empty() {
-            return self.client.fetch(request).await;
-        }
-        let riding = self.ride();
-        let (carried, fetch) = self.client.fetch_carrying(request, &riding.commits).await?;
-        match carried.statuses().await {
-            Ok(statuses) => riding.answered(statuses),
-            // The FETCH was refused as a whole, perhaps for one of them: no other may suffer.
-            Err(error) if is_refusal(&error) => {
-                drop(fetch);
-                riding.commit_alone().await?;
-                return self.client.fetch(request).await;
+        request: FetchRequest,
+    ) -> impl Future<Output = Result<Fetched, ClientError>> + Send + use<> {
+        // Taken now, so that none goes out twice.
+        let riding = (!self.is_empty()).then(|| self.ride());
+        let client = self.client.clone();
+        async move {
+            let Some(riding) = riding else {
+                return client.fetch(&request).await;
+            };
+            let (carried, fetch) = client.fetch_carrying(&request, &riding.commits).await?;
+            match carried.statuses().await {
+                Ok(statuses) => riding.answered(statuses),
+                // The FETCH was refused as a whole, perhaps for one of them: no other may suffer.
+                Err(error) if is_refusal(&error) => {
+                    drop(fetch);
+                    riding.commit_alone().await?;
+                    return client.fetch(&request).await;
+                }
+                Err(_) => drop(riding),
             }
-            Err(_) => drop(riding),
+            fetch.fetched().await
         }
-        fetch.fetched().await
     }
 
     /// Commits what is noted, without a FETCH.
