@@ -3,7 +3,9 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::error_code::ErrorCode;
-use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_JOBS_MAX, DELAY_MS_MAX};
+use crate::limits::{
+    ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_JOBS_MAX, DELAY_MS_MAX, PRIORITY_MAX,
+};
 use crate::wire::{DecodeError, Reader, in_range};
 
 /// Bytes of one row of the job table.
@@ -19,6 +21,11 @@ const ATTRIBUTE_DELAY: u8 = 3;
 const ATTRIBUTE_AT: u8 = 4;
 /// Attribute: a u64, milliseconds from the enqueue after which the job is not delivered any more.
 const ATTRIBUTE_TTL: u8 = 5;
+
+/// Attribute: a u8, how urgent the job is.
+const ATTRIBUTE_PRIORITY: u8 = 6;
+/// Attribute without a value: the job stands before the others of its priority.
+const ATTRIBUTE_FRONT: u8 = 7;
 
 /// Why a job or a batch is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +109,10 @@ pub struct Terms {
     /// Milliseconds from the enqueue after which it is not delivered any more, if ever; at most
     /// [`DELAY_MS_MAX`].
     pub ttl_ms: Option<u64>,
+    /// How urgent it is: 9 the most, 0 as all that say nothing.
+    pub priority: u8,
+    /// Whether it stands before the others of its priority.
+    pub front: bool,
 }
 
 /// When a job is delivered first.
@@ -138,6 +149,7 @@ impl Job {
     pub fn put_body(&self, out: &mut impl BufMut) -> Result<(), DecodeError> {
         let attributes = self.attributes_bytes();
         check_max("attributes", attributes, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_ALLOWED)?;
+        check_priority(self.terms.priority)?;
         for (name, _) in &self.headers {
             check_max("header name", name.len(), 255, "at most 255 bytes")?;
         }
@@ -198,11 +210,12 @@ const ATTRIBUTES_ALLOWED: &str = "at most 65535 bytes of attributes";
 
 impl Terms {
     fn attributes_bytes(&self) -> usize {
-        11 * self.attributes().count()
+        let priority = if self.priority > 0 { 4 } else { 0 };
+        11 * self.times().count() + priority + if self.front { 3 } else { 0 }
     }
 
-    /// Its attributes, each with a tag and a number.
-    fn attributes(&self) -> impl Iterator<Item = (u8, u64)> {
+    /// Its attributes that are times, each with its tag.
+    fn times(&self) -> impl Iterator<Item = (u8, u64)> {
         let due = self.due.map(|due| match due {
             Due::In(delay_ms) => (ATTRIBUTE_DELAY, delay_ms),
             Due::At(at_ms) => (ATTRIBUTE_AT, at_ms),
@@ -211,10 +224,19 @@ impl Terms {
     }
 
     fn put(&self, out: &mut impl BufMut) {
-        for (tag, value) in self.attributes() {
+        for (tag, value) in self.times() {
             out.put_u8(tag);
             out.put_u16_le(8);
             out.put_u64_le(value);
+        }
+        if self.priority > 0 {
+            out.put_u8(ATTRIBUTE_PRIORITY);
+            out.put_u16_le(1);
+            out.put_u8(self.priority);
+        }
+        if self.front {
+            out.put_u8(ATTRIBUTE_FRONT);
+            out.put_u16_le(0);
         }
     }
 
@@ -240,6 +262,16 @@ impl Terms {
                 in_range("ttl_ms", ms, 1..=most, "1 ms to 366 days")?;
                 self.ttl_ms = Some(ms);
             }
+            ATTRIBUTE_PRIORITY => {
+                once(self.priority > 0)?;
+                let priority = value.u8()?;
+                check_priority(priority)?;
+                self.priority = priority;
+            }
+            ATTRIBUTE_FRONT => {
+                once(self.front)?;
+                self.front = true;
+            }
             tag => return Err(reserved_tag(tag)),
         }
         match value.remaining() {
@@ -247,6 +279,10 @@ impl Terms {
             count => Err(DecodeError::Surplus { count }),
         }
     }
+}
+
+fn check_priority(priority: u8) -> Result<(), DecodeError> {
+    in_range("priority", priority.into(), 0..=PRIORITY_MAX as u64, "0 to 9, 9 the most urgent")
 }
 
 /// Reads a body's attributes and keeps the terms, as a server does before it takes the job.
@@ -465,7 +501,7 @@ mod tests {
             payload: b"pay".to_vec(),
             key: Some(b"k".to_vec()),
             headers: vec![("h".into(), b"v".to_vec()), (String::new(), Vec::new())],
-            terms: Terms { due: Some(Due::In(7)), ttl_ms: Some(8) },
+            terms: Terms { due: Some(Due::In(7)), ttl_ms: Some(8), priority: 9, front: true },
         }
     }
 
@@ -510,6 +546,30 @@ mod tests {
         for wrong in [ttl(0), ttl(most + 1), [ttl(1), ttl(1)].concat()] {
             assert!(with_attributes(&wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_job_has_one_priority_within_its_range_and_is_at_the_front_once() {
+        let priority = |value: u8| [ATTRIBUTE_PRIORITY, 1, 0, value];
+        let front = [ATTRIBUTE_FRONT, 0, 0];
+        for (value, found) in [(0, Ok(0)), (9, Ok(9))] {
+            assert_eq!(with_attributes(&priority(value)).map(|terms| terms.priority), found);
+        }
+        assert_eq!(with_attributes(&front).map(|terms| terms.front), Ok(true));
+        let both = with_attributes(&[&priority(3)[..], &front].concat()).unwrap();
+        assert_eq!((both.priority, both.front), (3, true));
+        let wrong: [&[u8]; 5] = [
+            &priority(10),
+            &[ATTRIBUTE_PRIORITY, 2, 0, 1, 0],
+            &[ATTRIBUTE_FRONT, 1, 0, 1],
+            &[priority(1), priority(2)].concat(),
+            &[front, front].concat(),
+        ];
+        for attributes in wrong {
+            assert!(with_attributes(attributes).is_err(), "{attributes:?}");
+        }
+        let terms = Terms { priority: 10, ..Terms::default() };
+        assert!(Job { terms, ..Job::new("x") }.put_body(&mut Vec::new()).is_err());
     }
 
     #[test]

@@ -39,6 +39,8 @@ limits! {
     BATCH_JOBS_MAX = 65_536;
     /// Bytes of a job's attributes (key and headers).
     ATTRIBUTES_BYTES_MAX = 65_535;
+    /// The priority of the most urgent jobs; 0 is that of jobs that say nothing.
+    PRIORITY_MAX = 9;
     /// Queues of one FETCH.
     FETCH_QUEUES_MAX = 255;
     /// Jobs of one FETCH or READ reply; a request for more gets this many.

@@ -123,7 +123,7 @@ fn batch() -> BatchBuilder {
         payload: b"payload".to_vec(),
         key: Some(b"key".to_vec()),
         headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
-        terms: Terms { due: Some(Due::At(9)), ttl_ms: Some(10) },
+        terms: Terms { due: Some(Due::At(9)), ttl_ms: Some(10), priority: 3, front: true },
     };
     builder.push(&full).unwrap();
     builder.push(&Job::default()).unwrap();
@@ -254,6 +254,7 @@ fn group_description() -> GroupDescription {
         committed_offset: 1,
         consumed_above: 2,
         ready: 3,
+        ready_by_priority: BTreeMap::from([(9, 1), (2, 1)]),
         leased: 4,
         delayed: 5,
         dead: 6,

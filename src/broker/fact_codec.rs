@@ -305,7 +305,7 @@ fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Rank, Removal};
     use crate::types::SessionId;
 
     fn one_of_each() -> Vec<Fact> {
@@ -352,8 +352,11 @@ mod tests {
         }
         let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
         let run = Run { first: offset, count: 3 };
-        let runs_of_terms =
-            dues.map(|due| (run, JobTerms { due, expires_log_ms: due.map(|_| 7) })).collect();
+        let terms_of = |due: Option<Due>| {
+            let rank = Rank { priority: 9, front: due.is_some() };
+            JobTerms { due, expires_log_ms: due.map(|_| 7), rank }
+        };
+        let runs_of_terms = dues.map(|due| (run, terms_of(due))).collect();
         facts.push(Fact::Termed { queue, runs: runs_of_terms });
         for group in [None, Some(group)] {
             facts.push(Fact::Paused { queue, group, paused: group.is_none() });

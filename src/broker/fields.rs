@@ -4,7 +4,9 @@
 
 use bytes::{Buf, BufMut};
 
-use crate::queue::{Due, EndReason, GroupKind, Holder, JobTerms, QueueSettings, Removal};
+use crate::queue::{
+    Due, EndReason, GroupKind, Holder, JobTerms, PRIORITY_MAX, QueueSettings, Rank, Removal,
+};
 use crate::types::SessionId;
 
 const KIND_WORK: u8 = 1;
@@ -48,7 +50,11 @@ pub(super) fn cause_code(cause: Removal) -> u8 {
 const TERMS_DUE_LOG: u8 = 0x01;
 const TERMS_DUE_WALL: u8 = 0x02;
 const TERMS_EXPIRES: u8 = 0x04;
-const TERMS_ALL: u8 = 0x07;
+const TERMS_RANK: u8 = 0x08;
+const TERMS_ALL: u8 = 0x0f;
+
+/// In the byte of a rank, beside its priority.
+const RANK_FRONT: u8 = 0x80;
 
 pub(super) fn put_terms(out: &mut Vec<u8>, terms: &JobTerms) {
     let (due_bit, due_ms) = match terms.due {
@@ -57,8 +63,16 @@ pub(super) fn put_terms(out: &mut Vec<u8>, terms: &JobTerms) {
         Some(Due::Wall(ms)) => (TERMS_DUE_WALL, Some(ms)),
     };
     let expires_bit = terms.expires_log_ms.map_or(0, |_| TERMS_EXPIRES);
-    out.put_u8(due_bit | expires_bit);
+    let rank_bit = if terms.rank == Rank::ORDINARY { 0 } else { TERMS_RANK };
+    out.put_u8(due_bit | expires_bit | rank_bit);
     due_ms.into_iter().chain(terms.expires_log_ms).for_each(|ms| out.put_u64_le(ms));
+    if rank_bit != 0 {
+        put_rank(out, terms.rank);
+    }
+}
+
+pub(super) fn put_rank(out: &mut Vec<u8>, rank: Rank) {
+    out.put_u8(rank.priority | if rank.front { RANK_FRONT } else { 0 });
 }
 
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -161,9 +175,18 @@ pub(super) fn terms(bytes: &mut &[u8]) -> Read<JobTerms> {
         TERMS_DUE_WALL => Some(Due::Wall(u64(bytes)?)),
         _ => None,
     };
-    let expires = (bits & TERMS_EXPIRES != 0).then(|| u64(bytes));
-    Ok(JobTerms { due, expires_log_ms: expires.transpose()? })
+    let expires = (bits & TERMS_EXPIRES != 0).then(|| u64(bytes)).transpose()?;
+    let rank = (bits & TERMS_RANK != 0).then(|| rank(bytes)).transpose()?;
+    Ok(JobTerms { due, expires_log_ms: expires, rank: rank.unwrap_or_default() })
 }
+
+pub(super) fn rank(bytes: &mut &[u8]) -> Read<Rank> {
+    let byte = u8(bytes)?;
+    let rank = Rank { priority: byte & !RANK_FRONT, front: byte & RANK_FRONT != 0 };
+    let fits = rank.priority <= PRIORITY_MAX && rank != Rank::ORDINARY;
+    if fits { Ok(rank) } else { Err("its rank is none that a job can have") }
+}
+
 pub(super) fn flag(bytes: &mut &[u8]) -> Read<bool> {
     match u8(bytes)? {
         0 => Ok(false),

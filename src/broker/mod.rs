@@ -76,8 +76,8 @@ pub use withdraw::{CancelledJob, Purged};
 
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    Cancel, DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Refusal, Removal,
-    RemovedCounts, Retry, Seek, Start,
+    Cancel, DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Rank, Refusal,
+    Removal, RemovedCounts, Retry, Seek, Start,
 };
 
 use self::checkpoint::Checkpoints;

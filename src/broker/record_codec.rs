@@ -27,6 +27,7 @@ const AGING: u8 = 12;
 const SIZE: u8 = 13;
 const WITHDRAWN: u8 = 14;
 const LAPSED: u8 = 15;
+const OWED: u8 = 16;
 const OFFSETS: u8 = 28;
 const SKIPPED: u8 = 29;
 
@@ -177,6 +178,10 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             put_holder(out, *holder);
             out.put_u32_le(*lease_ms);
         }
+        Record::Owed { rank } => {
+            out.put_u8(OWED);
+            put_rank(out, *rank);
+        }
         Record::Dead { offset, job } => {
             out.put_u8(DEAD);
             out.put_u64_le(offset.0);
@@ -265,6 +270,12 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             last_log_ms: u64(bytes)?,
             batches: batches(bytes)?,
         },
+        about_job => decode_job(about_job, bytes)?,
+    })
+}
+
+fn decode_job(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
+    Ok(match tag {
         CONSUMED => Record::Consumed { chunk: u64(bytes)?, members: members(bytes)? },
         MARKED => Record::Marked {
             offset: Offset(u64(bytes)?),
@@ -279,6 +290,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             holder: holder(bytes)?,
             lease_ms: u32(bytes)?,
         },
+        OWED => Record::Owed { rank: rank(bytes)? },
         DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
@@ -364,7 +376,7 @@ fn dead_job(bytes: &mut &[u8]) -> Read<DeadJob> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Removal};
+    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Rank, Removal};
     use crate::types::SessionId;
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
@@ -393,7 +405,8 @@ pub(super) mod tests {
         let batch =
             |sequence| EnqueuedBatch { sequence, first: offset, count: 3, fingerprint: 1 << 31 };
         let termed = |due| {
-            let terms = JobTerms { due: Some(due), expires_log_ms: Some(9) };
+            let rank = Rank { priority: 9, front: true };
+            let terms = JobTerms { due: Some(due), expires_log_ms: Some(9), rank };
             Record::Termed { queue: QueueId(3), offset, terms }
         };
         let mut records = vec![
@@ -454,6 +467,7 @@ pub(super) mod tests {
             lease(Holder::Session(SessionId([3; 16]))),
         ];
         records.extend(REASONS.iter().map(dead));
+        records.push(Record::Owed { rank: Rank { priority: 0, front: true } });
         records
     }
 

@@ -16,7 +16,7 @@ use super::mailbox::{Event, Mailbox};
 use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
-use crate::queue::{Due, Fact, JobTerms, Run, Runs, push_offset};
+use crate::queue::{Due, Fact, JobTerms, Rank, Run, Runs, push_offset};
 use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
 
 /// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
@@ -43,6 +43,8 @@ pub struct Wish {
     pub due: Option<WishedDue>,
     /// After how many milliseconds it is not delivered any more, if ever.
     pub ttl_ms: Option<u64>,
+    /// Where it stands among the jobs that are ready.
+    pub rank: Rank,
 }
 
 /// When a job is to be delivered first.
@@ -260,6 +262,7 @@ fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Op
         let terms = JobTerms {
             due: wish.due.and_then(|due| due_time(due, now)),
             expires_log_ms: wish.ttl_ms.map(|ttl_ms| now.log_ms.saturating_add(ttl_ms)),
+            rank: wish.rank,
         };
         if terms == JobTerms::default() {
             continue;

@@ -9,8 +9,8 @@ use std::collections::BinaryHeap;
 
 use super::group::Group;
 use super::machine::{Queue, wake};
-use super::{Contradiction, GroupKind, JobTerms, Machine, Run};
-use crate::types::{GroupId, Offset, QueueId, Stamp};
+use super::{Contradiction, GroupKind, JobTerms, Machine, Rank, Run};
+use crate::types::{Offset, QueueId, Stamp};
 
 /// When a delayed job is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,8 +229,13 @@ impl Machine {
         let before = self.next_dues(queue);
         for (run, terms) in runs {
             self.check_new(queue, *run)?;
-            if let Some(due) = terms.due {
-                self.delayed_run(queue, *run, due)?;
+            if terms.rank != Rank::ORDINARY {
+                self.ranked_run(queue, *run, terms.rank)?;
+            }
+            match terms.due {
+                Some(due) => self.delayed_run(queue, *run, due)?,
+                None if terms.rank != Rank::ORDINARY => self.rank_fresh(queue, *run, terms.rank),
+                None => {}
             }
             if let Some(ms) = terms.expires_log_ms {
                 self.expiring_run(queue, *run, ms)?;
@@ -251,10 +256,10 @@ impl Machine {
         let Some(state) = self.queues.get_mut(&queue) else { return false };
         // A job that is gone may still have an expiry: it is forgotten when its time comes.
         let within = offset < state.next;
-        let JobTerms { due, expires_log_ms } = terms;
-        let has_some = due.is_some() || expires_log_ms.is_some();
+        let JobTerms { due, expires_log_ms, rank } = terms;
         let restored = within
-            && has_some
+            && terms != JobTerms::default()
+            && (rank == Rank::ORDINARY || state.ranks.push(offset, rank))
             && due.is_none_or(|due| state.delays.push(offset, due))
             && expires_log_ms.is_none_or(|ms| state.expiries.push(offset, Due::Log(ms)));
         self.due_changed(queue, before.0);
@@ -336,7 +341,8 @@ impl Machine {
         }
     }
 
-    /// A job that the pointer of a group has not reached is fresh now; one behind it is ready.
+    /// A job that the pointer of a group has not reached is fresh now; one behind it is ready. One
+    /// with a rank waits in its level, wherever the pointer stands.
     fn taken_from_delays(&mut self, queue: QueueId, offset: Offset) {
         let Some(state) = self.queues.get(&queue) else { return };
         for id in state.groups.values() {
@@ -345,10 +351,10 @@ impl Machine {
                 continue;
             }
             group.enqueued_delayed -= 1;
-            if offset < group.next_fetch {
-                group.ready.insert(offset);
-            } else {
-                group.skipped_ahead -= 1;
+            match state.ranks.get(offset) {
+                Some(rank) => group.ranked.add_fresh(rank, offset),
+                None if offset < group.next_fetch => drop(group.ready.insert(offset)),
+                None => group.skipped_ahead -= 1,
             }
             wake(&mut self.groups, &mut self.woken, *id);
         }
@@ -372,61 +378,6 @@ impl Machine {
             if let Some(ms) = after {
                 order.insert((ms, queue));
             }
-        }
-    }
-
-    /// Counts anew what a group skips, after its pointer was set, and moves it to a fresh job.
-    pub(super) fn count_skipped(&mut self, group: GroupId) {
-        let Some(group) = self.groups.get_mut(&group) else { return };
-        let Some(queue) = self.queues.get(&group.queue) else { return };
-        if group.kind == GroupKind::Work {
-            let (floor, next_fetch) = (group.consumed.floor(), group.next_fetch);
-            let open = |offset: &Offset| !group.consumed.contains(*offset);
-            let delayed = queue.delays.within(floor, queue.next).filter(open);
-            let (behind, ahead): (Vec<_>, Vec<_>) = delayed.partition(|o| *o < next_fetch);
-            group.enqueued_delayed = (behind.len() + ahead.len()) as u64;
-            group.skipped_ahead = ahead.len() as u64;
-            group.settle(queue);
-        }
-    }
-}
-
-impl Group {
-    /// The first fresh job from `from` on, or the end of the queue.
-    pub(super) fn next_fresh(&self, queue: &Queue, from: Offset) -> Offset {
-        let mut offset = from;
-        loop {
-            let before = offset;
-            if self.holes > 0 {
-                offset = self.consumed.next_absent(offset);
-            }
-            if self.skipped_ahead > 0 && offset < queue.next {
-                offset = offset.plus(queue.delays.run_from(offset));
-            }
-            if offset == before {
-                return offset;
-            }
-        }
-    }
-
-    /// Takes the first fresh job out of those.
-    pub(super) fn pass_fresh(&mut self, queue: &Queue) {
-        self.next_fetch = self.next_fetch.next();
-        self.settle(queue);
-    }
-
-    /// Moves the pointer over jobs that are not fresh: they are consumed, or else delayed.
-    pub(super) fn settle(&mut self, queue: &Queue) {
-        if self.kind == GroupKind::Work {
-            let from = self.next_fetch;
-            let fresh = self.next_fresh(queue, from);
-            let delayed = match self.skipped_ahead {
-                0 => 0,
-                _ => queue.delays.within(from, fresh).count() as u64,
-            };
-            self.skipped_ahead -= delayed;
-            self.holes -= fresh.0 - from.0 - delayed;
-            self.next_fetch = fresh;
         }
     }
 }

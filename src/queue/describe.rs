@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::machine::Queue;
-use super::{GroupKind, Holder, Machine, QueueSettings, RemovedCounts};
+use super::{GroupKind, Holder, Machine, PRIORITY_COUNT, QueueSettings, RemovedCounts};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// A queue, described.
@@ -54,6 +54,8 @@ pub struct GroupInfo<'a> {
 pub struct GroupCounts {
     /// Jobs that can be fetched now, fresh or again.
     pub ready: u64,
+    /// Of these, those of each priority.
+    pub ready_by_priority: [u64; PRIORITY_COUNT],
     /// Jobs that are out with a worker.
     pub leased: u64,
     /// Jobs that can be fetched later.
@@ -187,6 +189,7 @@ impl Machine {
         let skipped = queue.map_or(0, |queue| queue.skipped_above(consumed.floor()));
         let counts = GroupCounts {
             ready: self.ready_count(group),
+            ready_by_priority: self.ready_by_priority(group),
             leased: state.leased_count,
             delayed: state.delayed_count + state.enqueued_delayed,
             dead: state.dead.len() as u64,
@@ -207,7 +210,17 @@ impl Machine {
             return 0;
         };
         let next = self.next_offset(state.queue).unwrap_or_default();
-        next.0 - state.next_fetch.0 - state.holes - state.skipped_ahead + state.ready.len() as u64
+        let fresh = next.0 - state.next_fetch.0 - state.holes - state.skipped_ahead;
+        fresh + state.ready.len() as u64 + state.ranked.len()
+    }
+
+    /// As [`ready_count`](Self::ready_count), for each priority.
+    fn ready_by_priority(&self, group: GroupId) -> [u64; PRIORITY_COUNT] {
+        let mut counts = self.groups.get(&group).map(|state| state.ranked.counts());
+        let counts = counts.get_or_insert_default();
+        let [none, above @ ..] = counts;
+        *none = self.ready_count(group) - above.iter().sum::<u64>();
+        *counts
     }
 
     /// The lease of a job, if it is leased.
@@ -239,7 +252,11 @@ impl Machine {
         {
             return Some(JobState::Delayed { due_log_ms });
         }
-        if offset >= state.next_fetch || state.ready.contains(&offset) {
+        let is_ready = match self.rank(state.queue, offset) {
+            Some(rank) if state.kind == GroupKind::Work => state.ranked.contains(rank, offset),
+            _ => offset >= state.next_fetch || state.ready.contains(&offset),
+        };
+        if is_ready {
             return Some(JobState::Ready);
         }
         if state.dead.contains_key(&offset) {

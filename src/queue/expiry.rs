@@ -3,8 +3,9 @@
 //! They cost what delayed jobs cost, until they expire or every group has consumed them. Which have
 //! expired is a fact: they are withdrawn like cancelled jobs, and counted apart.
 
+use super::machine::Queue;
 use super::{Due, Fact, Machine, Removal, Run, Runs, push_offset};
-use crate::types::{GroupId, Offset, QueueId, Stamp};
+use crate::types::{Offset, QueueId, Stamp};
 
 impl Machine {
     /// The jobs that have expired, of one queue at a time and at most `limit`. It must be applied:
@@ -34,19 +35,20 @@ impl Machine {
         self.expiry_order.first().map(|(ms, _)| *ms)
     }
 
-    /// Whether the time of a job is over, also where no fact says so yet.
-    pub(super) fn has_expired(&self, queue: QueueId, offset: Offset) -> bool {
-        let Some(state) = self.queues.get(&queue) else { return false };
-        let expiry = state.expiries.get(offset);
-        matches!(expiry, Some(Due::Log(ms)) if ms <= self.now.log_ms)
+    /// Forgets what set jobs apart that a group has consumed, and every other one.
+    pub(super) fn forget_terms(&mut self, queue: QueueId, runs: &[Run]) {
+        let Some(state) = self.queues.get(&queue) else { return };
+        let (expire, ranked) = (!state.expiries.is_empty(), !state.ranks.is_empty());
+        if expire {
+            self.forget_expiries(queue, runs);
+        }
+        if ranked {
+            self.forget_ranks(queue, runs.iter().flat_map(|run| run.offsets()));
+        }
     }
 
     /// Forgets the expiry of jobs that every group has consumed.
-    pub(super) fn forget_expiries(&mut self, group: GroupId, runs: &[Run]) {
-        let Some(queue) = self.groups.get(&group).map(|state| state.queue) else { return };
-        if self.queues.get(&queue).is_none_or(|state| state.expiries.is_empty()) {
-            return;
-        }
+    fn forget_expiries(&mut self, queue: QueueId, runs: &[Run]) {
         let before = self.next_expiry(queue);
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             let state = self.queues.get(&queue);
@@ -78,5 +80,12 @@ impl Machine {
         if let Some(ms) = after {
             self.expiry_order.insert((ms, queue));
         }
+    }
+}
+
+impl Queue {
+    /// Whether the time of a job is over, also where no fact says so yet.
+    pub(super) fn is_over(&self, offset: Offset, now_log_ms: u64) -> bool {
+        matches!(self.expiries.get(offset), Some(Due::Log(ms)) if ms <= now_log_ms)
     }
 }

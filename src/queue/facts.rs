@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Due, QueueSettings, Removal};
+use super::{Due, QueueSettings, Rank, Removal};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// Something that has happened to the queues and groups of a log, other than new jobs.
@@ -211,6 +211,8 @@ pub struct JobTerms {
     pub due: Option<Due>,
     /// When it is not delivered any more, on the clock of the log.
     pub expires_log_ms: Option<u64>,
+    /// Where it stands among the jobs that are ready.
+    pub rank: Rank,
 }
 
 /// Offsets as runs. One or two of them take no allocation.

@@ -1,8 +1,8 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), or fresh. Fresh jobs are those from `next_fetch` on that are not consumed and not
-//! delayed by their queue, and cost nothing. `next_fetch` is a fresh job or the end of the queue.
+//! delayed), waiting in its rank, or fresh. Fresh jobs are those from `next_fetch` on that are not
+//! consumed and not set aside (see `fresh`), and cost nothing.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::dead::DeadJobs;
 use super::offset_set::OffsetSet;
+use super::ranks::Levels;
 use super::{EndReason, GroupKind, RemovedCounts};
 use crate::types::{Offset, QueueId};
 
@@ -26,8 +27,10 @@ pub(super) struct Group {
     pub(super) next_fetch: Offset,
     /// Jobs behind `next_fetch` that are consumed: they were gone when the group came.
     pub(super) holes: u64,
-    /// Jobs that were delivered before and can be again.
+    /// Jobs that were delivered before and can be again, ordinary ones.
     pub(super) ready: BTreeSet<Offset>,
+    /// Jobs that can be fetched, fresh or again, and are not ordinary.
+    pub(super) ranked: Levels,
     /// What is known of the jobs that have been handed back and are neither consumed nor dead.
     pub(super) marks: FxHashMap<Offset, Mark>,
     pub(super) dead: DeadJobs,
@@ -39,12 +42,12 @@ pub(super) struct Group {
     pub(super) delayed_count: u64,
     /// How many jobs that were enqueued with a due time are not due yet.
     pub(super) enqueued_delayed: u64,
-    /// How many jobs from `next_fetch` on are delayed by their queue.
+    /// How many jobs from `next_fetch` on are set aside and not consumed.
     pub(super) skipped_ahead: u64,
     /// Whether nothing is fetched for now.
     pub(super) paused: bool,
-    /// Whether the last grant took more redelivered jobs than fresh ones, so that fresh jobs are
-    /// first next time.
+    /// Whether the last grant took more redelivered jobs than fresh ones, ordinary ones, so that
+    /// fresh jobs are first next time.
     pub(super) fresh_owed: bool,
     /// Whether the group stands in the machine's list of woken groups.
     pub(super) woken: bool,
@@ -82,6 +85,7 @@ impl Group {
             holes: consumed.above_count(),
             consumed,
             ready: BTreeSet::new(),
+            ranked: Levels::default(),
             marks: FxHashMap::default(),
             dead: DeadJobs::new(),
             removed: RemovedCounts::default(),

@@ -11,6 +11,7 @@ use super::group::{Group, Mark};
 use super::leases::Leases;
 use super::offset_set::OffsetSet;
 use super::producers::Producer;
+use super::ranks::Ranks;
 use super::sizes::Sizes;
 use super::{
     Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal,
@@ -80,6 +81,8 @@ pub(super) struct Queue {
     pub(super) expiries: Delays,
     /// Those that have, among the withdrawn ones.
     pub(super) lapsed: OffsetSet,
+    /// Jobs that stand before the ordinary ones, until they are gone.
+    pub(super) ranks: Ranks,
     pub(super) producers: FxHashMap<ProducerId, Producer>,
     /// Jobs that no group is given any more, whatever becomes of it.
     pub(super) withdrawn: OffsetSet,
@@ -110,6 +113,7 @@ impl Queue {
             delays: Delays::default(),
             expiries: Delays::default(),
             lapsed: OffsetSet::new(first),
+            ranks: Ranks::default(),
             producers: FxHashMap::default(),
             withdrawn: OffsetSet::new(first),
             paused: false,
@@ -211,11 +215,7 @@ impl Machine {
             Fact::GroupSought { group, to } => self.group_sought(*group, *to),
             Fact::Expired { queue, below } => self.expired(*queue, *below),
             Fact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
-            Fact::Committed { group, runs } => {
-                self.committed(*group, runs)?;
-                self.forget_expiries(*group, runs);
-                Ok(())
-            }
+            Fact::Committed { group, runs } => self.committed(*group, runs),
             Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
@@ -238,9 +238,11 @@ impl Machine {
             && due_log_ms <= log_ms
         {
             self.delayed.pop_first();
-            if let Some(state) = self.groups.get_mut(&group) {
+            if let Some(state) = self.groups.get_mut(&group)
+                && let Some(queue) = self.queues.get(&state.queue)
+            {
                 state.undelay(offset);
-                state.ready.insert(offset);
+                state.wait_again(queue, offset);
             }
             wake(&mut self.groups, &mut self.woken, group);
         }
@@ -334,6 +336,7 @@ impl Machine {
         self.groups.insert(group, Group::new(queue, name.into(), kind, start, consumed));
         self.count_skipped(group);
         self.count_unconsumed(queue);
+        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
         wake(&mut self.groups, &mut self.woken, group);
         Ok(())
     }
@@ -350,6 +353,7 @@ impl Machine {
             queue.groups.remove(&removed.name);
         }
         self.count_unconsumed(queue);
+        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
         Ok(())
     }
 
@@ -383,15 +387,17 @@ impl Machine {
         if grant < *next_grant {
             return Err(Contradiction::GrantTwice { found: grant, least: *next_grant });
         }
-        let (mut fresh_count, mut redelivered_count) = (0_u64, 0_u64);
+        let (mut fresh_count, mut redelivered_count, mut ranked_count) = (0_u64, 0_u64, 0_u64);
         for run in runs {
             inside(group, *run, queue.next)?;
             for offset in run.offsets() {
                 if offset == state.next_fetch {
                     state.pass_fresh(queue);
                     fresh_count += 1;
-                } else if take_waiting(state, delayed, group, offset) {
-                    redelivered_count += 1;
+                } else if take_waiting(state, queue, delayed, (group, offset), true) {
+                    let ranked = u64::from(queue.ranks.get(offset).is_some());
+                    ranked_count += ranked;
+                    redelivered_count += 1 - ranked;
                 } else {
                     return Err(Contradiction::NotReady { group, offset });
                 }
@@ -402,7 +408,7 @@ impl Machine {
             }
         }
         *next_grant = grant;
-        state.leased_count += fresh_count + redelivered_count;
+        state.leased_count += fresh_count + redelivered_count + ranked_count;
         if fresh_count != redelivered_count {
             state.fresh_owed = redelivered_count > fresh_count;
         }
@@ -431,16 +437,16 @@ impl Machine {
         let queue = state.queue;
         let mut ended = 0;
         for run in runs {
-            inside(group, *run, state.next_fetch)?;
+            // The walk ends with the first job that is not leased.
             for offset in run.offsets() {
                 leased(self.leases.remove(group, offset), group, offset)?;
                 state.leased_count -= 1;
-                state.remove_mark(offset);
-                state.consumed.insert(offset);
+                state.consume(offset);
                 ended += 1;
             }
         }
         self.note_consumed(queue, runs, ended);
+        self.forget_terms(queue, runs);
         Ok(())
     }
 
@@ -470,10 +476,11 @@ impl Machine {
         if through < state.consumed.floor() {
             return Err(Contradiction::CommitBack { group, through });
         }
+        let (queue, before) = (state.queue, state.consumed.floor());
         state.consumed.raise(through.next());
         state.fresh_from_floor();
-        let queue = state.queue;
         self.count_unconsumed(queue);
+        self.forget_ranks_within(queue, before..through.next());
         Ok(())
     }
 
@@ -486,13 +493,15 @@ impl Machine {
         stamp: Stamp,
     ) -> Result<(), Contradiction> {
         let state = work_group(&mut self.groups, group)?;
+        let queue = self.queues.get(&state.queue);
+        let queue = queue.ok_or(Contradiction::NoSuchQueue(state.queue))?;
         leased(self.leases.remove(group, offset), group, offset)?;
         state.leased_count -= 1;
         let mut mark = state.mark_after(offset, reason);
         match outcome {
             Outcome::Ready => {
                 state.marks.insert(offset, mark);
-                state.ready.insert(offset);
+                state.wait_again(queue, offset);
                 wake(&mut self.groups, &mut self.woken, group);
             }
             Outcome::Delayed { due_log_ms } => {
@@ -514,12 +523,12 @@ impl Machine {
                 self.died(group, offset, job);
             }
             Outcome::Withdrawn => {
-                let queue = self.queues.get(&state.queue);
-                let expired = queue.is_some_and(|queue| queue.has_lapsed(offset));
+                let expired = queue.has_lapsed(offset);
                 let cause = if expired { Removal::Expired } else { Removal::Cancelled };
                 state.leave(offset, cause);
                 let (queue, run) = (state.queue, Run { first: offset, count: 1 });
                 self.note_consumed(queue, &[run], 1);
+                self.forget_ranks(queue, [offset]);
             }
         }
         Ok(())
@@ -530,9 +539,11 @@ impl Machine {
 impl Machine {
     /// Makes a job ready again that was delivered so many times.
     pub(super) fn made_ready(&mut self, group: GroupId, offset: Offset, attempts: u32) {
-        if let Some(state) = self.groups.get_mut(&group) {
+        if let Some(state) = self.groups.get_mut(&group)
+            && let Some(queue) = self.queues.get(&state.queue)
+        {
             state.marks.insert(offset, Mark { attempts, ..Mark::default() });
-            state.ready.insert(offset);
+            state.wait_again(queue, offset);
         }
         wake(&mut self.groups, &mut self.woken, group);
     }
@@ -557,16 +568,18 @@ pub(super) fn wake(
     }
 }
 
-/// Takes a job that was delivered before from where it waits; false if it does not.
+/// Takes a job that is not a fresh ordinary one from where it waits, to be delivered if it is
+/// `granted`; false if it does not wait.
 ///
 /// A job whose due time has not come may be granted: whether to is for the one who decides.
 pub(super) fn take_waiting(
     state: &mut Group,
+    queue: &Queue,
     delayed: &mut BTreeSet<(u64, GroupId, Offset)>,
-    group: GroupId,
-    offset: Offset,
+    (group, offset): (GroupId, Offset),
+    granted: bool,
 ) -> bool {
-    if state.ready.remove(&offset) {
+    if state.take_ready(queue, offset, granted) {
         return true;
     }
     let due_log_ms = state.undelay(offset);

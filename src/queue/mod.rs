@@ -16,6 +16,8 @@
 //! | `records` | the state as plain data, for a checkpoint |
 //! | `facts`, `settings`, `errors` | the types that pass through |
 //! | `group` | the state of one group |
+//! | `fresh` | its pointer: which jobs are fresh, and which are set aside |
+//! | `pick`, `ranks` | the fetch order, and jobs that stand before the ordinary ones |
 //! | `offset_set` | what a group has consumed |
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retention`, `sizes` | what a queue keeps, and what goes |
@@ -35,11 +37,14 @@ mod describe;
 mod errors;
 mod expiry;
 mod facts;
+mod fresh;
 mod group;
 mod leases;
 mod machine;
 mod offset_set;
+mod pick;
 mod producers;
+mod ranks;
 mod records;
 mod removed;
 mod requests;
@@ -65,10 +70,11 @@ pub use facts::{
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
+pub use pick::Picked;
 pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
+pub use ranks::{PRIORITY_COUNT, PRIORITY_MAX, Rank};
 pub use records::{BadRecord, MarkedPlace, Record, Restore};
 pub use removed::{Removal, RemovedCounts};
-pub use requests::Picked;
 pub use retention::Seek;
 pub use settings::{
     AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings,

@@ -15,7 +15,8 @@ use super::machine::Queue;
 use super::offset_set::{ChunkMembers, OffsetSet};
 use super::sizes::Sizes;
 use super::{
-    DeadJob, Due, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, RemovedCounts,
+    DeadJob, Due, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, Rank,
+    RemovedCounts,
 };
 use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId};
 
@@ -189,6 +190,11 @@ pub enum Record {
         /// How long it runs, in milliseconds.
         lease_ms: u32,
     },
+    /// Of the jobs of this rank that wait, a fresh one is first next time.
+    Owed {
+        /// The rank.
+        rank: Rank,
+    },
     /// A job that is not fetched again.
     Dead {
         /// The job.
@@ -309,6 +315,9 @@ impl Machine {
             for (offset, due) in state.delays.iter() {
                 all.entry(offset).or_default().due = Some(due);
             }
+            for (offset, rank) in state.ranks.iter() {
+                all.entry(offset).or_default().rank = rank;
+            }
             for (offset, expiry) in state.expiries.iter() {
                 let (Due::Log(ms) | Due::Wall(ms)) = expiry;
                 all.entry(offset).or_default().expires_log_ms = Some(ms);
@@ -337,7 +346,11 @@ impl Machine {
             let mut marks: Vec<_> = state.marks.keys().chain(&state.ready).copied().collect();
             marks.sort_unstable();
             marks.dedup();
-            let marks = marks.into_iter().filter_map(|offset| mark_record(state, offset));
+            let queue = self.queues.get(&state.queue);
+            let marks = marks
+                .into_iter()
+                .filter_map(move |offset| Some(mark_record(state, queue?, offset)));
+            let owed = state.ranked.owed().map(|rank| Record::Owed { rank });
             let leases = leased.into_iter().filter_map(move |offset| {
                 let lease = self.leases.get(group, offset)?;
                 let (grant, holder) = (lease.grant, self.leases.holder(lease));
@@ -346,20 +359,20 @@ impl Machine {
             });
             let dead = state.dead.iter();
             let dead = dead.map(|(offset, job)| Record::Dead { offset: *offset, job: job.clone() });
-            std::iter::once(head).chain(consumed).chain(marks).chain(leases).chain(dead)
+            std::iter::once(head).chain(consumed).chain(marks).chain(leases).chain(dead).chain(owed)
         })
     }
 }
 
-fn mark_record(state: &Group, offset: Offset) -> Option<Record> {
+fn mark_record(state: &Group, queue: &Queue, offset: Offset) -> Record {
     let Mark { due_log_ms, attempts, failures, crashes } =
         state.marks.get(&offset).copied().unwrap_or_default();
     let place = match due_log_ms {
         Some(due_log_ms) => MarkedPlace::Delayed { due_log_ms },
-        None if state.ready.contains(&offset) => MarkedPlace::Ready,
+        None if state.waits_again(queue, offset) => MarkedPlace::Ready,
         None => MarkedPlace::Leased,
     };
-    Some(Record::Marked { offset, place, attempts, failures, crashes })
+    Record::Marked { offset, place, attempts, failures, crashes }
 }
 
 /// A state that is being put together from records.
@@ -374,6 +387,8 @@ pub struct Restore {
     group: GroupId,
     /// Marks of the group whose lease is still to come.
     leases_owed: u64,
+    /// Ranks of which the group has a fresh job first next time.
+    owed: Vec<Rank>,
 }
 
 impl Restore {
@@ -590,11 +605,14 @@ impl Restore {
     }
 
     fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
-        let Machine { queues, groups, leases, delayed, next_grant, dead_ends, .. } =
-            &mut self.machine;
+        let Machine { queues, groups, leases, next_grant, dead_ends, .. } = &mut self.machine;
         let group = self.group;
         let state = groups.get_mut(&group).ok_or("there is no group before it")?;
         let consumed = matches!(record, Record::Consumed { .. });
+        if let Record::Owed { rank } = record {
+            self.owed.push(rank);
+            return Ok(());
+        }
         check(consumed || state.kind == GroupKind::Work, "a stream group has no such jobs")?;
         let offset = match record {
             Record::Consumed { chunk, members } => {
@@ -607,46 +625,33 @@ impl Restore {
             | Record::Dead { offset, .. } => offset,
             _ => return Err("it is not about a job"),
         };
-        let open = offset < state.next_fetch && !state.consumed.contains(offset);
         let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
+        let out = offset < state.next_fetch || queue.ranks.get(offset).is_some();
+        let open = out && !state.consumed.contains(offset);
         check(queue.delays.get(offset).is_none(), "the job is not due")?;
         check(open && !state.dead.contains_key(&offset), "the job is not open")?;
         match record {
             Record::Marked { place, attempts, failures, crashes, .. } => {
-                check(state.dead.is_empty() && state.leased_count == 0, "marks come before")?;
                 let due_log_ms = match place {
                     MarkedPlace::Delayed { due_log_ms } => Some(due_log_ms),
                     MarkedPlace::Ready | MarkedPlace::Leased => None,
                 };
                 let mark = Mark { due_log_ms, attempts, failures, crashes };
-                let known = state.marks.contains_key(&offset) || state.ready.contains(&offset);
-                check(!known, "the job comes twice")?;
-                let never_out = attempts == 0 && place == MarkedPlace::Ready;
-                check(!never_out || failures + crashes == 0, "it failed without an attempt")?;
-                if !never_out {
-                    state.marks.insert(offset, mark);
-                }
-                match due_log_ms {
-                    Some(due_log_ms) => drop(delayed.insert((due_log_ms, group, offset))),
-                    None if place == MarkedPlace::Ready => drop(state.ready.insert(offset)),
-                    None => self.leases_owed += 1,
-                }
-                state.delayed_count += u64::from(due_log_ms.is_some());
+                return self.add_marked(offset, place, mark);
             }
             Record::Lease { grant, holder, lease_ms, .. } => {
                 check(leases.get(group, offset).is_none(), "the job comes twice")?;
                 check(grant < *next_grant, "its grant is still to come")?;
-                let waits =
-                    |mark: &Mark| mark.due_log_ms.is_some() || state.ready.contains(&offset);
                 let mark = state.marks.get(&offset);
-                check(!state.ready.contains(&offset), "the job waits to be fetched")?;
-                check(!mark.is_some_and(waits), "the job waits to be fetched")?;
+                let waits = mark.is_some_and(|mark| mark.due_log_ms.is_some())
+                    || state.waits_again(queue, offset);
+                check(!waits, "the job waits to be fetched")?;
                 self.leases_owed -= u64::from(mark.is_some());
                 leases.insert((group, offset), (holder, grant), lease_ms, 0);
                 state.leased_count += 1;
             }
             Record::Dead { job, .. } => {
-                let free = !state.marks.contains_key(&offset) && !state.ready.contains(&offset);
+                let free = !state.marks.contains_key(&offset) && !state.waits_again(queue, offset);
                 check(free && leases.get(group, offset).is_none(), "the job is alive as well")?;
                 if let Some(end_log_ms) = end_log_ms(Some(queue), job.died) {
                     dead_ends.insert((end_log_ms, group, offset));
@@ -654,6 +659,34 @@ impl Restore {
                 state.dead.insert(offset, job);
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_marked(
+        &mut self,
+        offset: Offset,
+        place: MarkedPlace,
+        mark: Mark,
+    ) -> Result<(), &'static str> {
+        let Machine { queues, groups, delayed, .. } = &mut self.machine;
+        let state = groups.get_mut(&self.group).ok_or("there is no group before it")?;
+        let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
+        check(state.dead.is_empty() && state.leased_count == 0, "marks come before")?;
+        let known = state.marks.contains_key(&offset) || state.waits_again(queue, offset);
+        check(!known, "the job comes twice")?;
+        let never_out = mark.attempts == 0 && place == MarkedPlace::Ready;
+        check(!never_out || mark.failures + mark.crashes == 0, "it failed without an attempt")?;
+        let is_ranked = queue.ranks.get(offset).is_some();
+        check(!(never_out && is_ranked), "it was not out, and has its place")?;
+        if !never_out {
+            state.marks.insert(offset, mark);
+        }
+        state.delayed_count += u64::from(mark.due_log_ms.is_some());
+        match (mark.due_log_ms, place) {
+            (Some(due_log_ms), _) => drop(delayed.insert((due_log_ms, self.group, offset))),
+            (None, MarkedPlace::Ready) => state.wait_again(queue, offset),
+            (None, _) => self.leases_owed += 1,
         }
         Ok(())
     }
@@ -672,17 +705,21 @@ impl Restore {
         state.holes = state.consumed.count_from(state.next_fetch);
         let next_fetch = state.next_fetch;
         self.machine.count_skipped(self.group);
-        let Some(state) = self.machine.groups.get(&self.group) else {
+        let Some(state) = self.machine.groups.get_mut(&self.group) else {
             return Ok(());
         };
         check(state.next_fetch == next_fetch, "its pointer stands at a job that is not fresh")?;
-        let waiting = state.ready.len() as u64 + state.delayed_count;
-        let accounted =
-            waiting + state.leased_count + state.dead.len() as u64 + state.consumed.above_count()
-                - state.holes;
+        let owed = self.owed.drain(..).all(|rank| state.ranked.owe(rank));
+        check(owed, "no job of a rank waits of which a fresh one is first")?;
+        let waiting = state.ready.len() as u64 + state.ranked.len() + state.delayed_count;
+        let accounted = waiting
+            + state.enqueued_delayed
+            + state.leased_count
+            + state.dead.len() as u64
+            + state.consumed.above_count();
         let passed = state.next_fetch.0 - state.consumed.floor().0;
-        let not_due = state.enqueued_delayed - state.skipped_ahead;
-        check(accounted + not_due == passed, "a job of the group is missing")
+        let not_fresh = passed + state.skipped_ahead + state.holes;
+        check(accounted == not_fresh, "a job of the group is missing")
     }
 }
 

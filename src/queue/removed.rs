@@ -59,6 +59,7 @@ impl Machine {
         let count = runs.iter().map(|run| u64::from(run.count)).sum();
         if let Some(queue) = self.queue_of(group) {
             self.note_consumed(queue, runs, count);
+            self.forget_ranks(queue, runs.iter().flat_map(|run| run.offsets()));
         }
         Ok(())
     }

@@ -8,51 +8,10 @@ use smallvec::SmallVec;
 use super::leases::{LEASE_MS_MAX, Lease};
 use super::retry::{after_crash, after_delay, after_failure, mix};
 use super::{
-    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, QueueSettings, Refusal,
-    Retry, Runs, SessionEnd, Start, push_offset,
+    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Picked, QueueSettings,
+    Refusal, Retry, Runs, SessionEnd, Start, push_offset,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
-
-/// Jobs chosen by [`Machine::pick`], in fetch order. Reusable, so that it keeps its memory.
-#[derive(Clone, Debug, Default)]
-pub struct Picked {
-    redelivered: SmallVec<[Offset; 4]>,
-    fresh: Runs,
-    fresh_count: usize,
-}
-
-impl Picked {
-    /// Nothing picked.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How many jobs were picked.
-    pub fn len(&self) -> usize {
-        self.redelivered.len() + self.fresh_count
-    }
-
-    /// Whether no job was picked.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The jobs in the order of their grants: redelivered ones, then fresh ones, by offset.
-    pub fn offsets(&self) -> impl Iterator<Item = Offset> {
-        let fresh = self.fresh.iter().flat_map(|run| run.offsets());
-        self.redelivered.iter().copied().chain(fresh)
-    }
-
-    /// The jobs as runs, in the same order.
-    pub fn runs(&self) -> Runs {
-        let mut runs = Runs::new();
-        for offset in &self.redelivered {
-            push_offset(&mut runs, *offset);
-        }
-        runs.extend_from_slice(&self.fresh);
-        runs
-    }
-}
 
 /// Queues and groups.
 impl Machine {
@@ -127,58 +86,6 @@ impl Machine {
 
 /// Fetching.
 impl Machine {
-    /// Replaces `picked` by up to `jobs_max` jobs that can be granted now.
-    ///
-    /// Redelivered jobs come before fresh ones, but are at most half while there are fresh ones;
-    /// an odd one falls to either in turn. `take` is asked about each job in the order in which
-    /// they are chosen (by turns of the two sorts); it says no if the job does not fit any more,
-    /// which ends the pick.
-    pub fn pick(
-        &self,
-        group: GroupId,
-        jobs_max: usize,
-        take: &mut dyn FnMut(Offset) -> bool,
-        picked: &mut Picked,
-    ) {
-        picked.redelivered.clear();
-        picked.fresh.clear();
-        picked.fresh_count = 0;
-        let Some(state) = self.groups.get(&group).filter(|g| g.kind == GroupKind::Work) else {
-            return;
-        };
-        let Some(queue) = self.queues.get(&state.queue) else { return };
-        if state.paused || queue.paused {
-            return;
-        }
-        let end = queue.next;
-        let expires = !queue.expiries.is_empty();
-        let mut redelivered = state.ready.iter().copied().peekable();
-        let mut fresh = state.next_fetch;
-        let mut fresh_turn = state.fresh_owed;
-        while picked.len() < jobs_max {
-            let waiting = redelivered.peek().copied().filter(|_| !fresh_turn || fresh >= end);
-            let Some(offset) = waiting.or_else(|| (fresh < end).then_some(fresh)) else {
-                break;
-            };
-            // A fact will say that it has expired, and then what is behind it is looked at.
-            if expires && self.has_expired(state.queue, offset) {
-                break;
-            }
-            if !take(offset) {
-                break;
-            }
-            if waiting.is_some() {
-                redelivered.next();
-                picked.redelivered.push(offset);
-            } else {
-                push_offset(&mut picked.fresh, fresh);
-                fresh = state.next_fresh(queue, fresh.next());
-                picked.fresh_count += 1;
-            }
-            fresh_turn = waiting.is_some();
-        }
-    }
-
     /// Grants the picked jobs. `first_grant` is [`next_grant`](Self::next_grant), plus the number
     /// of jobs granted by other facts of the same entry that have not been applied yet.
     ///

@@ -235,6 +235,7 @@ impl Machine {
         if let Some(state) = self.queues.get_mut(&queue) {
             state.expired += before - state.unconsumed;
         }
+        self.forget_ranks_within(queue, Offset(0)..below);
         Ok(())
     }
 
@@ -261,12 +262,12 @@ impl Machine {
         let Self { queues, groups, delayed, .. } = self;
         let Some(group) = groups.get_mut(&id) else { return };
         let Some(queue) = queues.get(&group.queue) else { return };
-        take_waiting(group, delayed, id, offset);
-        group.remove_mark(offset);
-        group.consumed.insert(offset);
         if offset == group.next_fetch {
             group.pass_fresh(queue);
+        } else {
+            take_waiting(group, queue, delayed, (id, offset), false);
         }
+        group.consume(offset);
     }
 
     /// Lets go of what was consumed one `keep_consumed_for` ago, if that is over.
@@ -296,6 +297,7 @@ impl Machine {
             state.aging = consumed;
             state.turned_log_ms = stamp.log_ms;
         }
+        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
         Ok(())
     }
 }
@@ -346,6 +348,7 @@ impl Machine {
         }
         self.count_skipped(id);
         self.count_unconsumed(queue);
+        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
         wake(&mut self.groups, &mut self.woken, id);
         Ok(())
     }

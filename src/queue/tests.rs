@@ -1,5 +1,7 @@
 //! Cases of the state machine that are worth a name, told step by step.
 
+mod order;
+
 use super::*;
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId, Stamp};
 
@@ -474,10 +476,8 @@ fn an_end_that_cannot_be_is_a_contradiction() {
     let not_leased = Contradiction::NotLeased { group, offset };
     let ended = Fact::LeaseEnded { group, offset, reason, outcome, message };
     check_contradiction(ended, not_leased.clone());
-    check_contradiction(Fact::Extended { group, offset, lease_ms }, not_leased);
-    let outside = Contradiction::OutsideQueue { group, offset };
-    let runs = run(1, 1);
-    check_contradiction(Fact::Committed { group, runs }, outside);
+    check_contradiction(Fact::Extended { group, offset, lease_ms }, not_leased.clone());
+    check_contradiction(Fact::Committed { group, runs: run(1, 1) }, not_leased);
     let through = Fact::CommittedThrough { group, through: offset };
     check_contradiction(through, Contradiction::WrongKind { group });
 }

@@ -5,7 +5,7 @@
 
 use super::machine::wake;
 use super::{Contradiction, Fact, Machine, QueueSettings, Refusal};
-use crate::types::{GroupId, QueueId, Stamp};
+use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 impl Machine {
     /// Gives a queue other settings; no fact if it has them.
@@ -48,6 +48,7 @@ impl Machine {
             // What is allowed now may let a job go out.
             wake(&mut self.groups, &mut self.woken, group);
         }
+        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
         Ok(())
     }
 

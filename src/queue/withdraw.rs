@@ -5,7 +5,7 @@
 //! first, and every other end of the lease is the end of the job.
 
 use super::group::Group;
-use super::machine::{Queue, wake};
+use super::machine::{Queue, take_waiting, wake};
 use super::{Contradiction, Fact, GroupKind, Machine, Removal, Run, Runs, push_offset};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
@@ -189,6 +189,7 @@ impl Machine {
             for group in &groups {
                 self.withdrawn_from(*group, offset, was_delayed, cause);
             }
+            self.forget_ranks(queue, [offset]);
         }
         self.due_changed(queue, dues);
         self.expiry_changed(queue, expiry);
@@ -206,19 +207,22 @@ impl Machine {
             return;
         }
         let was_dead = self.undie(id, offset).is_some();
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Self { queues, groups, delayed, .. } = self;
+        let Some(group) = groups.get_mut(&id) else { return };
+        let Some(queue) = queues.get(&group.queue) else { return };
         if group.kind == GroupKind::Stream || group.consumed.contains(offset) {
             return;
         }
-        let is_ahead = offset >= group.next_fetch;
         if was_delayed {
             group.enqueued_delayed -= 1;
-            group.skipped_ahead -= u64::from(is_ahead);
-        } else if !is_ahead && !was_dead && !group.ready.remove(&offset) {
-            let due_log_ms = group.undelay(offset);
-            due_log_ms.map(|due_log_ms| self.delayed.remove(&(due_log_ms, id, offset)));
+        } else if !was_dead {
+            take_waiting(group, queue, delayed, (id, offset), false);
         }
-        group.holes += u64::from(is_ahead);
+        let was_set_aside = was_delayed || queue.ranks.get(offset).is_some();
+        if offset >= group.next_fetch && !was_set_aside {
+            // A fresh job becomes one that is passed over.
+            group.skipped_ahead += 1;
+        }
         group.leave(offset, cause);
     }
 
@@ -266,8 +270,7 @@ impl Queue {
 impl Group {
     /// Consumes a job without a commit, wherever it was.
     pub(super) fn leave(&mut self, offset: Offset, cause: Removal) {
-        self.remove_mark(offset);
-        self.consumed.insert(offset);
+        self.consume(offset);
         self.removed.add(cause, 1);
     }
 }

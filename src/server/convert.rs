@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use crate::broker::{
     BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found,
     GroupDescription, GroupKind, Held, HeldSet, JobRefusal, Purged, QueueDescription,
-    QueueSettings, QueueSummary, Refusal, Removal, RemovedCounts, Retry, Seek, SeekTo, Start, Wish,
-    WishedDue,
+    QueueSettings, QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, SeekTo, Start,
+    Wish, WishedDue,
 };
 use crate::types::{Grant, LogId, Offset};
 
@@ -61,7 +61,8 @@ pub(super) fn wish(terms: &Terms) -> Wish {
         Due::In(delay_ms) => WishedDue::In { delay_ms },
         Due::At(wall_ms) => WishedDue::At { wall_ms },
     });
-    Wish { due, ttl_ms: terms.ttl_ms }
+    let rank = Rank { priority: terms.priority, front: terms.front };
+    Wish { due, ttl_ms: terms.ttl_ms, rank }
 }
 
 pub(super) fn retry(fail: &Fail<'_>) -> Retry {
@@ -210,6 +211,7 @@ pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescript
         committed_offset: counts.committed.0,
         consumed_above: counts.consumed_above,
         ready: counts.ready,
+        ready_by_priority: by_priority(&counts.ready_by_priority),
         leased: counts.leased,
         delayed: counts.delayed,
         dead: counts.dead,
@@ -217,6 +219,12 @@ pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescript
         removed: removed(&counts.removed),
         dead_jobs: group.dead.into_iter().map(dead_job).collect(),
     }
+}
+
+/// The counts of the priorities above 0 that have any.
+fn by_priority(counts: &[u64]) -> BTreeMap<u8, u64> {
+    let above = (0..).zip(counts.iter().copied()).skip(1);
+    above.filter(|(_, count)| *count > 0).collect()
 }
 
 fn removed(counts: &RemovedCounts) -> BTreeMap<String, u64> {

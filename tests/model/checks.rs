@@ -12,6 +12,7 @@ impl World {
         }
         self.check_leases();
         self.check_kept();
+        self.check_ranks();
         let again = self.groups.values().flat_map(|group| group.jobs.values());
         let due = |job: &Job| {
             if let Place::Delayed(due) = job.place { Some(due) } else { None }
@@ -82,5 +83,6 @@ impl World {
             assert_eq!(counts, (job.deliveries, job.failures, job.crashes));
             assert_eq!(job.place, Place::Dead(dead.died.log_ms));
         }
+        self.check_priorities(id);
     }
 }

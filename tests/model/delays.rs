@@ -20,7 +20,7 @@ impl World {
             };
             let expires_ms = self.log_ms + 1 + self.rng.below(60_000);
             let expires_log_ms = (self.rng.below(6) == 0).then_some(expires_ms);
-            let terms = JobTerms { due, expires_log_ms };
+            let terms = JobTerms { due, expires_log_ms, rank: self.rank_of_new() };
             if terms != JobTerms::default() {
                 runs.push((Run { first: Offset(offset), count: 1 }, terms));
             }
@@ -29,6 +29,7 @@ impl World {
     }
 
     pub(crate) fn note_terms(&mut self, queue: QueueId, runs: &[(Run, JobTerms)]) {
+        self.note_ranks(queue, runs);
         for (run, terms) in runs {
             for offset in run.offsets() {
                 if let Some(ms) = terms.expires_log_ms {
@@ -80,17 +81,20 @@ impl World {
         }
     }
 
-    /// What is due takes its place: as if it had always been there, unless the pointer, which
-    /// stands at the first fresh job, is behind it.
+    /// What is due takes its place: as if it had always been there, unless it is ordinary and the
+    /// pointer, which stands at the first fresh job of that sort, is behind it.
     pub(crate) fn note_enqueued_due(&mut self) {
         let log_ms = self.log_ms;
         self.delayed.retain(|_, due_ms| *due_ms > log_ms);
         for group in self.groups.values_mut() {
-            let fresh = group.jobs.iter().find(|(_, job)| job.place == Place::Fresh);
+            let ranked = |offset: &u64| self.ranks.contains_key(&(group.queue, *offset));
+            let mut ordinary = group.jobs.iter().filter(|(offset, _)| !ranked(offset));
+            let fresh = ordinary.find(|(_, job)| job.place == Place::Fresh);
             let pointer = fresh.map_or(u64::MAX, |(offset, _)| *offset);
             for (offset, job) in &mut group.jobs {
                 if matches!(job.place, Place::NotDue(due_ms) if due_ms <= log_ms) {
-                    let (place, what) = match *offset < pointer {
+                    let is_ranked = self.ranks.contains_key(&(group.queue, *offset));
+                    let (place, what) = match *offset < pointer && !is_ranked {
                         true => (Place::Passed, "passed when due"),
                         false => (Place::Fresh, "fresh when due"),
                     };

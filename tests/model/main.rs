@@ -15,6 +15,7 @@
 mod checks;
 mod dead;
 mod delays;
+mod order;
 mod producers;
 mod replay;
 mod requests;
@@ -109,6 +110,8 @@ const WANTED: &[&str] = &[
     "checkpoint",
     "again",
     "skipped",
+    "by priority",
+    "at the front",
     "consumed twice",
     "lease lost",
     "sought",

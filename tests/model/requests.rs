@@ -69,23 +69,6 @@ impl World {
         self.record(fact);
     }
 
-    /// The lowest of both sorts, as many as there are, by halves while there are both.
-    fn check_pick(&self, group: GroupId, count_max: usize, picked: &Picked) {
-        let jobs = &self.groups[&group].jobs;
-        let at = |places: &[Place]| -> Vec<u64> {
-            jobs.iter().filter(|(_, job)| places.contains(&job.place)).map(|(o, _)| *o).collect()
-        };
-        let (fresh, again) = (at(&[Place::Fresh]), at(&[Place::Again, Place::Passed]));
-        let offsets: Vec<u64> = picked.offsets().map(|offset| offset.0).collect();
-        let again_count = offsets.iter().filter(|offset| again.contains(offset)).count();
-        let fresh_count = offsets.len() - again_count;
-        assert_eq!(offsets, [&again[..again_count], &fresh[..fresh_count]].concat());
-        assert_eq!(offsets.len(), count_max.min(fresh.len() + again.len()));
-        let half = offsets.len().div_ceil(2);
-        assert!(again_count <= half || fresh_count == fresh.len());
-        assert!(fresh_count <= half || again_count == again.len());
-    }
-
     pub(crate) fn commit_some(&mut self) {
         let Some((group, ..)) = self.rng.one_of(&self.leases()) else {
             return;

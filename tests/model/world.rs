@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use joblog::queue::{
-    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, QueueSettings, Removal, Runs,
+    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, QueueSettings, Rank, Removal,
+    Runs,
 };
 use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
@@ -84,6 +85,8 @@ pub(crate) struct World {
     /// When jobs expire, and those that have.
     pub(crate) expiries: BTreeMap<(QueueId, u64), u64>,
     pub(crate) expired: BTreeSet<(QueueId, u64)>,
+    /// The ranks of jobs that ever had one.
+    pub(crate) ranks: BTreeMap<(QueueId, u64), Rank>,
     /// Queues that are paused.
     pub(crate) paused: BTreeSet<QueueId>,
     /// The batches of each producer and queue by number, and when the last one was enqueued.
@@ -127,6 +130,7 @@ impl World {
             gone: BTreeSet::new(),
             expiries: BTreeMap::new(),
             expired: BTreeSet::new(),
+            ranks: BTreeMap::new(),
             paused: BTreeSet::new(),
             producers: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -235,6 +239,7 @@ impl World {
                 self.paused.remove(queue);
                 self.expiries.retain(|(of, _), _| of != queue);
                 self.expired.retain(|(of, _)| of != queue);
+                self.ranks.retain(|(of, _), _| of != queue);
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);

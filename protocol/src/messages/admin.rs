@@ -201,6 +201,10 @@ pub struct GroupDescription {
     pub consumed_above: u64,
     /// Jobs that a FETCH would get now; in a stream group, jobs not committed.
     pub ready: u64,
+    /// Of these, those with a priority, by priority. Priorities that have none are left out, and so
+    /// is 0, which the others have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ready_by_priority: BTreeMap<u8, u64>,
     /// Jobs out under a lease.
     pub leased: u64,
     /// Jobs that wait for their time.

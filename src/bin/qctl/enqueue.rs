@@ -78,6 +78,8 @@ fn terms(args: &EnqueueArgs) -> Terms {
     Terms {
         due: delay.or_else(|| args.at.map(Due::At)),
         ttl_ms: args.ttl.map(|ttl| ttl.as_millis() as u64),
+        priority: args.priority,
+        front: args.front,
     }
 }
 

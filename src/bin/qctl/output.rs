@@ -160,6 +160,10 @@ struct HeaderView {
     value_base64: Option<String>,
 }
 
+fn is_zero(priority: &u8) -> bool {
+    *priority == 0
+}
+
 /// A job as it is shown.
 #[derive(Debug, Serialize)]
 pub(crate) struct JobView {
@@ -175,6 +179,10 @@ pub(crate) struct JobView {
     at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "is_zero")]
+    priority: u8,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    front: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_ends_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,6 +224,8 @@ impl JobView {
                 _ => None,
             },
             ttl_ms: raw.terms.ttl_ms,
+            priority: raw.terms.priority,
+            front: raw.terms.front,
             lease_ends_at: None,
             key,
             key_base64,
@@ -259,6 +269,12 @@ impl JobView {
         }
         if let Some(ttl_ms) = self.ttl_ms {
             lines.push(("ttl", format_millis(ttl_ms).into_bytes()));
+        }
+        if self.priority > 0 {
+            lines.push(("priority", self.priority.to_string().into_bytes()));
+        }
+        if self.front {
+            lines.push(("front", b"yes".to_vec()));
         }
         if let Some(end) = &self.lease_ends_at {
             let text = format!("ends {end} (in {})", format_millis(self.lease_ms));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgGroup;
-use joblog_protocol::limits::DELAY_MS_MAX;
+use joblog_protocol::limits::{DELAY_MS_MAX, PRIORITY_MAX};
 
 use crate::values::{parse_duration, parse_time};
 
@@ -38,6 +38,13 @@ pub(crate) struct EnqueueArgs {
     /// Do not deliver the jobs any more when DURATION has passed. [default: never]
     #[arg(long, value_name = "DURATION", value_parser = parse_delay)]
     pub(crate) ttl: Option<Duration>,
+    /// Deliver the jobs before those of a lower priority: 0 to 9, 9 the most urgent.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=PRIORITY_MAX as i64))]
+    pub(crate) priority: u8,
+    /// Put the jobs before all others of their priority.
+    #[arg(long)]
+    pub(crate) front: bool,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,
