@@ -385,7 +385,7 @@ fn good_bodies() -> Vec<(Opcode, Vec<u8>)> {
     let through = Commit::Through { queue: "s", group: "g", offset: 0 };
     let release = Release { jobs: jobs(), delay_ms: 0 };
     let fail = Fail { jobs: jobs(), failures_max: None, delay_ms: None, reason: "why" };
-    let extend = Extend { jobs: jobs(), lease_ms: 1000 };
+    let extend = Extend { jobs: jobs(), lease_ms: 1000, progress: None };
     let read = Read { queue: "q", from: 0, jobs_max: 1, bytes_max: 1000 };
     vec![
         (Opcode::Enqueue, enqueue_body("q", builder.batch())),
@@ -571,9 +571,9 @@ fn a_field_outside_its_range_is_refused() {
         (Opcode::Fetch, with(Opcode::Fetch, 10, &u64::MAX.to_le_bytes()), "30 days"),
         (Opcode::Fetch, with(Opcode::Fetch, 23, &[0; 4]), "jobs_max"),
         (Opcode::Release, with(Opcode::Release, 8, year), "366 days"),
-        (Opcode::Extend, with(Opcode::Extend, 8, &99_u64.to_le_bytes()), "100"),
+        (Opcode::Extend, with(Opcode::Extend, 9, &99_u64.to_le_bytes()), "100"),
         (Opcode::Read, with(Opcode::Read, 8, &[0; 4]), "jobs_max"),
-        (Opcode::Commit, [&[2][..], &of(Opcode::Commit)[1..]].concat(), "through"),
+        (Opcode::Commit, [&[3][..], &of(Opcode::Commit)[1..]].concat(), "through"),
         (Opcode::Commit, body(|out| set_of_none().encode(out)), "65536"),
     ];
     for (opcode, body, word) in faults {
@@ -641,7 +641,7 @@ fn a_command_for_the_other_kind_of_group_is_refused() {
     };
     let commit = body(|out| Commit::Jobs(smallvec![set()]).encode(out));
     let release = body(|out| Release { jobs: set(), delay_ms: 0 }.encode(out));
-    let extend = body(|out| Extend { jobs: set(), lease_ms: 1000 }.encode(out));
+    let extend = body(|out| Extend { jobs: set(), lease_ms: 1000, progress: None }.encode(out));
     let fail = Fail { jobs: set(), failures_max: None, delay_ms: None, reason: "" };
     let fetch = Fetch {
         queues: smallvec!["s"],

@@ -94,6 +94,14 @@ error_codes! {
     SequenceTooOld = 52, "SEQUENCE_TOO_OLD", retry: false, closes: false;
     /// The lease is extended, but the job was cancelled: its worker is to stop.
     CancelRequested = 53, "CANCEL_REQUESTED", retry: false, closes: false;
+    /// The job has ended, and how is not known any more.
+    ResultGone = 56, "RESULT_GONE", retry: false, closes: false;
+    /// Queues that must lie in one log do not.
+    OtherLog = 57, "OTHER_LOG", retry: false, closes: false;
+    /// A result of more than `RESULT_BYTES_MAX` bytes.
+    ResultTooLarge = 58, "RESULT_TOO_LARGE", retry: false, closes: false;
+    /// A result from another group than the queue's primary group.
+    NotPrimaryGroup = 59, "NOT_PRIMARY_GROUP", retry: false, closes: false;
     /// The write failed after it was begun: it may or may not survive.
     OutcomeUnknown = 64, "OUTCOME_UNKNOWN", retry: false, closes: false;
     /// The log takes no writes until the server is started again.

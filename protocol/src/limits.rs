@@ -55,6 +55,10 @@ limits! {
     HELD_TOKENS_MAX = 65_536;
     /// Bytes of the text that a FAIL gives as its reason; a longer one is cut.
     REASON_BYTES_MAX = 4096;
+    /// Bytes of what a worker says of its progress; a longer text is cut.
+    PROGRESS_BYTES_MAX = 1024;
+    /// Bytes of a job's result.
+    RESULT_BYTES_MAX = 65_536;
     /// Jobs that one command about many jobs names or acts on.
     BULK_JOBS_MAX = 4096;
     /// Jobs that one PURGE looks at.
@@ -65,6 +69,8 @@ limits! {
     PRODUCER_KEPT_MS_MIN = 86_400_000;
     /// FETCHes that may wait at once on one connection.
     WAITING_FETCHES_MAX = 1024;
+    /// WAITs that may wait at once on one connection.
+    JOB_WAITS_MAX = 1024;
     /// Shortest lease in milliseconds.
     LEASE_MS_MIN = 100;
     /// Longest lease in milliseconds (30 days); it can be extended.

@@ -67,6 +67,10 @@ opcodes! {
     Extend = 0x34, "EXTEND";
     /// Reads jobs from an offset on, without a lease.
     Read = 0x35, "READ";
+    /// Describes one job.
+    JobInfo = 0x36, "JOB_INFO";
+    /// Waits for the end of a job.
+    Wait = 0x37, "WAIT";
     /// Lists dead jobs.
     DeadList = 0x40, "DEAD_LIST";
     /// Makes dead jobs ready again, as if they had never failed.
@@ -81,4 +85,6 @@ opcodes! {
     Resume = 0x4a, "RESUME";
     /// Gives up all jobs of a queue that are not out with a worker.
     Purge = 0x4b, "PURGE";
+    /// Moves jobs to another queue.
+    Move = 0x50, "MOVE";
 }

@@ -64,6 +64,12 @@ pub enum DecodeError {
         /// What was given.
         value: u64,
     },
+    /// A result is over the limit.
+    #[error("the result has {bytes} bytes; allowed are at most 65536")]
+    Result {
+        /// Its bytes.
+        bytes: usize,
+    },
     /// A batch is over a limit.
     #[error("the batch has {field} {value}; allowed is {allowed}")]
     Batch {
@@ -84,6 +90,7 @@ impl DecodeError {
             Self::Token { .. } => ErrorCode::BadToken,
             Self::Reserved { .. } => ErrorCode::Unsupported,
             Self::Batch { .. } => ErrorCode::BatchTooLarge,
+            Self::Result { .. } => ErrorCode::ResultTooLarge,
             _ => ErrorCode::BadRequest,
         }
     }

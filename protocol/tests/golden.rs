@@ -25,11 +25,14 @@ use joblog_protocol::messages::bulk::{
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet, HandleSets};
+use joblog_protocol::messages::job_info::{JobDescription, JobQuery};
 use joblog_protocol::messages::lease::{
-    CancelNotice, Commit, Extend, Fail, FailOutcome, FailReply, Release, Statuses,
+    CancelNotice, ChainReply, Commit, Extend, Fail, FailOutcome, FailReply, Release, Statuses,
     decode_fail_reply, decode_statuses, encode_fail_reply, encode_statuses,
 };
+use joblog_protocol::messages::moving::{Move, MoveReply};
 use joblog_protocol::messages::session::{Hello, HelloReply};
+use joblog_protocol::messages::wait::{Wait, WaitReply};
 use joblog_protocol::wire::{Reader, put_text};
 use joblog_protocol::{ErrorCode, Opcode, Token};
 use smallvec::smallvec;
@@ -83,10 +86,13 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::Fail => Fail::decode(body).unwrap().encode(out),
         Opcode::Extend => Extend::decode(body).unwrap().encode(out),
         Opcode::Read => Read::decode(body).unwrap().encode(out),
+        Opcode::JobInfo => json::<JobQuery>(body, out),
+        Opcode::Wait => Wait::decode(body).unwrap().encode(out),
         Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => json::<DeadQuery>(body, out),
         Opcode::Cancel => json::<Cancel>(body, out),
         Opcode::Pause | Opcode::Resume => json::<Pause>(body, out),
         Opcode::Purge => json::<Purge>(body, out),
+        Opcode::Move => Move::decode(body).unwrap().encode(out),
     }
 }
 
@@ -120,11 +126,16 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         Opcode::SeekGroup => json::<GroupSought>(body, out),
         Opcode::Enqueue => EnqueueReply::decode(body).unwrap().encode(out),
         Opcode::Fetch => put_fetch_reply(&FetchReply::decode(body).unwrap(), out),
+        Opcode::Commit if decode_statuses(body).is_err() => {
+            ChainReply::decode(body).unwrap().encode(out);
+        }
         Opcode::Commit | Opcode::Release | Opcode::Extend => {
             encode_statuses(out, &decode_statuses(body).unwrap());
         }
         Opcode::Fail => encode_fail_reply(out, &decode_fail_reply(body).unwrap()),
         Opcode::Read => put_read_reply(&ReadReply::decode(body).unwrap(), out),
+        Opcode::JobInfo => json::<JobDescription>(body, out),
+        Opcode::Wait => WaitReply::decode(body).unwrap().encode(out),
         Opcode::DeadList => json::<DeadList>(body, out),
         Opcode::DeadRetry | Opcode::DeadDrop => json::<BulkDone>(body, out),
         Opcode::Cancel if header.correlation == 0 => {
@@ -132,6 +143,7 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         }
         Opcode::Cancel => json::<CancelReply>(body, out),
         Opcode::Purge => json::<PurgeReply>(body, out),
+        Opcode::Move => MoveReply::decode(body).unwrap().encode(out),
     }
 }
 

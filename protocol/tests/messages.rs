@@ -17,7 +17,7 @@ use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupSeek,
     GroupSought, GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings,
-    QueueSummary, SeekGroup, UpdateQueue,
+    QueueSummary, ResultCounts, SeekGroup, UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
     BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
@@ -25,11 +25,14 @@ use joblog_protocol::messages::bulk::{
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
+use joblog_protocol::messages::job_info::{JobDescription, JobQuery, JobState, LeaseInfo};
 use joblog_protocol::messages::lease::{
-    CancelNotice, Commit, Extend, Fail, FailOutcome, FailReply, Release, Statuses,
-    decode_fail_reply, decode_statuses, encode_fail_reply, encode_statuses,
+    CancelNotice, ChainReply, Commit, CommitOne, Extend, Fail, FailOutcome, FailReply, Release,
+    Statuses, decode_fail_reply, decode_statuses, encode_fail_reply, encode_statuses,
 };
+use joblog_protocol::messages::moving::{Move, MoveOutcome, MoveReply};
 use joblog_protocol::messages::session::{Hello, HelloReply};
+use joblog_protocol::messages::wait::{DeathCause, Wait, WaitReply};
 use joblog_protocol::{DecodeError, ErrorCode, Opcode, Token};
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -163,6 +166,35 @@ fn decode_enqueue(body: &[u8]) -> Decoded {
     Ok((format!("{enqueue:?}"), written(|out| enqueue.encode(out))))
 }
 
+fn decode_move(body: &[u8]) -> Decoded {
+    let moving = Move::decode(body).map_err(|error| error.code())?;
+    moving.jobs.batch.check(1000).map_err(|error| error.code())?;
+    Ok((format!("{moving:?}"), written(|out| moving.encode(out))))
+}
+
+fn move_cases() -> Vec<Case> {
+    let builder = batch();
+    let case = |dead_for| {
+        let jobs = Enqueue { queue: "to", create: false, producer: None, batch: builder.batch() };
+        let moving = Move { queue: "q", dead_for, offsets: vec![0, 7, u64::MAX], jobs };
+        let body = written(|out| moving.encode(out));
+        Case { name: "MOVE", value: format!("{moving:?}"), body, decode: decode_move }
+    };
+    let outcomes = vec![MoveOutcome::Movable, MoveOutcome::Leased, MoveOutcome::Gone];
+    let enqueued = EnqueueReply { first_offset: 5, count: 3, created: true };
+    let reply = MoveReply { outcomes, enqueued };
+    let case_of_reply = case!("MOVE reply", reply, MoveReply::encode, MoveReply::decode);
+    vec![case(None), case(Some("")), case(Some("g")), case_of_reply]
+}
+
+fn decode_chain(body: &[u8]) -> Decoded {
+    let commit = Commit::decode(body).map_err(|error| error.code())?;
+    if let Commit::One(CommitOne { jobs: Some(jobs), .. }) = &commit {
+        jobs.batch.check(1000).map_err(|error| error.code())?;
+    }
+    Ok((format!("{commit:?}"), written(|out| commit.encode(out))))
+}
+
 fn enqueue_cases() -> Vec<Case> {
     let builder = batch();
     let case = |name, create: bool| {
@@ -217,9 +249,24 @@ fn lease_cases() -> Vec<Case> {
     let release = Release { jobs: set("g"), delay_ms: 31_622_400_000 };
     let by_policy = Fail { jobs: set("g"), failures_max: None, delay_ms: None, reason: "why" };
     let own = Fail { jobs: set(""), failures_max: Some(0), delay_ms: Some(0), reason: "" };
-    let extend = Extend { jobs: set("g"), lease_ms: 100 };
+    let extend = |progress| Extend { jobs: set("g"), lease_ms: 100, progress };
     let handle = Handle { offset: 5, token: token(8) };
     let notice = CancelNotice { queue: "q", group: "g", handle };
+    let with = |result, jobs| CommitOne { queue: "q", group: "", handle, result, jobs };
+    let one = |result| Commit::One(with(result, None));
+    let producer = Some(Producer { id: [7; 16], sequence: 9 });
+    let builder = batch();
+    let jobs_of = Enqueue { queue: "next", create: true, producer, batch: builder.batch() };
+    let chain = Commit::One(with(Some(b"42"), Some(jobs_of)));
+    let chain = Case {
+        name: "COMMIT with jobs",
+        value: format!("{chain:?}"),
+        body: written(|out| chain.encode(out)),
+        decode: decode_chain,
+    };
+    let enqueued = EnqueueReply { first_offset: 1 << 40, count: 3, created: true };
+    let chained = ChainReply { status: None, enqueued };
+    let unchained = ChainReply { status: Some(ErrorCode::LeaseLost), enqueued };
     let statuses: Statuses = smallvec![None, Some(ErrorCode::LeaseLost), None];
     let refused = FailOutcome::Refused(ErrorCode::AlreadyConsumed);
     let outcomes: FailReply =
@@ -227,14 +274,73 @@ fn lease_cases() -> Vec<Case> {
     vec![
         case!("COMMIT", jobs, Commit::encode, Commit::decode),
         case!("COMMIT through", through, Commit::encode, Commit::decode),
+        case!("COMMIT one", one(None), Commit::encode, Commit::decode),
+        case!("COMMIT with a result", one(Some(b"42")), Commit::encode, Commit::decode),
+        chain,
+        case!("COMMIT reply with jobs", chained, ChainReply::encode, ChainReply::decode),
+        case!("COMMIT reply, refused", unchained, ChainReply::encode, ChainReply::decode),
+        case!("COMMIT with an empty one", one(Some(b"")), Commit::encode, Commit::decode),
         case!("RELEASE", release, Release::encode, Release::decode),
         case!("FAIL by policy", by_policy, Fail::encode, Fail::decode),
         case!("FAIL by its own", own, Fail::encode, Fail::decode),
-        case!("EXTEND", extend, Extend::encode, Extend::decode),
+        case!("EXTEND", extend(None), Extend::encode, Extend::decode),
+        case!("EXTEND progress", extend(Some("half")), Extend::encode, Extend::decode),
+        case!("EXTEND nothing", extend(Some("")), Extend::encode, Extend::decode),
         case!("CANCEL notice", notice, CancelNotice::encode, CancelNotice::decode),
         case!("statuses", statuses, put_statuses, decode_statuses),
         case!("FAIL reply", outcomes, put_outcomes, decode_fail_reply),
     ]
+}
+
+fn wait_cases() -> Vec<Case> {
+    let session = Some("00ff".to_owned());
+    let lease = LeaseInfo { session, lease_ms: 1, left_ms: 0, cancel_requested: true };
+    let described = JobDescription {
+        queue: "q".into(),
+        offset: 1,
+        group: "g".into(),
+        state: JobState::Leased,
+        enqueued_at_ms: Some(2),
+        due_in_ms: Some(3),
+        attempts: Some(4),
+        failures: Some(5),
+        crashes: Some(6),
+        lease: Some(lease),
+        progress: Some("half".into()),
+        last_error: Some("no \"ink\"".into()),
+        cause: Some("failures".into()),
+        died_at_ms: Some(7),
+        result_bytes: Some(8),
+    };
+    let asked = JobQuery { queue: "q".into(), offset: 1, group: "g".into() };
+    let wait = Wait { queue: "q", offset: u64::MAX, wait_ms: 600_000 };
+    let done = |result| WaitReply::Done { result };
+    let dead = WaitReply::Dead { cause: DeathCause::Crashes, reason: "no ink" };
+    vec![
+        json_case!("JOB_INFO", JobQuery, asked),
+        json_case!("JOB_INFO reply", JobDescription, described),
+        case!("WAIT", wait, Wait::encode, Wait::decode),
+        case!("WAIT reply, not yet", WaitReply::NotYet, WaitReply::encode, WaitReply::decode),
+        case!("WAIT reply, done", done(None), WaitReply::encode, WaitReply::decode),
+        case!("WAIT reply, result", done(Some(b"42")), WaitReply::encode, WaitReply::decode),
+        case!("WAIT reply, dead", dead, WaitReply::encode, WaitReply::decode),
+        case!("WAIT reply, cancelled", WaitReply::Cancelled, WaitReply::encode, WaitReply::decode),
+        case!("WAIT reply, expired", WaitReply::Expired, WaitReply::encode, WaitReply::decode),
+    ]
+}
+
+#[test]
+fn a_result_over_the_limit_has_an_error_of_its_own() {
+    let handle = Handle { offset: 5, token: token(8) };
+    let with = |bytes: usize| {
+        let result = vec![0; bytes];
+        let result = Some(result.as_slice());
+        let one = CommitOne { queue: "q", group: "", handle, result, jobs: None };
+        let body = written(|out| Commit::One(one).encode(out));
+        Commit::decode(&body).map(drop).map_err(|error| error.code())
+    };
+    assert_eq!(with(65_536), Ok(()));
+    assert_eq!(with(65_537), Err(ErrorCode::ResultTooLarge));
 }
 
 fn group_description() -> GroupDescription {
@@ -321,6 +427,7 @@ fn admin_cases() -> Vec<Case> {
         unconsumed: 3,
         unconsumed_bytes: Some(4),
         expired: 5,
+        results: ResultCounts { kept: 6, bytes: 7, displaced: 8 },
         groups: vec![group_description()],
     };
     let create_group =
@@ -352,8 +459,9 @@ fn admin_cases() -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), admin_cases(), bulk_cases()]
+    [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), wait_cases()]
         .into_iter()
+        .chain([admin_cases(), bulk_cases(), move_cases()])
         .flatten()
         .collect()
 }
@@ -419,7 +527,11 @@ fn each_fault_has_its_code() {
         ("FETCH", 0, 0, ErrorCode::BadRequest),
         ("FETCH", 17, 0, ErrorCode::BadRequest),
         ("FETCH", 29, 2, ErrorCode::BadRequest),
-        ("COMMIT", 0, 2, ErrorCode::BadRequest),
+        ("COMMIT", 0, 3, ErrorCode::BadRequest),
+        ("COMMIT one", 21, 0x04, ErrorCode::Unsupported),
+        ("MOVE", 2, 0x02, ErrorCode::Unsupported),
+        ("MOVE", 3, 0, ErrorCode::BadRequest),
+        ("MOVE", 7, 8, ErrorCode::BadRequest),
         ("statuses", 4, 200, ErrorCode::BadRequest),
         ("CREATE_QUEUE", 0, b'[', ErrorCode::BadRequest),
     ];

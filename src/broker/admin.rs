@@ -36,6 +36,9 @@ pub struct QueueDescription {
     pub unconsumed_bytes: Option<u64>,
     /// Jobs that were too old.
     pub expired: u64,
+    /// How many results it keeps, their bytes as `result_bytes_max` counts them, and how many went
+    /// before their time.
+    pub results: (u64, u64, u64),
     /// Whether it is paused.
     pub paused: bool,
     /// Its groups by name.
@@ -163,6 +166,7 @@ impl Broker {
                 unconsumed: info.unconsumed,
                 unconsumed_bytes: info.unconsumed_bytes,
                 expired: info.expired,
+                results: machine.results(queue).unwrap_or_default(),
                 paused: info.paused,
                 groups: groups.filter_map(&mut describe).collect(),
             })

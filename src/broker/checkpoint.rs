@@ -22,7 +22,8 @@ use crate::types::{EntryIndex, Stamp, Term};
 /// A chunk is ended when it has reached this.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// No chunk is longer: a record that is added to one has at most a name, or a message, or 8 KiB.
+/// No chunk is longer: a record that is added to one has at most a name, a message, 8 KiB of a set,
+/// or the 64 KiB of a result.
 const CHUNK_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
 /// The name under which a checkpoint is written until it is whole.

@@ -3,6 +3,7 @@
 use crate::queue::Machine;
 use crate::types::{EntryIndex, GroupId, LogId};
 
+use super::ends::EndWaiters;
 use super::reserve::Reserve;
 use super::sessions::Sessions;
 use super::waiters::Waiters;
@@ -15,6 +16,7 @@ pub(super) struct Core {
     pub(super) id: LogId,
     pub(super) machine: Machine,
     pub(super) waiters: Waiters,
+    pub(super) ends: EndWaiters,
     pub(super) sessions: Sessions,
     /// The offsets reserved ahead; none at `fsync`, where nobody is told of what is not synced.
     pub(super) reserve: Option<Reserve>,
@@ -48,6 +50,7 @@ impl Core {
             machine,
             reserve,
             waiters: Waiters::default(),
+            ends: EndWaiters::default(),
             sessions: Sessions::default(),
             last_index,
             log_bytes,

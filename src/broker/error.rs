@@ -3,6 +3,7 @@
 use super::checkpoint::CheckpointError;
 use crate::log::LogError;
 use crate::queue::{JobRefusal, Refusal};
+use crate::types::Offset;
 
 /// Why a request was not done. Unless it says otherwise, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,38 @@ pub enum BrokerError {
         what: String,
         /// Why.
         refusal: JobRefusal,
+    },
+    /// The queue has no such job yet.
+    #[error("{job} does not exist: the offset of the queue's next job is {next}")]
+    NoSuchJobYet {
+        /// The job in words.
+        job: String,
+        /// The end of the queue.
+        next: Offset,
+    },
+    /// A result from a group whose results are not kept.
+    #[error(
+        "only group {primary:?} of queue {queue:?} gives results, by its setting primary_group; \
+         commit for {group:?} without one"
+    )]
+    NotPrimary {
+        /// The queue's name.
+        queue: String,
+        /// The group's name.
+        group: String,
+        /// The name of the group that does.
+        primary: String,
+    },
+    /// Two queues that a request concerns at once lie in different logs.
+    #[error(
+        "queues {queue:?} and {other:?} lie in different logs of this server, so nothing can be \
+         done to both at once"
+    )]
+    OtherLog {
+        /// One of them.
+        queue: String,
+        /// The other.
+        other: String,
     },
     /// A batch's number is below what is remembered of its producer.
     #[error(

@@ -31,6 +31,8 @@ const TERMED: u8 = 34;
 const WITHDRAWN: u8 = 35;
 const PAUSED: u8 = 36;
 const QUEUE_UPDATED: u8 = 48;
+const COMMITTED_WITH_RESULT: u8 = 53;
+const PROGRESSED: u8 = 54;
 
 const OUTCOME_READY: u8 = 1;
 const OUTCOME_DELAYED: u8 = 2;
@@ -118,10 +120,22 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             put_job(out, *group, *offset);
             out.put_u64_le(*lease_ms);
         }
+        Fact::Progressed { group, offset, note } => {
+            out.put_u8(PROGRESSED);
+            put_job(out, *group, *offset);
+            put_text(out, note);
+        }
         Fact::Committed { group, runs } => {
             out.put_u8(COMMITTED);
             out.put_u32_le(group.0);
             put_runs(out, runs);
+        }
+        Fact::CommittedWithResult { group, offset, result, until_log_ms, displaced } => {
+            out.put_u8(COMMITTED_WITH_RESULT);
+            put_job(out, *group, *offset);
+            out.put_u64_le(*until_log_ms);
+            out.put_u32_le(*displaced);
+            put_bytes(out, result);
         }
         Fact::CommittedThrough { group, through } => {
             out.put_u8(COMMITTED_THROUGH);
@@ -232,6 +246,17 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             start: Offset(u64(bytes)?),
         },
         GROUP_DELETED => Fact::GroupDeleted { group: GroupId(u32(bytes)?) },
+        GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
+        EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
+        KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
+        OFFSETS_RESERVED => Fact::OffsetsReserved { count: u64(bytes)? },
+        OFFSETS_SKIPPED => Fact::OffsetsSkipped { count: u64(bytes)? },
+        tag => return decode_about_jobs(tag, bytes),
+    })
+}
+
+fn decode_about_jobs(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
+    Ok(match tag {
         GRANTED => Fact::Granted {
             group: GroupId(u32(bytes)?),
             holder: holder(bytes)?,
@@ -245,6 +270,18 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             lease_ms: u64(bytes)?,
         },
         COMMITTED => Fact::Committed { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
+        PROGRESSED => Fact::Progressed {
+            group: GroupId(u32(bytes)?),
+            offset: Offset(u64(bytes)?),
+            note: text(bytes)?,
+        },
+        COMMITTED_WITH_RESULT => Fact::CommittedWithResult {
+            group: GroupId(u32(bytes)?),
+            offset: Offset(u64(bytes)?),
+            until_log_ms: u64(bytes)?,
+            displaced: u32(bytes)?,
+            result: byte_string(bytes)?.into(),
+        },
         COMMITTED_THROUGH => {
             Fact::CommittedThrough { group: GroupId(u32(bytes)?), through: Offset(u64(bytes)?) }
         }
@@ -255,11 +292,6 @@ fn decode(bytes: &mut &[u8]) -> Read<Fact> {
             outcome: outcome(bytes)?,
             message: text(bytes)?,
         },
-        GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
-        EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
-        KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
-        OFFSETS_RESERVED => Fact::OffsetsReserved { count: u64(bytes)? },
-        OFFSETS_SKIPPED => Fact::OffsetsSkipped { count: u64(bytes)? },
         DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
         WITHDRAWN => Fact::Withdrawn {
             queue: QueueId(u32(bytes)?),
@@ -335,6 +367,14 @@ mod tests {
             },
             Fact::Extended { group, offset, lease_ms: 100 },
             Fact::Committed { group, runs: runs.clone() },
+            Fact::Progressed { group, offset, note: "halfway".into() },
+            Fact::CommittedWithResult {
+                group,
+                offset,
+                result: b"42".as_slice().into(),
+                until_log_ms: 1 << 50,
+                displaced: 3,
+            },
             Fact::DeadRetried { group, runs: runs.clone() },
             Fact::CommittedThrough { group, through: offset },
             Fact::GroupSought { group, to: offset },

@@ -39,6 +39,7 @@ pub(super) const CAUSES: &[(u8, Removal)] = &[
     (3, Removal::Cancelled),
     (4, Removal::Purged),
     (5, Removal::Expired),
+    (6, Removal::Moved),
 ];
 
 pub(super) fn cause_code(cause: Removal) -> u8 {
@@ -78,6 +79,11 @@ pub(super) fn put_rank(out: &mut Vec<u8>, rank: Rank) {
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     out.put_u32_le(text.len() as u32);
     out.put_slice(text.as_bytes());
+}
+
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(bytes);
 }
 
 pub(super) fn put_kind(out: &mut Vec<u8>, kind: GroupKind) {
@@ -120,10 +126,15 @@ pub(super) fn u64(bytes: &mut &[u8]) -> Read<u64> {
     bytes.try_get_u64_le().map_err(|_| SHORT)
 }
 
-pub(super) fn text(bytes: &mut &[u8]) -> Read<Box<str>> {
+pub(super) fn byte_string<'a>(bytes: &mut &'a [u8]) -> Read<&'a [u8]> {
     let length = u32(bytes)? as usize;
-    let (text, rest) = bytes.split_at_checked(length).ok_or(SHORT)?;
+    let (string, rest) = bytes.split_at_checked(length).ok_or(SHORT)?;
     *bytes = rest;
+    Ok(string)
+}
+
+pub(super) fn text(bytes: &mut &[u8]) -> Read<Box<str>> {
+    let text = byte_string(bytes)?;
     std::str::from_utf8(text).map(Box::from).map_err(|_| "a text in it is not UTF-8")
 }
 
@@ -216,6 +227,8 @@ mod tests {
         let new = QueueSettings {
             backoff_delays_ms: vec![1, 2],
             primary_group: "main".into(),
+            result_kept_ms: 5,
+            result_bytes_max: 200_000,
             dead_kept_ms: 10,
             keep_consumed_for_ms: 9,
             max_age_ms: Some(8),

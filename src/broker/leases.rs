@@ -92,12 +92,13 @@ impl Turn<'_> {
         self.record_each(jobs, release)
     }
 
-    /// Renews leases.
+    /// Renews leases, and notes their progress if it is told.
     pub(super) fn extend(
         &mut self,
         group: GroupId,
         jobs: impl IntoIterator<Item = Held>,
         lease_ms: u64,
+        progress: Option<&str>,
     ) -> Verdicts {
         let extend = |turn: &Self, Held { offset, grant }| {
             turn.core.machine.extend(group, offset, grant, lease_ms)
@@ -105,6 +106,10 @@ impl Turn<'_> {
         let jobs: SmallVec<[Held; 2]> = jobs.into_iter().collect();
         let mut verdicts = self.record_each(jobs.iter().copied(), extend);
         for (job, verdict) in jobs.iter().zip(&mut verdicts) {
+            if let (Ok(()), Some(note)) = (&verdict, progress) {
+                let noted = self.core.machine.note_progress(group, job.offset, job.grant, note);
+                *verdict = noted.map(|fact| self.record(&fact));
+            }
             if verdict.is_ok() && self.core.machine.is_cancelled(group, job.offset) {
                 *verdict = Err(JobRefusal::CancelRequested);
             }

@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::gate::Gate;
+use super::ends::Ended;
+use super::gate::{Gate, Gates};
 use super::grants::Grants;
 use super::withdraw::CancelledJob;
 use crate::types::EntryIndex;
@@ -30,6 +31,15 @@ pub enum Event {
     WaitEnded {
         /// The ticket of the FETCH.
         ticket: u64,
+    },
+    /// A job that was waited for has ended, or not within the time.
+    JobEnded {
+        /// The ticket of the WAIT.
+        ticket: u64,
+        /// How.
+        ended: Ended,
+        /// What must be released first.
+        gates: Gates,
     },
     /// A job that the session holds was cancelled.
     Cancelled {

@@ -15,6 +15,10 @@
 //! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `leases`, `admin`, `dead`, `withdraw` | the other requests |
+//! | `ends` | those that wait for the end of a job |
+//! | `jobs` | one job, described |
+//! | `chain` | a commit with a result, and with jobs that follow from it |
+//! | `moving` | jobs that go to another queue |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -26,20 +30,24 @@
 //! | `open` | recovery |
 
 mod admin;
+mod chain;
 mod checkpoint;
 pub mod checkpoint_format;
 mod core;
 mod dead;
+mod ends;
 mod error;
 mod fact_codec;
 mod fetch;
 mod fields;
 mod gate;
 mod grants;
+mod jobs;
 mod keeper;
 mod leases;
 mod logs;
 mod mailbox;
+mod moving;
 mod open;
 mod record_codec;
 mod requests;
@@ -57,16 +65,20 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
+pub use chain::{CommitOne, CommittedOne, Following};
 pub use checkpoint::CheckpointError;
 pub use dead::{DeadAction, DeadQuery, Found};
+pub use ends::{EndWait, Ended};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gate, Gated, Gates, Release};
 pub use grants::{DamagedJob, FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
+pub use jobs::JobDescription;
 pub use keeper::{KeeperError, Kept};
 pub use leases::{Failed, Held, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
+pub use moving::{Movable, Moved, Moving};
 pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, ReadJobs};
 pub use retention::SeekTo;
 pub use sessions::SessionHandle;
@@ -76,8 +88,8 @@ pub use withdraw::{CancelledJob, Purged};
 
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    Cancel, DeadJob, EndReason, GroupKind, Holder, JobRefusal, QueueSettings, Rank, Refusal,
-    Removal, RemovedCounts, Retry, Seek, Start,
+    Cancel, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
+    QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, Start,
 };
 
 use self::checkpoint::Checkpoints;
@@ -211,6 +223,7 @@ impl Broker {
     fn detach(&self, caller: &SessionHandle, mailbox: &Arc<Mailbox>) {
         let mut core = self.core.lock();
         core.waiters.remove_all(mailbox);
+        core.ends.remove_all(mailbox);
         core.sessions.disconnect(caller);
     }
 
@@ -269,6 +282,7 @@ impl Broker {
                 mailbox.send(Event::WaitEnded { ticket: ticket.id });
             }
         }
+        core.ends.end_overdue(None);
         core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Stopping));
     }
 

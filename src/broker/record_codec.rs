@@ -28,6 +28,10 @@ const SIZE: u8 = 13;
 const WITHDRAWN: u8 = 14;
 const LAPSED: u8 = 15;
 const OWED: u8 = 16;
+const RESULT: u8 = 22;
+const PROGRESS: u8 = 23;
+const LAST_ERROR: u8 = 24;
+const DISPLACED: u8 = 25;
 const OFFSETS: u8 = 28;
 const SKIPPED: u8 = 29;
 
@@ -125,6 +129,18 @@ fn encode_terms_and_groups(out: &mut Vec<u8>, record: &Record) {
                 out.put_u32_le(batch.fingerprint);
             }
         }
+        Record::Result { queue, offset, until_log_ms, result } => {
+            out.put_u8(RESULT);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(offset.0);
+            out.put_u64_le(*until_log_ms);
+            put_bytes(out, result);
+        }
+        Record::Displaced { queue, count } => {
+            out.put_u8(DISPLACED);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(*count);
+        }
         Record::Group {
             group,
             queue,
@@ -181,6 +197,16 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
         Record::Owed { rank } => {
             out.put_u8(OWED);
             put_rank(out, *rank);
+        }
+        Record::Progress { offset, note } => {
+            out.put_u8(PROGRESS);
+            out.put_u64_le(offset.0);
+            put_text(out, note);
+        }
+        Record::LastError { offset, error } => {
+            out.put_u8(LAST_ERROR);
+            out.put_u64_le(offset.0);
+            put_text(out, error);
         }
         Record::Dead { offset, job } => {
             out.put_u8(DEAD);
@@ -270,6 +296,13 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             last_log_ms: u64(bytes)?,
             batches: batches(bytes)?,
         },
+        RESULT => Record::Result {
+            queue: QueueId(u32(bytes)?),
+            offset: Offset(u64(bytes)?),
+            until_log_ms: u64(bytes)?,
+            result: byte_string(bytes)?.into(),
+        },
+        DISPLACED => Record::Displaced { queue: QueueId(u32(bytes)?), count: u64(bytes)? },
         about_job => decode_job(about_job, bytes)?,
     })
 }
@@ -291,6 +324,8 @@ fn decode_job(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
             lease_ms: u32(bytes)?,
         },
         OWED => Record::Owed { rank: rank(bytes)? },
+        PROGRESS => Record::Progress { offset: Offset(u64(bytes)?), note: text(bytes)? },
+        LAST_ERROR => Record::LastError { offset: Offset(u64(bytes)?), error: text(bytes)? },
         DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
@@ -445,6 +480,13 @@ pub(super) mod tests {
                 last_log_ms: 1 << 41,
                 batches: [batch(7), batch(8)].into_iter().collect(),
             },
+            Record::Result {
+                queue: QueueId(3),
+                offset,
+                until_log_ms: 1 << 41,
+                result: b"42".as_slice().into(),
+            },
+            Record::Displaced { queue: QueueId(3), count: 5 },
             Record::Group {
                 group: GroupId(2),
                 queue: QueueId(3),
@@ -468,6 +510,8 @@ pub(super) mod tests {
         ];
         records.extend(REASONS.iter().map(dead));
         records.push(Record::Owed { rank: Rank { priority: 0, front: true } });
+        records.push(Record::Progress { offset, note: "halfway".into() });
+        records.push(Record::LastError { offset, error: "no ink".into() });
         records
     }
 

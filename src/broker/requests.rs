@@ -10,7 +10,7 @@ use super::{
     SessionHandle, Verdicts, Wait, WaiterId, open,
 };
 use crate::log::JobLocation;
-use crate::queue::{EnqueuedBatch, JobRefusal, Known, QueueSettings, Retry, SessionEnd};
+use crate::queue::{EnqueuedBatch, Fact, JobRefusal, Known, QueueSettings, Retry, SessionEnd};
 use crate::types::{Grant, GroupId, LogId, Offset, SessionId};
 
 /// A session that was greeted.
@@ -113,6 +113,7 @@ impl Broker {
             let (handle, before) = turn.core.sessions.connect(session, silence_ms, mailbox, now_ms);
             if let Some(before) = before {
                 turn.core.waiters.remove_all(&before);
+                turn.core.ends.remove_all(&before);
                 before.send(Event::Replaced);
             }
             released.iter().for_each(|fact| turn.record(fact));
@@ -142,33 +143,8 @@ impl Broker {
 
     /// Appends jobs to a queue; `create` says whether the client wants a missing one made.
     pub fn enqueue(&self, queue: &str, create: bool, batch: JobBatch<'_>) -> Gated<Enqueued> {
-        self.turn(|turn| {
-            let (id, created) = match turn.queue(queue) {
-                Ok(id) => (id, false),
-                Err(_) if create && self.options.auto_create => {
-                    tracing::info!(queue, "created by its first ENQUEUE");
-                    (turn.create_queue(queue, QueueSettings::default())?, true)
-                }
-                Err(error) => return Err(error),
-            };
-            let sequence = batch.sequence;
-            let batch_number = open::numbered(batch.producer, sequence, batch.table);
-            match batch_number.map_or(Known::New, |number| turn.core.machine.known(id, number)) {
-                Known::New => {}
-                // It is in the log already, so this turn's gate covers it.
-                Known::Enqueued(EnqueuedBatch { first, .. }) => {
-                    return Ok(Enqueued { first, created: false });
-                }
-                Known::Another => return Err(BrokerError::SequenceTaken { sequence }),
-                Known::TooOld { least } => {
-                    return Err(BrokerError::SequenceTooOld { sequence, least });
-                }
-            }
-            turn.check_room(id, queue, &batch)?;
-            let first = turn.core.machine.next_offset(id).unwrap_or_default();
-            turn.append_jobs(id, first, batch)?;
-            Ok(Enqueued { first, created })
-        })
+        let create = create && self.options.auto_create;
+        self.turn(|turn| turn.enqueue(queue, create, batch, None))
     }
 
     /// Takes ready jobs under a lease, or waits for some. Commits are done first; a request that
@@ -241,11 +217,16 @@ impl Broker {
         })
     }
 
-    /// Renews leases for `lease_ms` from now.
-    pub fn extend(&self, set: &HeldSet<'_>, lease_ms: u64) -> Gated<Verdicts> {
+    /// Renews leases for `lease_ms` from now, and notes what their worker says of its progress.
+    pub fn extend(
+        &self,
+        set: &HeldSet<'_>,
+        lease_ms: u64,
+        progress: Option<&str>,
+    ) -> Gated<Verdicts> {
         self.turn(|turn| {
             let group = turn.work_group(set.queue, set.group)?;
-            Ok(turn.extend(group, set.jobs.iter().copied(), lease_ms))
+            Ok(turn.extend(group, set.jobs.iter().copied(), lease_ms, progress))
         })
     }
 
@@ -283,6 +264,43 @@ impl Broker {
 }
 
 impl Turn<'_> {
+    /// Appends jobs to a queue, which is made if it is missing and `create` says so. A fact that
+    /// was validated stands in the entry of the jobs; if they are refused, it is not recorded.
+    pub(super) fn enqueue(
+        &mut self,
+        queue: &str,
+        create: bool,
+        batch: JobBatch<'_>,
+        with: Option<&Fact>,
+    ) -> Result<Enqueued, BrokerError> {
+        let (id, created) = match self.queue(queue) {
+            Ok(id) => (id, false),
+            Err(_) if create => {
+                tracing::info!(queue, "created by its first jobs");
+                (self.create_queue(queue, QueueSettings::default())?, true)
+            }
+            Err(error) => return Err(error),
+        };
+        let sequence = batch.sequence;
+        let batch_number = open::numbered(batch.producer, sequence, batch.table);
+        match batch_number.map_or(Known::New, |number| self.core.machine.known(id, number)) {
+            Known::New => {}
+            // It is in the log already, so this turn's gate covers it.
+            Known::Enqueued(EnqueuedBatch { first, .. }) => {
+                with.into_iter().for_each(|fact| self.record(fact));
+                return Ok(Enqueued { first, created: false });
+            }
+            Known::Another => return Err(BrokerError::SequenceTaken { sequence }),
+            Known::TooOld { least } => {
+                return Err(BrokerError::SequenceTooOld { sequence, least });
+            }
+        }
+        self.check_room(id, queue, &batch)?;
+        let first = self.core.machine.next_offset(id).unwrap_or_default();
+        self.append_jobs(id, first, batch, with)?;
+        Ok(Enqueued { first, created })
+    }
+
     /// Whether the caller's connection is still its session's.
     pub(super) fn check_current(&self, caller: &SessionHandle) -> Result<(), BrokerError> {
         if self.core.sessions.is_current(caller) {
@@ -298,6 +316,7 @@ impl Turn<'_> {
         ended.iter().for_each(|fact| self.record(fact));
         if let Some(Some(mailbox)) = self.core.sessions.remove(session) {
             self.core.waiters.remove_all(&mailbox);
+            self.core.ends.remove_all(&mailbox);
             if end == SessionEnd::Silent {
                 mailbox.send(Event::Silent);
             }

@@ -165,6 +165,7 @@ impl Broker {
     fn timer_turn(&self, expire_up_to_ms: Option<u64>) -> Option<u64> {
         let gated = self.turn(|turn| {
             turn.end_waits(turn.stamp.log_ms);
+            turn.core.ends.end_overdue(Some(turn.stamp.log_ms));
             let aged = turn.core.machine.drop_aged(turn.stamp.log_ms, AGED_PER_TURN_MAX);
             turn.record_all(aged);
             if let Some(horizon_ms) = expire_up_to_ms {
@@ -199,6 +200,8 @@ impl Core {
         let due_ms = self.machine.next_due_log_ms().into_iter();
         let dead_ms = self.machine.next_dead_end_log_ms();
         let expiry_ms = self.machine.next_expiry_log_ms();
-        due_ms.chain(expiry_ms).chain(dead_ms).chain(self.waiters.next_deadline_ms()).min()
+        let wait_ms = [self.waiters.next_deadline_ms(), self.ends.next_deadline_ms()];
+        let wait_ms = wait_ms.into_iter().flatten();
+        due_ms.chain(expiry_ms).chain(dead_ms).chain(wait_ms).min()
     }
 }

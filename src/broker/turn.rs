@@ -69,8 +69,8 @@ const FACTS_BYTES_MAX: usize = 64 * 1024;
 /// Runs of one fact: 12 bytes each.
 const RUNS_MAX: usize = FACTS_BYTES_MAX / 16;
 
-/// Room that is made sure of before a turn: the facts of all but the largest, and one more of any.
-pub(super) const TURN_BYTES: u32 = 2 * FACTS_BYTES_MAX as u32;
+/// Room that is made sure of before a turn: the facts of all but the largest, and a result.
+pub(super) const TURN_BYTES: u32 = 4 * FACTS_BYTES_MAX as u32;
 
 /// Jobs on their way to a FETCH that waited for them.
 type HandOff = (Waiter, Grants);
@@ -128,6 +128,7 @@ impl<'a> Turn<'a> {
     fn apply(&mut self, fact: &Fact) {
         let applied = self.core.machine.apply(fact, self.stamp, self.lease_now_ms);
         applied.expect("the fact was validated against this state, under the same lock");
+        self.tell_ends(fact);
     }
 
     fn encode_committed(&mut self) {
@@ -145,19 +146,21 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Appends jobs to a queue, behind the facts of the turn so far, and applies them.
+    /// Appends jobs to a queue, behind the facts of the turn so far, and applies them; with them a
+    /// fact that was validated, in the same entry.
     pub(super) fn append_jobs(
         &mut self,
         queue: QueueId,
         base: Offset,
         batch: JobBatch<'_>,
+        with: Option<&Fact>,
     ) -> Result<(), BrokerError> {
         self.reserve_offsets(batch.count)?;
         self.append_facts()?;
         let JobBatch { count, table, bodies, producer, sequence, wishes } = batch;
         let terms = terms(queue, base, wishes, self.stamp);
         let mut facts = std::mem::take(&mut self.facts);
-        terms.iter().for_each(|fact| fact_codec::encode(&mut facts, fact));
+        terms.iter().chain(with).for_each(|fact| fact_codec::encode(&mut facts, fact));
         let entry = NewEntry {
             queue,
             base_offset: base,
@@ -182,7 +185,7 @@ impl<'a> Turn<'a> {
             let applied = self.core.machine.apply_numbered(queue, batch, base, count, log_ms);
             applied.expect("the batch was looked for in this state, under the same lock");
         }
-        terms.iter().for_each(|fact| self.apply(fact));
+        terms.iter().chain(with).for_each(|fact| self.apply(fact));
         Ok(())
     }
 

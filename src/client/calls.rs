@@ -426,7 +426,7 @@ impl Client {
         Ok(statuses.first().copied().unwrap_or(CommitStatus::Consumed))
     }
 
-    fn commit_request(
+    pub(super) fn commit_request(
         &self,
         body: &Commit<'_>,
         jobs: &[JobHandle],
@@ -515,10 +515,19 @@ impl Client {
         jobs: &[JobHandle],
         lease: Duration,
     ) -> Result<Vec<Result<(), ErrorCode>>, ClientError> {
+        self.extend_noting(jobs, lease, None).await
+    }
+
+    pub(super) async fn extend_noting(
+        &self,
+        jobs: &[JobHandle],
+        lease: Duration,
+        progress: Option<&str>,
+    ) -> Result<Vec<Result<(), ErrorCode>>, ClientError> {
         let lease_ms = millis(lease);
         let encode = |run: &[JobHandle], out: &mut BytesMut| {
             let jobs = handle_set(run);
-            Extend { jobs, lease_ms }.encode(out);
+            Extend { jobs, lease_ms, progress }.encode(out);
         };
         let check = |body: &[u8]| Extend::decode(body).map(drop);
         let mut results = Vec::with_capacity(jobs.len());
@@ -583,13 +592,13 @@ impl Client {
         Ok(read_jobs(&Arc::from(queue), &reply))
     }
 
-    fn json<T: Serialize>(&self, opcode: Opcode, body: &T) -> Request {
+    pub(super) fn json<T: Serialize>(&self, opcode: Opcode, body: &T) -> Request {
         Request::new(opcode, self.next_correlation(), |out| {
             admin::encode(out, body);
         })
     }
 
-    async fn ask<T: Serialize, R: DeserializeOwned>(
+    pub(super) async fn ask<T: Serialize, R: DeserializeOwned>(
         &self,
         opcode: Opcode,
         body: &T,

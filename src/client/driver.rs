@@ -12,12 +12,12 @@ use joblog_protocol::frame::{FLAG_MORE, Header};
 use joblog_protocol::limits::{FETCH_JOBS_MAX, HANDLES_MAX};
 use joblog_protocol::messages::fetch::FetchReply;
 use joblog_protocol::messages::lease::{
-    CancelNotice, FailOutcome, decode_fail_reply, decode_statuses,
+    CancelNotice, ChainReply, FailOutcome, decode_fail_reply, decode_statuses,
 };
 use joblog_protocol::messages::session::HelloReply;
 use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::{Reader, Token};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
@@ -504,7 +504,9 @@ impl Driver {
 
     /// COMMIT and RELEASE end a lease, unless they say that it goes on.
     fn settle(&mut self, tokens: &[Token], body: &[u8]) {
-        for (token, status) in tokens.iter().zip(decode_statuses(body).unwrap_or_default()) {
+        let chained = || ChainReply::decode(body).map(|reply| smallvec![reply.status]);
+        let statuses = decode_statuses(body).or_else(|_| chained()).unwrap_or_default();
+        for (token, status) in tokens.iter().zip(statuses) {
             match status {
                 None => self.session.settled(token),
                 Some(code) => self.session.refused(token, code),

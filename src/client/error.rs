@@ -145,5 +145,5 @@ impl ClientError {
 pub(crate) fn changes_something(command: &str) -> bool {
     let asks_only = command.starts_with("LIST") || command.starts_with("DESCRIBE");
     let asks_only = asks_only || command == "DEAD_LIST";
-    !asks_only && !["PING", "READ", "FETCH", "HELLO"].contains(&command)
+    !asks_only && !["PING", "READ", "FETCH", "HELLO", "WAIT", "JOB_INFO"].contains(&command)
 }

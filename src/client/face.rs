@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use joblog_protocol::limits::WAITING_FETCHES_MAX;
+use joblog_protocol::limits::{JOB_WAITS_MAX, WAITING_FETCHES_MAX};
 use joblog_protocol::opcode::Opcode;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -51,6 +51,8 @@ struct Shared {
     budget: Arc<Semaphore>,
     /// FETCHes that may still wait on the connection.
     fetches: Arc<Semaphore>,
+    /// WAITs that may.
+    waits: Arc<Semaphore>,
 }
 
 impl Client {
@@ -86,6 +88,7 @@ impl Client {
             cancelled: broadcast::channel(CANCELLED_KEPT).0,
             budget: Arc::new(Semaphore::new(options.bytes_in_flight_max)),
             fetches: Arc::new(Semaphore::new(WAITING_FETCHES_MAX)),
+            waits: Arc::new(Semaphore::new(JOB_WAITS_MAX)),
         };
         let ends = Ends {
             requests: receiver,
@@ -209,13 +212,18 @@ impl Client {
         Ok(Waiting { client: self.clone(), opcode, receiver, sent_once, deadline, timeout })
     }
 
-    /// Waits for a place among the requests under way. Waiting FETCHes have a bound of their own,
-    /// which is the server's, so that they can't keep a COMMIT out.
+    /// Waits for a place among the requests under way. What waits has a bound of its own, which is
+    /// the server's, so that it can't keep a COMMIT out.
     async fn admit(&self, request: &mut Request) {
-        let Shared { budget, fetches, options, .. } = &*self.shared;
+        let Shared { budget, fetches, waits, options, .. } = &*self.shared;
         let bytes = request.frame.len().clamp(REQUEST_BYTES_MIN, options.bytes_in_flight_max);
-        if request.opcode == Opcode::Fetch {
-            let permit = Arc::clone(fetches).acquire_owned().await;
+        let places = match request.opcode {
+            Opcode::Fetch => Some(fetches),
+            Opcode::Wait => Some(waits),
+            _ => None,
+        };
+        if let Some(places) = places {
+            let permit = Arc::clone(places).acquire_owned().await;
             request.permits.extend(permit.ok());
         }
         let permit = Arc::clone(budget).acquire_many_owned(bytes as u32).await;

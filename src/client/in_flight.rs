@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use joblog_protocol::frame::put_request;
 use joblog_protocol::limits::FRAME_HEADER_BYTES;
 use joblog_protocol::messages::fetch::Fetch;
+use joblog_protocol::messages::wait::Wait;
 use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::Token;
 use smallvec::SmallVec;
@@ -55,6 +56,8 @@ pub(crate) struct Request {
     /// In an EXTEND: the new length of the leases.
     pub(crate) lease: Option<Duration>,
     pub(crate) fetching: Option<Fetching>,
+    /// In a WAIT: when its wait ends.
+    pub(crate) wait_end: Option<Instant>,
     /// `None` in what the driver asks on its own.
     pub(crate) reply: Option<ReplyTo<Reply>>,
     /// Its places within the bounds, given back with it.
@@ -99,21 +102,26 @@ impl Request {
         self.sent_once.store(true, Ordering::Relaxed);
     }
 
-    /// A FETCH that is sent again waits only for what is left of its wait.
+    /// What is sent again waits only for what is left of its wait.
     fn shorten_wait(&mut self, now: Instant) {
-        let Some(fetching) = &self.fetching else {
+        let fetch_end = self.fetching.as_ref().map(|fetching| fetching.wait_end);
+        let Some(end) = fetch_end.or(self.wait_end) else {
             return;
         };
+        let wait_ms = end.saturating_duration_since(now).as_millis() as u32;
         let body = self.frame.slice(FRAME_HEADER_BYTES..);
-        let Ok(mut fetch) = Fetch::decode(&body) else {
-            return;
-        };
-        let left = fetching.wait_end.saturating_duration_since(now);
-        fetch.wait_ms = left.as_millis() as u32;
         let mut frame = BytesMut::new();
-        put_request(&mut frame, Opcode::Fetch, self.correlation, |out| {
-            fetch.encode(out);
-        });
+        if let Ok(fetch) = Fetch::decode(&body)
+            && self.opcode == Opcode::Fetch
+        {
+            let fetch = Fetch { wait_ms, ..fetch };
+            put_request(&mut frame, Opcode::Fetch, self.correlation, |out| fetch.encode(out));
+        } else if let Ok(wait) = Wait::decode(&body) {
+            let wait = Wait { wait_ms, ..wait };
+            put_request(&mut frame, Opcode::Wait, self.correlation, |out| wait.encode(out));
+        } else {
+            return;
+        }
         self.frame = frame.freeze();
     }
 }
@@ -137,10 +145,11 @@ impl InFlight {
         self.requests.remove(&correlation)
     }
 
-    /// Whether the client can be closed: someone waits for FETCHes at most.
+    /// Whether the client can be closed: someone waits for FETCHes and WAITs at most.
     pub(crate) fn only_fetches(&self) -> bool {
         let mut requests = self.requests.values();
-        requests.all(|request| request.opcode == Opcode::Fetch || !request.is_wanted())
+        let waits = [Opcode::Fetch, Opcode::Wait];
+        requests.all(|request| waits.contains(&request.opcode) || !request.is_wanted())
     }
 
     /// The connection is cut behind byte `written`. What can't be repeated and may have reached

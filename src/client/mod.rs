@@ -37,6 +37,7 @@ mod face;
 mod grant;
 mod held;
 mod in_flight;
+mod jobs;
 mod noted;
 mod options;
 mod prepared;
@@ -57,13 +58,17 @@ pub use joblog_protocol::error_code::ErrorCode;
 pub use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
 pub use joblog_protocol::messages::admin::{
     DeadJob, GroupDescription, GroupKind, GroupSeek, GroupSought, GroupStart, QueueDescription,
-    QueueList, QueueSettings, QueueSummary,
+    QueueList, QueueSettings, QueueSummary, ResultCounts,
 };
 pub use joblog_protocol::messages::bulk::{
     BulkDone, CancelOutcome, DeadList, DeadQuery, PurgeReply,
 };
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
+pub use joblog_protocol::messages::job_info::{JobDescription, JobState, LeaseInfo};
+pub use joblog_protocol::messages::moving::{MoveOutcome, MoveReply};
+pub use joblog_protocol::messages::wait::DeathCause;
 pub use joblog_protocol::wire::{DecodeError, Token};
+pub use jobs::{Chained, JobEnd};
 pub use options::Options;
 pub use prepared::PreparedBatch;
 pub use producer::{PendingJob, Producer, ProducerOptions};

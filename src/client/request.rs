@@ -37,6 +37,7 @@ impl Request {
             tokens: SmallVec::new(),
             lease: None,
             fetching: None,
+            wait_end: None,
             reply: None,
             permits: SmallVec::new(),
             ends_at: None,

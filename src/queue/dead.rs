@@ -59,6 +59,22 @@ impl Machine {
         self.dead_runs(group, jobs).map(|runs| Fact::Removed { group, cause, runs })
     }
 
+    /// Lets dead jobs go that are moved to another queue. Jobs that are not dead are passed over;
+    /// no fact if none is.
+    pub fn move_dead(
+        &self,
+        group: GroupId,
+        jobs: impl IntoIterator<Item = Offset>,
+    ) -> Option<Fact> {
+        let cause = Removal::Moved;
+        self.dead_runs(group, jobs).map(|runs| Fact::Removed { group, cause, runs })
+    }
+
+    /// Whether a job is dead for a group.
+    pub fn is_dead(&self, group: GroupId, offset: Offset) -> bool {
+        self.groups.get(&group).is_some_and(|state| state.dead.contains_key(&offset))
+    }
+
     /// Drops at most `limit` of the dead jobs that have been kept for long enough.
     pub fn drop_aged(&self, now_log_ms: u64, limit: usize) -> Vec<Fact> {
         let over = self.dead_ends.iter().take_while(|(end_log_ms, ..)| *end_log_ms <= now_log_ms);
@@ -130,6 +146,9 @@ impl Machine {
             let job = machine.undie(group, offset);
             let job = job.ok_or(Contradiction::NotDead { group, offset })?;
             machine.made_ready(group, offset, job.attempts);
+            if let Some(state) = machine.groups.get_mut(&group) {
+                state.said.failed(offset, &job.message);
+            }
             Ok(())
         })
     }

@@ -3,6 +3,8 @@
 //! A fact says what has been decided, never what was asked for: granted offsets, durations, due
 //! times, outcomes. So the same log gives the same state under other rules.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::{Due, QueueSettings, Rank, Removal};
@@ -107,12 +109,34 @@ pub enum Fact {
         /// The new duration in milliseconds.
         lease_ms: u64,
     },
+    /// A worker said something of its job's progress.
+    Progressed {
+        /// The work group.
+        group: GroupId,
+        /// The leased job.
+        offset: Offset,
+        /// What it said; empty for nothing any more.
+        note: Box<str>,
+    },
     /// Leased jobs are consumed.
     Committed {
         /// The work group.
         group: GroupId,
         /// The jobs.
         runs: Runs,
+    },
+    /// A leased job is consumed, and what its worker said of it is kept for a time.
+    CommittedWithResult {
+        /// The work group.
+        group: GroupId,
+        /// The job.
+        offset: Offset,
+        /// What the worker said.
+        result: Arc<[u8]>,
+        /// How long it is kept, on the clock of the log.
+        until_log_ms: u64,
+        /// How many results of the queue go for it, those first that would have gone first.
+        displaced: u32,
     },
     /// All jobs up to an offset are consumed.
     CommittedThrough {

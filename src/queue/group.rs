@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 
 use super::dead::DeadJobs;
+use super::job::Sayings;
 use super::offset_set::OffsetSet;
 use super::ranks::Levels;
 use super::{EndReason, GroupKind, RemovedCounts};
@@ -34,6 +35,7 @@ pub(super) struct Group {
     /// What is known of the jobs that have been handed back and are neither consumed nor dead.
     pub(super) marks: FxHashMap<Offset, Mark>,
     pub(super) dead: DeadJobs,
+    pub(super) said: Sayings,
     /// How many jobs left without a commit.
     pub(super) removed: RemovedCounts,
     /// How many jobs are leased.
@@ -88,6 +90,7 @@ impl Group {
             ranked: Levels::default(),
             marks: FxHashMap::default(),
             dead: DeadJobs::new(),
+            said: Sayings::default(),
             removed: RemovedCounts::default(),
             leased_count: 0,
             delayed_count: 0,
@@ -128,6 +131,7 @@ impl Group {
     pub(super) fn remove_mark(&mut self, offset: Offset) {
         if !self.marks.is_empty() {
             self.marks.remove(&offset);
+            self.said.forget(offset);
         }
     }
 }

@@ -70,6 +70,11 @@ impl Lease {
         u64::from(self.lease_ms)
     }
 
+    /// When it is over, on the lease clock.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        self.timer.deadline_ms()
+    }
+
     /// Whether the lease was restored by a replay and its worker not heard of since.
     pub(super) fn restored(&self) -> bool {
         self.owner & RESTORED != 0

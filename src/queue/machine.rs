@@ -12,6 +12,7 @@ use super::leases::Leases;
 use super::offset_set::OffsetSet;
 use super::producers::Producer;
 use super::ranks::Ranks;
+use super::results::Results;
 use super::sizes::Sizes;
 use super::{
     Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal,
@@ -44,6 +45,8 @@ pub struct Machine {
     pub(super) expiry_order: BTreeSet<(u64, QueueId)>,
     /// When to look at each producer whether to forget it, in `log_ms`.
     pub(super) producer_checks: BTreeSet<(u64, QueueId, ProducerId)>,
+    /// The queues that keep results, by when the next one goes in `log_ms`.
+    pub(super) result_ends: BTreeSet<(u64, QueueId)>,
     /// When dead jobs go, in `log_ms`, where they are not kept for ever.
     pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
@@ -84,6 +87,7 @@ pub(super) struct Queue {
     /// Jobs that stand before the ordinary ones, until they are gone.
     pub(super) ranks: Ranks,
     pub(super) producers: FxHashMap<ProducerId, Producer>,
+    pub(super) results: Results,
     /// Jobs that no group is given any more, whatever becomes of it.
     pub(super) withdrawn: OffsetSet,
     /// Whether nothing is fetched from it for now.
@@ -115,6 +119,7 @@ impl Queue {
             lapsed: OffsetSet::new(first),
             ranks: Ranks::default(),
             producers: FxHashMap::default(),
+            results: Results::default(),
             withdrawn: OffsetSet::new(first),
             paused: false,
         }
@@ -136,6 +141,7 @@ impl Machine {
             now: Stamp::default(),
             expiry_order: BTreeSet::new(),
             producer_checks: BTreeSet::new(),
+            result_ends: BTreeSet::new(),
             dead_ends: BTreeSet::new(),
             woken: Vec::new(),
             next_queue: QueueId(1),
@@ -212,10 +218,15 @@ impl Machine {
                 let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
                 leased(extended, *group, *offset)
             }
+            Fact::Progressed { group, offset, note } => self.progressed(*group, *offset, note),
             Fact::GroupSought { group, to } => self.group_sought(*group, *to),
             Fact::Expired { queue, below } => self.expired(*queue, *below),
             Fact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
             Fact::Committed { group, runs } => self.committed(*group, runs),
+            Fact::CommittedWithResult { group, offset, result, until_log_ms, displaced } => {
+                let job = (*group, *offset);
+                self.committed_with_result(job, result, *until_log_ms, *displaced)
+            }
             Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
@@ -234,6 +245,7 @@ impl Machine {
         let log_ms = now.log_ms;
         self.advance_delays(now);
         self.forget_producers(log_ms);
+        self.forget_results(log_ms);
         while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
             && due_log_ms <= log_ms
         {
@@ -300,6 +312,7 @@ impl Machine {
         let groups: Vec<_> = state.groups.values().copied().collect();
         groups.into_iter().for_each(|group| drop(self.remove_group(group)));
         self.forget_producers_of(queue);
+        self.change_results(queue, |results| *results = Results::default());
         let expiry = self.next_expiry(queue);
         let dues = self.next_dues(queue);
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
@@ -344,6 +357,7 @@ impl Machine {
     fn group_deleted(&mut self, group: GroupId) -> Result<(), Contradiction> {
         let state = self.groups.get(&group).ok_or(Contradiction::NoSuchGroup(group))?;
         let queue = state.queue;
+        self.forget_results_from(group, Offset(0));
         let gone = self.queues.get(&queue).map(|queue| self.gone(queue));
         let removed = self.remove_group(group);
         if let (Some(queue), Some(gone), Some(removed)) =
@@ -432,7 +446,7 @@ impl Machine {
         }
     }
 
-    fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
+    pub(super) fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
         let state = work_group(&mut self.groups, group)?;
         let queue = state.queue;
         let mut ended = 0;
@@ -442,6 +456,7 @@ impl Machine {
                 leased(self.leases.remove(group, offset), group, offset)?;
                 state.leased_count -= 1;
                 state.consume(offset);
+                state.said.progress.remove(&offset);
                 ended += 1;
             }
         }
@@ -498,6 +513,10 @@ impl Machine {
         leased(self.leases.remove(group, offset), group, offset)?;
         state.leased_count -= 1;
         let mut mark = state.mark_after(offset, reason);
+        state.said.progress.remove(&offset);
+        if reason.is_error() {
+            state.said.failed(offset, message);
+        }
         match outcome {
             Outcome::Ready => {
                 state.marks.insert(offset, mark);
@@ -512,6 +531,7 @@ impl Machine {
             }
             Outcome::Dead => {
                 state.remove_mark(offset);
+                state.said.forget(offset);
                 let job = DeadJob {
                     reason,
                     message: message.into(),

@@ -28,6 +28,8 @@
 //! | `dead` | dead jobs: listed, retried, dropped |
 //! | `update` | changes of a queue's settings |
 //! | `withdraw` | jobs that are cancelled or purged, and pauses |
+//! | `job` | one job as people ask about it: its state, progress and last error |
+//! | `results` | what workers say of the jobs that they commit, and how jobs ended |
 //! | `removed` | jobs that leave a group without a commit |
 //! | `reserved` | offsets reserved ahead of their use, and passed over after a crash |
 
@@ -39,6 +41,7 @@ mod expiry;
 mod facts;
 mod fresh;
 mod group;
+mod job;
 mod leases;
 mod machine;
 mod offset_set;
@@ -49,6 +52,7 @@ mod records;
 mod removed;
 mod requests;
 mod reserved;
+mod results;
 mod retention;
 mod retry;
 mod settings;
@@ -67,6 +71,7 @@ pub use facts::{
     EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, Retry, Run, Runs, SessionEnd, Start,
     push_offset,
 };
+pub use job::{JobInfo, JobStanding, LAST_ERROR_BYTES_MAX, LeaseView};
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
@@ -75,6 +80,7 @@ pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_W
 pub use ranks::{PRIORITY_COUNT, PRIORITY_MAX, Rank};
 pub use records::{BadRecord, MarkedPlace, Record, Restore};
 pub use removed::{Removal, RemovedCounts};
+pub use results::{JobEnd, RESULT_OVERHEAD_BYTES};
 pub use retention::Seek;
 pub use settings::{
     AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings,

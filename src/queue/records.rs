@@ -5,6 +5,7 @@
 //! out is one that facts could have made.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -135,6 +136,24 @@ pub enum Record {
         /// Its batches that are remembered, ascending.
         batches: SmallVec<[EnqueuedBatch; 1]>,
     },
+    /// What a worker said of a job, while it is kept.
+    Result {
+        /// The queue.
+        queue: QueueId,
+        /// The job.
+        offset: Offset,
+        /// How long, on the clock of the log.
+        until_log_ms: u64,
+        /// What the worker said.
+        result: Arc<[u8]>,
+    },
+    /// A queue some of whose results went before their time.
+    Displaced {
+        /// The queue.
+        queue: QueueId,
+        /// How many.
+        count: u64,
+    },
     /// A group; what follows up to the next group is about its jobs.
     Group {
         /// Its id.
@@ -194,6 +213,20 @@ pub enum Record {
     Owed {
         /// The rank.
         rank: Rank,
+    },
+    /// What the worker of a job that is out said of its progress.
+    Progress {
+        /// The job.
+        offset: Offset,
+        /// What it said.
+        note: Box<str>,
+    },
+    /// What a worker said when a job failed that is to be tried again.
+    LastError {
+        /// The job.
+        offset: Offset,
+        /// What it said.
+        error: Box<str>,
     },
     /// A job that is not fetched again.
     Dead {
@@ -255,6 +288,7 @@ impl Machine {
                 batches,
             })
         });
+        let results = queues.clone().into_iter().flat_map(|queue| self.result_records(queue));
         let mut groups: Vec<_> = self.groups.keys().copied().collect();
         groups.sort_unstable();
         let leases = self.leases.jobs();
@@ -269,6 +303,7 @@ impl Machine {
             .chain(queues.into_iter().flat_map(|queue| self.queue_records(queue)))
             .chain(termed)
             .chain(producers)
+            .chain(results)
             .chain(groups.into_iter().flat_map(group_records))
     }
 
@@ -306,6 +341,19 @@ impl Machine {
             let skipped = state.skipped.iter();
             let skipped = skipped.map(|&(first, end)| Record::Skipped { first, end });
             std::iter::once(head).chain(sets).chain(sizes).chain(skipped)
+        })
+    }
+
+    fn result_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
+        let results = self.queues.get(&queue).map(|state| &state.results).into_iter();
+        results.flat_map(move |results| {
+            let kept = results.iter().map(move |(offset, until_log_ms, result)| {
+                let result = Arc::clone(result);
+                Record::Result { queue, offset, until_log_ms, result }
+            });
+            let count = results.displaced;
+            let displaced = (count > 0).then_some(Record::Displaced { queue, count });
+            kept.chain(displaced)
         })
     }
 
@@ -359,7 +407,8 @@ impl Machine {
             });
             let dead = state.dead.iter();
             let dead = dead.map(|(offset, job)| Record::Dead { offset: *offset, job: job.clone() });
-            std::iter::once(head).chain(consumed).chain(marks).chain(leases).chain(dead).chain(owed)
+            let jobs = marks.chain(leases).chain(dead).chain(owed).chain(state.said.records());
+            std::iter::once(head).chain(consumed).chain(jobs)
         })
     }
 }
@@ -466,9 +515,10 @@ impl Restore {
             | Record::Lapsed { .. }
             | Record::Size { .. }
             | Record::Skipped { .. } => self.add_to_queue(record),
-            record @ (Record::Termed { .. } | Record::Producer { .. }) => {
-                self.add_terms_or_producer(record)
-            }
+            record @ (Record::Termed { .. }
+            | Record::Producer { .. }
+            | Record::Result { .. }
+            | Record::Displaced { .. }) => self.add_to_known_queue(record),
             Record::Group {
                 group,
                 queue,
@@ -541,19 +591,29 @@ impl Restore {
         Ok(())
     }
 
-    fn add_terms_or_producer(&mut self, record: Record) -> Result<(), &'static str> {
+    fn add_to_known_queue(&mut self, record: Record) -> Result<(), &'static str> {
         let machine = &mut self.machine;
+        check(machine.groups.is_empty(), "what is known of a queue's jobs comes before groups")?;
         match record {
             Record::Termed { queue, offset, terms } => {
-                check(machine.groups.is_empty(), "terms come before groups")?;
                 check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
             }
             Record::Producer { queue, producer, last_log_ms, batches } => {
-                check(machine.groups.is_empty(), "producers come before groups")?;
                 let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
                 check(fits, "the producer can't be so")
             }
-            _ => Err("it is neither terms nor a producer"),
+            Record::Result { queue, offset, until_log_ms, result } => {
+                let fits = machine.restore_result(queue, offset, until_log_ms, result);
+                check(fits, "the job can't have this result")
+            }
+            Record::Displaced { queue, count } => {
+                let results = machine.queues.get_mut(&queue).map(|state| &mut state.results);
+                let results = results.filter(|results| results.displaced == 0 && count > 0);
+                let results = results.ok_or("no results of this queue can have gone")?;
+                results.displaced = count;
+                Ok(())
+            }
+            _ => Err("it is not about a queue that is known"),
         }
     }
 
@@ -605,6 +665,9 @@ impl Restore {
     }
 
     fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
+        if matches!(record, Record::Progress { .. } | Record::LastError { .. }) {
+            return self.add_saying(record);
+        }
         let Machine { queues, groups, leases, next_grant, dead_ends, .. } = &mut self.machine;
         let group = self.group;
         let state = groups.get_mut(&group).ok_or("there is no group before it")?;
@@ -661,6 +724,25 @@ impl Restore {
             _ => {}
         }
         Ok(())
+    }
+
+    fn add_saying(&mut self, record: Record) -> Result<(), &'static str> {
+        let state =
+            self.machine.groups.get_mut(&self.group).ok_or("there is no group before it")?;
+        let (said, offset, text) = match record {
+            Record::Progress { offset, note } => {
+                let lease = self.machine.leases.get(self.group, offset);
+                check(lease.is_some(), "a job has progress that is not out")?;
+                (&mut state.said.progress, offset, note)
+            }
+            Record::LastError { offset, error } => {
+                check(state.marks.contains_key(&offset), "a job failed that never came back")?;
+                (&mut state.said.errors, offset, error)
+            }
+            _ => return Err("it is nothing that a worker said"),
+        };
+        check(!text.is_empty(), "a worker said nothing")?;
+        check(said.insert(offset, text).is_none(), "the job comes twice")
     }
 
     fn add_marked(

@@ -16,12 +16,14 @@ pub enum Removal {
     Purged,
     /// Its time to live was over.
     Expired,
+    /// Somebody moved it to another queue.
+    Moved,
 }
 
 impl Removal {
     /// Every cause, in the order of the counts.
-    pub const ALL: [Self; 5] =
-        [Self::Dropped, Self::Aged, Self::Cancelled, Self::Purged, Self::Expired];
+    pub const ALL: [Self; 6] =
+        [Self::Dropped, Self::Aged, Self::Cancelled, Self::Purged, Self::Expired, Self::Moved];
 }
 
 /// How many jobs left a group without a commit, by cause.

@@ -324,10 +324,12 @@ impl Machine {
     }
 
     pub(super) fn group_sought(&mut self, id: GroupId, to: Offset) -> Result<(), Contradiction> {
+        let queue = self.queue_of(id).ok_or(Contradiction::NoSuchGroup(id))?;
+        let next = self.next_offset(queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        inside_queue(queue, to, next)?;
+        self.forget_results_from(id, to);
         let group = self.groups.get(&id).ok_or(Contradiction::NoSuchGroup(id))?;
-        let queue = group.queue;
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        inside_queue(queue, to, state.next)?;
         let mut consumed = self.not_for_new(state);
         consumed.raise(to);
         if group.leased_count > 0 {

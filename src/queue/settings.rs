@@ -21,6 +21,9 @@ pub const DEAD_KEPT_MS: u64 = 90 * 24 * 3_600 * 1_000;
 /// How many delays a list of them can have: the rest of a job's failures waits as the last one.
 pub const BACKOFF_DELAYS_MAX: usize = 100;
 
+/// The least room for results: one of any length has a place.
+const RESULTS_BYTES_LEAST: u64 = 128 * 1024;
+
 /// The group that has the last word on a job where nothing else is set.
 const PRIMARY_GROUP: &str = "default";
 
@@ -60,8 +63,14 @@ pub struct QueueSettings {
     /// How many bytes of bodies may wait to be consumed; more are refused. None for any number.
     pub max_bytes: Option<u64>,
     /// The group that says when a job is done, where that matters beyond its groups: for unique
-    /// keys.
+    /// keys, for results, and for those who wait for the end of a job.
     pub primary_group: Box<str>,
+    /// How long the result of a job is kept, in milliseconds of the log's clock.
+    pub result_kept_ms: u64,
+    /// How many bytes of results are kept, each counted with
+    /// [`RESULT_OVERHEAD_BYTES`](super::RESULT_OVERHEAD_BYTES) more; for a new one, those go that
+    /// would have gone first.
+    pub result_bytes_max: u64,
 }
 
 /// A setting that is not allowed.
@@ -103,7 +112,9 @@ impl QueueSettings {
             check_from("max_age_ms", age_ms, RETENTION_MS_MIN, AGE_MS_MAX)?;
         }
         check("max_jobs", self.max_jobs.unwrap_or(1), u64::MAX)?;
-        check("max_bytes", self.max_bytes.unwrap_or(1), u64::MAX)
+        check("max_bytes", self.max_bytes.unwrap_or(1), u64::MAX)?;
+        check_from("result_kept_ms", self.result_kept_ms, 0, KEEP_MS_MAX)?;
+        check_from("result_bytes_max", self.result_bytes_max, RESULTS_BYTES_LEAST, u64::MAX)
     }
 }
 
@@ -123,6 +134,8 @@ impl Default for QueueSettings {
             max_jobs: None,
             max_bytes: None,
             primary_group: PRIMARY_GROUP.into(),
+            result_kept_ms: 500_000,
+            result_bytes_max: 64 * 1024 * 1024,
         }
     }
 }
@@ -167,6 +180,10 @@ mod tests {
         assert_eq!(text, "the length of backoff_delays_ms is 101; allowed is 0 to 100");
         let wrong = QueueSettings { backoff_delays_ms: vec![5, 0], ..base.clone() };
         assert_eq!(wrong.validate().unwrap_err().field, "backoff_delays_ms");
+        let wrong = QueueSettings { result_bytes_max: 131_071, ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().least, 131_072);
+        let wrong = QueueSettings { result_kept_ms: KEEP_MS_MAX + 1, ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().field, "result_kept_ms");
         let wrong = QueueSettings { backoff_longest_ms: 0, ..base };
         assert_eq!(wrong.validate().unwrap_err().field, "backoff_longest_ms");
     }

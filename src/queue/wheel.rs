@@ -38,6 +38,10 @@ pub(super) struct Wheel {
 }
 
 impl Timer {
+    pub(super) fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
+    }
+
     /// A timer that hangs nowhere yet.
     pub(super) fn unset() -> Self {
         Self { deadline_ms: 0, next: NONE, prev: NONE }

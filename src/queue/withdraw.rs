@@ -63,6 +63,24 @@ impl Machine {
         queue: QueueId,
         jobs: impl IntoIterator<Item = Offset>,
     ) -> Option<Fact> {
+        self.withdraw_jobs(queue, jobs, Removal::Cancelled)
+    }
+
+    /// Lets jobs go that are moved to another queue: of those [`cancel`](Self::cancel) says `Done`.
+    pub fn move_jobs(
+        &self,
+        queue: QueueId,
+        jobs: impl IntoIterator<Item = Offset>,
+    ) -> Option<Fact> {
+        self.withdraw_jobs(queue, jobs, Removal::Moved)
+    }
+
+    fn withdraw_jobs(
+        &self,
+        queue: QueueId,
+        jobs: impl IntoIterator<Item = Offset>,
+        cause: Removal,
+    ) -> Option<Fact> {
         let state = self.queues.get(&queue)?;
         let mut jobs: Vec<_> = jobs.into_iter().collect();
         jobs.sort_unstable();
@@ -70,7 +88,6 @@ impl Machine {
         let mut runs = Runs::new();
         let new = jobs.into_iter().filter(|offset| !state.withdrawn.contains(*offset));
         new.for_each(|offset| push_offset(&mut runs, offset));
-        let cause = Removal::Cancelled;
         (!runs.is_empty()).then_some(Fact::Withdrawn { queue, cause, runs })
     }
 
@@ -271,6 +288,7 @@ impl Group {
     /// Consumes a job without a commit, wherever it was.
     pub(super) fn leave(&mut self, offset: Offset, cause: Removal) {
         self.consume(offset);
+        self.said.forget(offset);
         self.removed.add(cause, 1);
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Connection {
     pub(super) session: Option<Caller>,
     /// The FETCHes that wait, by ticket.
     pub(super) waiting: FxHashMap<u64, Waiting>,
+    /// The correlation ids of the WAITs that wait, by ticket.
+    pub(super) waits: FxHashMap<u64, u64>,
     /// The last ticket given.
     pub(super) last_ticket: u64,
     /// The client takes no more jobs.
@@ -85,6 +87,7 @@ impl Connection {
             options,
             session: None,
             waiting: FxHashMap::default(),
+            waits: FxHashMap::default(),
             last_ticket: 0,
             draining: false,
             closing: false,
@@ -167,6 +170,11 @@ impl Connection {
                     if let Some(waiting) = self.waiting.remove(&ticket) {
                         self.logs.forget_waits(&waiting.places);
                         self.push_jobs(Gates::new(), waiting.correlation, Grants::none());
+                    }
+                }
+                Event::JobEnded { ticket, ended, gates } => {
+                    if let Some(correlation) = self.waits.remove(&ticket) {
+                        self.push_ended(gates, correlation, &ended);
                     }
                 }
                 Event::Cancelled { job, gate } => {

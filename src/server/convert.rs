@@ -6,17 +6,19 @@ use bytes::BytesMut;
 use joblog_protocol::job::{Due, Terms};
 use joblog_protocol::limits::BULK_JOBS_MAX;
 use joblog_protocol::messages::handles::{Handle, HandleSet};
+use joblog_protocol::messages::job_info::JobState;
 use joblog_protocol::messages::lease::{CancelNotice, Fail, FailOutcome};
-use joblog_protocol::messages::{admin, bulk};
+use joblog_protocol::messages::{admin, bulk, job_info};
 use joblog_protocol::{ErrorCode, Token};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::reply::DescribedJob;
 use crate::broker::{
     BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found,
-    GroupDescription, GroupKind, Held, HeldSet, JobRefusal, Purged, QueueDescription,
-    QueueSettings, QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, SeekTo, Start,
-    Wish, WishedDue,
+    GroupDescription, GroupKind, Held, HeldSet, Holder, JobInfo, JobRefusal, JobStanding, Purged,
+    QueueDescription, QueueSettings, QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry,
+    Seek, SeekTo, Start, Wish, WishedDue,
 };
 use crate::types::{Grant, LogId, Offset};
 
@@ -46,11 +48,12 @@ pub(super) fn group(name: &str) -> &str {
     if name.is_empty() { DEFAULT_GROUP } else { name }
 }
 
+pub(super) fn held(handle: &Handle) -> Held {
+    let grant = grant(&handle.token).map(|(_, grant)| grant);
+    Held { offset: Offset(handle.offset), grant }
+}
+
 pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
-    let held = |handle: &Handle| Held {
-        offset: Offset(handle.offset),
-        grant: grant(&handle.token).map(|(_, grant)| grant),
-    };
     let jobs = set.handles.iter().map(held).collect();
     HeldSet { queue: set.queue, group: group(set.group), jobs }
 }
@@ -109,6 +112,9 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
             _ => ErrorCode::BadSetting,
         },
         BrokerError::Job { refusal, .. } => job_code(refusal),
+        BrokerError::NoSuchJobYet { .. } => ErrorCode::BeyondEnd,
+        BrokerError::NotPrimary { .. } => ErrorCode::NotPrimaryGroup,
+        BrokerError::OtherLog { .. } => ErrorCode::OtherLog,
         BrokerError::SequenceTooOld { .. } => ErrorCode::SequenceTooOld,
         BrokerError::SequenceTaken { .. } => ErrorCode::BadRequest,
         BrokerError::SessionReplaced => ErrorCode::SessionReplaced,
@@ -185,6 +191,7 @@ pub(super) fn queue_description(
     queue: QueueDescription,
     durability: String,
 ) -> admin::QueueDescription {
+    let (kept, bytes, displaced) = queue.results;
     admin::QueueDescription {
         queue: queue.summary.name,
         first_offset: queue.summary.first.0,
@@ -195,6 +202,7 @@ pub(super) fn queue_description(
         unconsumed: queue.unconsumed,
         unconsumed_bytes: queue.unconsumed_bytes,
         expired: queue.expired,
+        results: admin::ResultCounts { kept, bytes, displaced },
         groups: queue.groups.into_iter().map(group_description).collect(),
     }
 }
@@ -234,6 +242,7 @@ fn removed(counts: &RemovedCounts) -> BTreeMap<String, u64> {
         Removal::Cancelled => "cancelled",
         Removal::Purged => "purged",
         Removal::Expired => "expired",
+        Removal::Moved => "moved",
     };
     let counted = Removal::ALL.into_iter().map(|cause| (name(cause).to_owned(), counts.of(cause)));
     counted.filter(|(_, count)| *count > 0).collect()
@@ -290,15 +299,78 @@ pub(super) fn bulk_done(found: Found<Offset>) -> bulk::BulkDone {
     }
 }
 
+/// One job, as JOB_INFO describes it.
+pub(super) fn job_description(
+    job: &DescribedJob,
+    enqueued_at_ms: Option<u64>,
+) -> job_info::JobDescription {
+    let DescribedJob { queue, offset, info: described } = job;
+    let JobInfo { standing, attempts, failures, crashes, .. } = &described.info;
+    let state = match standing {
+        JobStanding::Ready => JobState::Ready,
+        JobStanding::Delayed { .. } => JobState::Delayed,
+        JobStanding::Leased(_) => JobState::Leased,
+        JobStanding::Dead(_) => JobState::Dead,
+        JobStanding::Consumed => JobState::Consumed,
+        JobStanding::Cancelled => JobState::Cancelled,
+        JobStanding::Expired => JobState::Expired,
+    };
+    let dead = if let JobStanding::Dead(dead) = standing { Some(dead) } else { None };
+    let last_error = described.info.last_error.as_ref().or_else(|| Some(&dead?.message));
+    let due_in_ms = match standing {
+        JobStanding::Delayed { due_log_ms } => {
+            Some(due_log_ms.saturating_sub(described.now_log_ms))
+        }
+        _ => None,
+    };
+    let lease = match standing {
+        JobStanding::Leased(lease) => Some(job_info::LeaseInfo {
+            session: session_name(lease.holder),
+            lease_ms: lease.lease_ms,
+            left_ms: lease.left_ms,
+            cancel_requested: described.info.cancel_requested,
+        }),
+        _ => None,
+    };
+    job_info::JobDescription {
+        queue: queue.clone(),
+        offset: *offset,
+        group: described.group.clone(),
+        state,
+        enqueued_at_ms,
+        due_in_ms,
+        attempts: *attempts,
+        failures: attempts.map(|_| *failures),
+        crashes: attempts.map(|_| *crashes),
+        lease,
+        progress: described.info.progress.as_deref().map(str::to_owned),
+        last_error: last_error.filter(|error| !error.is_empty()).map(|error| error.to_string()),
+        cause: dead.map(|dead| death_cause(dead).to_owned()),
+        died_at_ms: dead.map(|dead| dead.died.wall_ms),
+        result_bytes: described.info.result_bytes,
+    }
+}
+
+/// The beginning of a session's id: enough to tell it from others, too little to take it over.
+fn session_name(holder: Holder) -> Option<String> {
+    match holder {
+        Holder::Session(session) => Some(session.to_string().chars().take(8).collect()),
+        Holder::Timed => None,
+    }
+}
+
+fn death_cause(job: &DeadJob) -> &'static str {
+    match job.reason {
+        EndReason::Damaged => "damaged",
+        reason if reason.is_crash() => "crashes",
+        _ => "failures",
+    }
+}
+
 fn dead_job((offset, job): (Offset, DeadJob)) -> admin::DeadJob {
     admin::DeadJob {
         offset: offset.0,
-        cause: match job.reason {
-            EndReason::Damaged => "damaged",
-            reason if reason.is_crash() => "crashes",
-            _ => "failures",
-        }
-        .to_owned(),
+        cause: death_cause(&job).to_owned(),
         reason: job.message.into(),
         attempts: job.attempts,
         failures: job.failures,

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use joblog_protocol::frame::Header;
-use joblog_protocol::job::Batch;
 use joblog_protocol::limits::{
     BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, PURGE_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
     WAITING_FETCHES_MAX,
 };
-use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read};
+use joblog_protocol::messages::job_info::JobQuery;
 use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
 use joblog_protocol::messages::session::{Hello, HelloReply, VERSION};
 use joblog_protocol::messages::{admin, bulk};
@@ -18,12 +17,12 @@ use smallvec::{SmallVec, smallvec};
 
 use super::connection::{Connection, Waiting};
 use super::convert;
-use super::reply::{Body, Reply};
+use super::reply::{Body, DescribedJob, Reply};
 use crate::broker::{
     Caller, DeadAction, FetchRequest, FetchTerms, FetchedJobs, Gated, Gates, Grants, HeldSet,
-    Holder, JobBatch, QueueSettings, Ticket, Verdicts, Wait,
+    Holder, QueueSettings, Ticket, Verdicts, Wait,
 };
-use crate::types::{Offset, ProducerId, SessionId};
+use crate::types::{Offset, SessionId};
 
 /// What this server calls itself.
 const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
@@ -32,7 +31,7 @@ const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
 const LIST_QUEUES_MAX: usize = 1_000;
 
 /// What a command's method gives: a body with its gates, or why the request can't be read.
-type Answer = Result<(Gates, Body), DecodeError>;
+pub(super) type Answer = Result<(Gates, Body), DecodeError>;
 
 impl Connection {
     /// Acts on one request.
@@ -46,12 +45,15 @@ impl Connection {
         if header.flags != 0 || header.status != 0 {
             return self.push_reserved(header);
         }
-        let answer = match known {
-            Opcode::Fetch => match self.fetch(&session, correlation, body) {
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            known => self.answer(known, &session, body),
+        let pushed = match known {
+            Opcode::Fetch => Some(self.fetch(&session, correlation, body)),
+            Opcode::Wait => Some(self.wait(correlation, body)),
+            _ => None,
+        };
+        let answer = match pushed {
+            Some(Ok(())) => return,
+            Some(Err(error)) => Err(error),
+            None => self.answer(known, &session, body),
         };
         match answer {
             Ok((gates, body)) => self.push(Reply { gates, opcode, correlation, body }),
@@ -134,7 +136,8 @@ impl Connection {
             }
             Opcode::Ping => Ok((Gates::new(), Body::Bytes(body.into()))),
             Opcode::Enqueue => self.enqueue(body),
-            Opcode::Fetch => unreachable!("FETCH has two replies and is acted on by its own"),
+            Opcode::Move => self.move_jobs(body),
+            Opcode::Fetch | Opcode::Wait => unreachable!("what may wait is acted on by its own"),
             Opcode::Commit => self.commit(session, body),
             Opcode::Release => {
                 let Release { jobs, delay_ms } = Release::decode(body)?;
@@ -154,11 +157,9 @@ impl Connection {
                 Ok(answer(gated, outcomes))
             }
             Opcode::Extend => {
-                let Extend { jobs, lease_ms } = Extend::decode(body)?;
-                Ok(answer(
-                    self.logs.of(jobs.queue).extend(&convert::held_set(&jobs), lease_ms),
-                    statuses,
-                ))
+                let Extend { jobs, lease_ms, progress } = Extend::decode(body)?;
+                let set = convert::held_set(&jobs);
+                Ok(answer(self.logs.of(set.queue).extend(&set, lease_ms, progress), statuses))
             }
             Opcode::Read => {
                 let Read { queue, from, jobs_max, bytes_max } = Read::decode(body)?;
@@ -166,6 +167,13 @@ impl Connection {
                 let bytes_max = u64::from(bytes_max).min(FETCH_BYTES_MAX as u64);
                 let broker = self.logs.of(queue);
                 Ok(answer(broker.read(queue, Offset(from), jobs_max, bytes_max), Body::Read))
+            }
+            Opcode::JobInfo => {
+                let JobQuery { queue, offset, group } = admin::decode(body)?;
+                let name = Some(group.as_str()).filter(|group| !group.is_empty());
+                let gated = self.logs.of(&queue).job_info(&queue, Offset(offset), name);
+                let described = |info| Body::Job(Box::new(DescribedJob { queue, offset, info }));
+                Ok(answer(gated, described))
             }
             opcode => self.administer(opcode, body),
         }
@@ -289,33 +297,13 @@ impl Connection {
         Ok(answer)
     }
 
-    fn enqueue(&mut self, body: &[u8]) -> Answer {
-        let Enqueue { queue, create, producer, batch } = Enqueue::decode(body)?;
-        let mut wishes = Vec::new();
-        let wish = |ordinal, terms| wishes.push((ordinal, convert::wish(&terms)));
-        if let Err(error) = batch.check_terms(self.options.job_bytes_max, wish) {
-            return Ok((Gates::new(), Body::Error(error.code(), error.to_string())));
-        }
-        let count = batch.count;
-        let Batch { table, bodies, .. } = batch;
-        let (producer, sequence) = producer
-            .map_or_else(Default::default, |producer| (ProducerId(producer.id), producer.sequence));
-        let jobs = JobBatch { count, table, bodies, producer, sequence, wishes: &wishes };
-        Ok(answer(self.logs.of(queue).enqueue(queue, create, jobs), |enqueued| {
-            Body::Enqueued(EnqueueReply {
-                first_offset: enqueued.first.0,
-                count,
-                created: enqueued.created,
-            })
-        }))
-    }
-
     fn commit(&mut self, session: &Caller, body: &[u8]) -> Answer {
         Ok(match Commit::decode(body)? {
             Commit::Jobs(sets) => {
                 let sets: SmallVec<[HeldSet<'_>; 1]> = sets.iter().map(convert::held_set).collect();
                 answer(self.logs.commit(session, &sets), statuses)
             }
+            Commit::One(one) => self.commit_one(&one),
             Commit::Through { queue, group, offset } => {
                 let group = convert::group(group);
                 let broker = self.logs.of(queue);
@@ -432,7 +420,7 @@ impl Connection {
 }
 
 /// The body of a broker's answer.
-fn answer<T>(gated: Gated<T>, body: impl FnOnce(T) -> Body) -> (Gates, Body) {
+pub(super) fn answer<T>(gated: Gated<T>, body: impl FnOnce(T) -> Body) -> (Gates, Body) {
     let body = match gated.result {
         Ok(value) => body(value),
         Err(error) => Body::Error(convert::error_code(&error), error.to_string()),

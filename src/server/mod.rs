@@ -20,8 +20,10 @@ mod connection;
 mod convert;
 pub mod data_dir;
 mod dispatch;
+mod enqueue;
 mod listen;
 mod reply;
+mod wait;
 
 pub use listen::{ServeError, serve};
 

@@ -9,13 +9,14 @@ use joblog_protocol::messages::admin::encode as encode_json;
 use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Delivery, FetchReply, ReadReply};
 use joblog_protocol::messages::handles::Statuses;
-use joblog_protocol::messages::lease::{FailReply, encode_fail_reply, encode_statuses};
+use joblog_protocol::messages::lease::{ChainReply, FailReply, encode_fail_reply, encode_statuses};
 use joblog_protocol::{ErrorCode, Opcode};
 use smallvec::SmallVec;
 
 use super::convert;
 use crate::broker::{
-    DamagedJob, Gate, Gates, GrantedJob, Grants, JobView, LogError, Logs, ReadJobs, Release,
+    DamagedJob, Gate, Gates, GrantedJob, Grants, JobDescription, JobView, LogError, Logs, ReadJobs,
+    Release,
 };
 
 /// Bytes of replies that wait for the socket; more replies are made when some have left.
@@ -46,6 +47,7 @@ pub(super) enum Body {
     /// Bytes made at once: a JSON body, a HELLO's, a PING's.
     Bytes(BytesMut),
     Enqueued(EnqueueReply),
+    Chained(ChainReply),
     /// Statuses of jobs; `more` if another reply to the same request follows.
     Statuses {
         statuses: Statuses,
@@ -54,6 +56,15 @@ pub(super) enum Body {
     Failed(FailReply),
     Jobs(Grants),
     Read(ReadJobs),
+    Job(Box<DescribedJob>),
+}
+
+/// One job, described; its bytes are looked at when the reply leaves.
+#[derive(Debug)]
+pub(super) struct DescribedJob {
+    pub(super) queue: String,
+    pub(super) offset: u64,
+    pub(super) info: JobDescription,
 }
 
 impl Body {
@@ -160,9 +171,16 @@ fn encode_body(
         Body::Error(..) | Body::Empty => {}
         Body::Bytes(bytes) => out.extend_from_slice(bytes),
         Body::Enqueued(reply) => reply.encode(out),
+        Body::Chained(reply) => reply.encode(out),
         Body::Statuses { statuses, .. } => encode_statuses(out, statuses),
         Body::Failed(outcomes) => encode_fail_reply(out, outcomes),
         Body::Jobs(grants) => encode_grants(out, grants, damaged),
+        Body::Job(job) => {
+            let view = job.info.location.as_ref().map(|location| location.read());
+            // A job whose bytes are damaged can be described all the same.
+            let enqueued_at_ms = view.and_then(|view| Some(view.ok()?.stamp.wall_ms));
+            encode_json(out, &convert::job_description(job, enqueued_at_ms));
+        }
         Body::Read(read) => {
             ReadReply::encode_head(out, read.next.0, read.end.0, read.jobs.len() as u32);
             for (offset, location) in &read.jobs {

@@ -377,7 +377,7 @@ impl Raw {
 
     /// Renews leases.
     pub(crate) fn extend(&mut self, jobs: HandleSet<'_>, lease_ms: u64) -> io::Result<Statuses> {
-        let extend = Extend { jobs, lease_ms };
+        let extend = Extend { jobs, lease_ms, progress: None };
         let reply = self.ask_with(Opcode::Extend, |out| extend.encode(out))?.ok()?;
         Ok(reply.statuses())
     }

@@ -9,8 +9,10 @@ impl World {
     pub(crate) fn check_all(&mut self) {
         for group in self.groups.keys().copied().collect::<Vec<_>>() {
             self.check_group(group);
+            self.check_infos(group);
         }
         self.check_leases();
+        self.check_ends();
         self.check_kept();
         self.check_ranks();
         let again = self.groups.values().flat_map(|group| group.jobs.values());

@@ -20,6 +20,7 @@ mod producers;
 mod replay;
 mod requests;
 mod reserved;
+mod results;
 mod retention;
 mod time;
 mod update;
@@ -37,6 +38,11 @@ const STEP_COUNT: u64 = 10_000;
 const SEED_COUNT: u64 = 8;
 /// Short, so that dead jobs go.
 const DEAD_KEPT_MS: u64 = 3_000_000;
+/// Short, and little, so that results go in both ways.
+const RESULT_KEPT_MS: u64 = 100_000;
+const RESULT_BYTES_MAX: u64 = 131_072;
+/// What workers say when they fail.
+const FAILURE: &str = "no ink";
 const SESSION_COUNT: u64 = 4;
 const QUEUE_NAMES: [&str; 3] = ["mail", "images", "bills"];
 const GROUP_NAMES: [&str; 3] = ["default", "audit", "tail"];
@@ -54,6 +60,8 @@ fn settings(queue: &str) -> QueueSettings {
         crashes_max: 2,
         dead_kept_ms: DEAD_KEPT_MS,
         keep_consumed_for_ms,
+        result_kept_ms: RESULT_KEPT_MS,
+        result_bytes_max: RESULT_BYTES_MAX,
         ..default
     }
 }
@@ -104,6 +112,10 @@ const WANTED: &[&str] = &[
     "number taken",
     "too old",
     "forgotten",
+    "result",
+    "displaced",
+    "result forgotten",
+    "progress",
     "resumed",
     "dead",
     "restart",

@@ -8,7 +8,7 @@ use joblog::types::{Grant, GroupId, Offset};
 
 use crate::replay::{JOB_BYTES, Record};
 use crate::world::{FRESH, Job, Place, World};
-use crate::{GROUP_NAMES, QUEUE_NAMES, settings};
+use crate::{FAILURE, GROUP_NAMES, QUEUE_NAMES, settings};
 
 impl World {
     pub(crate) fn enqueue(&mut self) {
@@ -89,7 +89,12 @@ impl World {
             return;
         };
         let (grant, now_ms) = (Some(lease.grant), self.log_ms);
-        let fact = match self.rng.below(4) {
+        let fact = match self.rng.below(5) {
+            4 => {
+                let notes = ["", "a third", "half"];
+                let note = self.rng.one_of(&notes).unwrap();
+                self.machine.note_progress(group, offset, grant, note).unwrap()
+            }
             0 => {
                 self.seen.insert("extend");
                 let lease_ms = 1 + self.rng.below(100_000);
@@ -120,11 +125,11 @@ impl World {
         ];
         let retry = self.rng.one_of(&all).unwrap();
         let (now_ms, seed) = (self.log_ms, self.rng.next());
-        let fact = self.machine.fail(group, offset, grant, retry, "no ink", now_ms, seed).unwrap();
+        let fact = self.machine.fail(group, offset, grant, retry, FAILURE, now_ms, seed).unwrap();
         let Fact::LeaseEnded { outcome, reason: EndReason::Failed, ref message, .. } = fact else {
             panic!("{fact:?}")
         };
-        assert_eq!(&**message, "no ink");
+        assert_eq!(&**message, FAILURE);
         let failures = self.groups[&group].jobs[&offset.0].failures + 1;
         if self.is_gone(group, offset) {
             assert_eq!(outcome, Outcome::Withdrawn);
@@ -167,6 +172,7 @@ impl World {
         let machine = &self.machine;
         assert_eq!(machine.commit(group, offset, grant), Err(refusal));
         assert_eq!(machine.extend(group, offset, grant, 5), Err(refusal));
+        assert_eq!(machine.note_progress(group, offset, grant, "half"), Err(refusal));
         assert_eq!(machine.release(group, offset, grant, 0, 0), Err(refusal));
         assert_eq!(machine.damage(group, offset, grant, ""), Err(refusal));
         let failed = machine.fail(group, offset, grant, Retry::POLICY, "", 0, 0);

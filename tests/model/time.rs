@@ -17,6 +17,7 @@ impl World {
         self.machine.advance(self.stamp());
         self.note_due();
         self.forget_producers();
+        self.forget_results();
         self.lapse();
         self.drop_aged();
         let limit = if self.rng.below(2) == 0 { 2 } else { 1_000 };

@@ -10,8 +10,9 @@ use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stam
 
 use crate::producers::Batches;
 use crate::replay::{Record, Rng};
+use crate::results::Results;
 use crate::retention::Kept;
-use crate::{QUEUE_NAMES, SESSION_COUNT};
+use crate::{FAILURE, QUEUE_NAMES, SESSION_COUNT};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
@@ -45,12 +46,22 @@ pub(crate) struct Job {
     pub(crate) deliveries: u32,
     pub(crate) failures: u32,
     pub(crate) crashes: u32,
+    /// What its worker said of its progress, and what one said when it failed last.
+    pub(crate) progress: Option<String>,
+    pub(crate) error: Option<&'static str>,
 }
 
 /// The wall clock goes so far ahead of the log's.
 pub(crate) const WALL_AHEAD_MS: u64 = 5_000_000;
 
-pub(crate) const FRESH: Job = Job { place: Place::Fresh, deliveries: 0, failures: 0, crashes: 0 };
+pub(crate) const FRESH: Job = Job {
+    place: Place::Fresh,
+    deliveries: 0,
+    failures: 0,
+    crashes: 0,
+    progress: None,
+    error: None,
+};
 
 pub(crate) struct Group {
     pub(crate) queue: QueueId,
@@ -91,6 +102,7 @@ pub(crate) struct World {
     pub(crate) paused: BTreeSet<QueueId>,
     /// The batches of each producer and queue by number, and when the last one was enqueued.
     pub(crate) producers: BTreeMap<(QueueId, ProducerId), Batches>,
+    pub(crate) results: Results,
     /// The end of every queue ever, by name: no offset comes twice.
     pub(crate) ends: BTreeMap<&'static str, u64>,
     /// Jobs that may have been told of and that no log has, and where new names begin.
@@ -133,6 +145,7 @@ impl World {
             ranks: BTreeMap::new(),
             paused: BTreeSet::new(),
             producers: BTreeMap::new(),
+            results: BTreeMap::new(),
             ends: BTreeMap::new(),
             reserved: 0,
             first_of_new: 0,
@@ -149,7 +162,8 @@ impl World {
         match self.rng.below(100) {
             0..10 => self.enqueue(),
             10..35 => self.fetch(),
-            35..55 => self.commit_some(),
+            35..38 => self.commit_with_result(),
+            38..55 => self.commit_some(),
             55..70 => self.hand_back(),
             70..80 => self.use_old_grant(),
             80..86 => self.pass_time(),
@@ -180,7 +194,11 @@ impl World {
     pub(crate) fn record(&mut self, fact: Fact) {
         let stamp = self.stamp();
         if let Fact::GroupDeleted { group } = fact {
-            self.settle(self.groups[&group].queue);
+            let queue = self.groups[&group].queue;
+            if self.is_primary(group) {
+                self.results.retain(|(of, _), _| *of != queue);
+            }
+            self.settle(queue);
         }
         self.machine.apply(&fact, stamp, self.lease_ms).expect("a validated fact applies");
         self.note(&fact);
@@ -235,6 +253,7 @@ impl World {
                 self.groups.retain(|_, group| group.queue != *queue);
                 self.delayed.retain(|(of, _), _| of != queue);
                 self.producers.retain(|(of, _), _| of != queue);
+                self.results.retain(|(of, _), _| of != queue);
                 self.gone.retain(|(of, _)| of != queue);
                 self.paused.remove(queue);
                 self.expiries.retain(|(of, _), _| of != queue);
@@ -265,7 +284,13 @@ impl World {
             }
             Fact::OffsetsReserved { count } => self.reserved = *count,
             Fact::OffsetsSkipped { count } => self.note_skipped(*count),
-            Fact::GroupSought { group, to } => self.note_sought(*group, to.0),
+            Fact::GroupSought { group, to } => {
+                if self.is_primary(*group) {
+                    let queue = self.groups[group].queue;
+                    self.results.retain(|(of, at), _| *of != queue || *at < to.0);
+                }
+                self.note_sought(*group, to.0);
+            }
             Fact::Expired { queue, below } => self.note_expired(*queue, below.0),
             Fact::KeptTurned { queue } => self.note_turned(*queue),
             about_jobs => self.note_jobs(about_jobs),
@@ -285,6 +310,11 @@ impl World {
                 };
                 (lease.lease_ms, lease.deadline_ms, lease.restored) = (*lease_ms, deadline, false);
             }
+            Fact::Progressed { group, offset, note } => {
+                let note = Some(note.to_string()).filter(|note| !note.is_empty());
+                self.job_mut(*group, *offset).progress = note;
+                self.seen.insert("progress");
+            }
             Fact::Committed { group, runs } => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     self.job_mut(*group, offset).place = Place::Consumed;
@@ -292,6 +322,11 @@ impl World {
                 }
                 let offsets = runs.iter().flat_map(|run| run.offsets()).map(|offset| offset.0);
                 self.settle_jobs(self.groups[group].queue, offsets);
+            }
+            Fact::CommittedWithResult { group, offset, .. } => {
+                self.job_mut(*group, *offset).place = Place::Consumed;
+                self.forget_expiry(*group, *offset);
+                self.settle_jobs(self.groups[group].queue, std::iter::once(offset.0));
             }
             Fact::CommittedThrough { group, through } => {
                 let jobs = &mut self.groups.get_mut(group).unwrap().jobs;
@@ -302,7 +337,14 @@ impl World {
             Fact::LeaseEnded { group, offset, reason, outcome, .. } => {
                 let job = self.job_mut(*group, *offset);
                 assert!(matches!(job.place, Place::Leased(_)));
-                job.failures += u32::from(*reason == EndReason::Failed);
+                job.progress = None;
+                if *reason == EndReason::Failed {
+                    job.failures += 1;
+                    job.error = Some(FAILURE);
+                } else if *outcome == Outcome::Dead {
+                    // A dead job has the last word of its last worker alone.
+                    job.error = None;
+                }
                 job.crashes += u32::from(reason.is_crash());
                 job.place = match outcome {
                     Outcome::Ready => Place::Again,

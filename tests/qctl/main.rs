@@ -12,6 +12,7 @@ mod common;
 
 mod admin;
 mod enqueue;
+mod jobs;
 mod lease;
 mod log;
 mod output;

@@ -181,8 +181,28 @@ pub struct QueueDescription {
     /// Jobs that ended because of their age.
     #[serde(default)]
     pub expired: u64,
+    /// The results that it keeps; left out if there never were any.
+    #[serde(default, skip_serializing_if = "ResultCounts::is_zero")]
+    pub results: ResultCounts,
     /// Its groups by name.
     pub groups: Vec<GroupDescription>,
+}
+
+/// The results that a queue keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultCounts {
+    /// How many.
+    pub kept: u64,
+    /// Their bytes, as `result_bytes_max` counts them.
+    pub bytes: u64,
+    /// How many went before their time, for others.
+    pub displaced: u64,
+}
+
+impl ResultCounts {
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A group: in QueueDescription, in the array that LIST_GROUPS gives, and as the reply to

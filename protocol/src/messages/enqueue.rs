@@ -54,15 +54,21 @@ impl<'a> Enqueue<'a> {
     /// [`DecodeError`].
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
+        let enqueue = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(enqueue)
+    }
+
+    /// Reads it from the rest of a body, to its end.
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let queue = reader.name()?;
         let flags = reader.u8()?;
         if flags & !(FLAG_NO_CREATE | FLAG_PRODUCER) != 0 {
             return Err(DecodeError::Reserved { field: "ENQUEUE flags", value: flags.into() });
         }
         let has_producer = flags & FLAG_PRODUCER != 0;
-        let producer = has_producer.then(|| read_producer(&mut reader)).transpose()?;
-        let batch = Batch::decode(&mut reader)?;
-        reader.finish()?;
+        let producer = has_producer.then(|| read_producer(reader)).transpose()?;
+        let batch = Batch::decode(reader)?;
         Ok(Self { queue, create: flags & FLAG_NO_CREATE == 0, producer, batch })
     }
 }
@@ -99,9 +105,13 @@ impl EnqueueReply {
     /// [`DecodeError`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
-        let reply =
-            Self { first_offset: reader.u64()?, count: reader.u32()?, created: reader.u8()? != 0 };
+        let reply = Self::read(&mut reader)?;
         reader.finish()?;
         Ok(reply)
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (first_offset, count) = (reader.u64()?, reader.u32()?);
+        Ok(Self { first_offset, count, created: reader.u8()? != 0 })
     }
 }

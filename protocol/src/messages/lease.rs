@@ -3,16 +3,30 @@
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
+use super::enqueue::{Enqueue, EnqueueReply};
 pub use super::handles::Statuses;
 use super::handles::{
     Handle, HandleSet, HandleSets, put_sets, put_statuses, read_sets, read_status, read_statuses,
 };
 use crate::error_code::ErrorCode;
-use crate::limits::{DELAY_MS_MAX, HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, REASON_BYTES_MAX};
+use crate::limits::{
+    DELAY_MS_MAX, HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, PROGRESS_BYTES_MAX, REASON_BYTES_MAX,
+    RESULT_BYTES_MAX,
+};
 use crate::wire::{DecodeError, Reader, in_range, put_name, put_text, put_token};
 
 const FORM_JOBS: u8 = 0;
 const FORM_THROUGH: u8 = 1;
+const FORM_ONE: u8 = 2;
+
+/// In form 2: a result follows.
+const FLAG_RESULT: u8 = 0x01;
+
+/// In form 2: jobs to enqueue follow.
+const FLAG_JOBS: u8 = 0x02;
+
+/// In EXTEND: a note of the progress follows.
+const FLAG_PROGRESS: u8 = 0x01;
 
 /// In FAIL: the queue's retry policy decides.
 const BY_POLICY_U32: u32 = u32::MAX;
@@ -32,6 +46,92 @@ pub enum Commit<'a> {
         /// The last offset that is consumed.
         offset: u64,
     },
+    /// One job, with what its worker says of it. The reply has one status.
+    One(CommitOne<'a>),
+}
+
+/// One job that is committed with what its worker says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitOne<'a> {
+    /// The queue.
+    pub queue: &'a str,
+    /// The group; empty for `default`.
+    pub group: &'a str,
+    /// The job.
+    pub handle: Handle,
+    /// Its result: opaque, at most [`RESULT_BYTES_MAX`] bytes.
+    pub result: Option<&'a [u8]>,
+    /// Jobs that are enqueued with the commit, both or neither; to a queue of the same log.
+    pub jobs: Option<Enqueue<'a>>,
+}
+
+impl<'a> CommitOne<'a> {
+    fn encode(&self, out: &mut BytesMut) {
+        put_name(out, self.queue);
+        put_name(out, self.group);
+        out.put_u64_le(self.handle.offset);
+        put_token(out, &self.handle.token);
+        let jobs = self.jobs.map_or(0, |_| FLAG_JOBS);
+        out.put_u8(self.result.map_or(0, |_| FLAG_RESULT) | jobs);
+        if let Some(result) = self.result {
+            out.put_u32_le(result.len() as u32);
+            out.put_slice(result);
+        }
+        if let Some(jobs) = &self.jobs {
+            jobs.encode(out);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let (queue, group) = (reader.name()?, reader.name_or_empty()?);
+        let handle = Handle { offset: reader.u64()?, token: reader.token()? };
+        let flags = reader.u8()?;
+        if flags & !(FLAG_RESULT | FLAG_JOBS) != 0 {
+            return Err(DecodeError::Reserved { field: "COMMIT flags", value: flags.into() });
+        }
+        let result = (flags & FLAG_RESULT != 0).then(|| read_result(reader)).transpose()?;
+        let jobs = (flags & FLAG_JOBS != 0).then(|| Enqueue::read(reader)).transpose()?;
+        Ok(Self { queue, group, handle, result, jobs })
+    }
+}
+
+/// The reply to a COMMIT of one job that carries jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainReply {
+    /// What became of the commit; `None` is done.
+    pub status: Option<ErrorCode>,
+    /// The jobs as they are in their queue; none of them, a count of 0, if the commit was refused.
+    pub enqueued: EnqueueReply,
+}
+
+impl ChainReply {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        put_statuses(out, &[self.status]);
+        self.enqueued.encode(out);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let statuses = read_statuses(&mut reader)?;
+        in_range("status count", statuses.len() as u64, 1..=1, "exactly 1")?;
+        let enqueued = EnqueueReply::read(&mut reader)?;
+        reader.finish()?;
+        Ok(Self { status: statuses.first().copied().flatten(), enqueued })
+    }
+}
+
+/// Reads the bytes of a result with their length in a u32 before them.
+pub(crate) fn read_result<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+    let bytes = reader.u32()? as usize;
+    if bytes > RESULT_BYTES_MAX {
+        return Err(DecodeError::Result { bytes });
+    }
+    reader.bytes(bytes)
 }
 
 impl<'a> Commit<'a> {
@@ -47,6 +147,10 @@ impl<'a> Commit<'a> {
                 put_name(out, queue);
                 put_name(out, group);
                 out.put_u64_le(*offset);
+            }
+            Self::One(one) => {
+                out.put_u8(FORM_ONE);
+                one.encode(out);
             }
         }
     }
@@ -64,8 +168,9 @@ impl<'a> Commit<'a> {
                 group: reader.name_or_empty()?,
                 offset: reader.u64()?,
             },
+            FORM_ONE => Self::One(CommitOne::decode(&mut reader)?),
             form => {
-                let allowed = "0 (jobs) or 1 (through an offset)";
+                let allowed = "0 (jobs), 1 (through an offset) or 2 (one job)";
                 return Err(DecodeError::Range { field: "form", value: form.into(), allowed });
             }
         };
@@ -218,6 +323,9 @@ pub struct Extend<'a> {
     pub jobs: HandleSet<'a>,
     /// Milliseconds from now: of a timed lease, or of a session lease's maximum run.
     pub lease_ms: u64,
+    /// What the worker says of its progress, for people: empty for nothing any more, `None` for
+    /// what it said before. Cut at [`PROGRESS_BYTES_MAX`].
+    pub progress: Option<&'a str>,
 }
 
 impl<'a> Extend<'a> {
@@ -225,6 +333,10 @@ impl<'a> Extend<'a> {
     pub fn encode(&self, out: &mut BytesMut) {
         self.jobs.encode(out);
         out.put_u64_le(self.lease_ms);
+        out.put_u8(self.progress.map_or(0, |_| FLAG_PROGRESS));
+        if let Some(progress) = self.progress {
+            put_text(out, progress, PROGRESS_BYTES_MAX);
+        }
     }
 
     /// Reads the body.
@@ -236,8 +348,14 @@ impl<'a> Extend<'a> {
         let jobs = HandleSet::decode(&mut reader)?;
         let lease_ms = reader.u64()?;
         check_lease(lease_ms)?;
+        let flags = reader.u8()?;
+        if flags & !FLAG_PROGRESS != 0 {
+            return Err(DecodeError::Reserved { field: "EXTEND flags", value: flags.into() });
+        }
+        let progress = (flags & FLAG_PROGRESS != 0).then(|| reader.text("progress")).transpose()?;
+        let progress = progress.map(|progress| crate::wire::cut(progress, PROGRESS_BYTES_MAX));
         reader.finish()?;
-        Ok(Self { jobs, lease_ms })
+        Ok(Self { jobs, lease_ms, progress })
     }
 }
 

@@ -49,6 +49,10 @@ queue_settings! {
     max_bytes: u64;
     /// The group that says when a job is done, where that matters beyond its groups.
     primary_group: String;
+    /// Milliseconds for which the result of a job is kept.
+    result_kept_ms: u64;
+    /// Bytes of results that are kept, each counted with 128 bytes more.
+    result_bytes_max: u64;
 }
 
 impl QueueSettings {

@@ -5,6 +5,7 @@ mod enqueue;
 mod group;
 mod jobs;
 mod log;
+mod moving;
 mod queue;
 mod settings;
 mod work;
@@ -21,6 +22,7 @@ pub(crate) use self::jobs::{
     CommitArgs, ExtendArgs, FailArgs, FetchArgs, JobArgs, PeekArgs, ReleaseArgs,
 };
 pub(crate) use self::log::LogCommand;
+pub(crate) use self::moving::{JobCommand, MoveArgs};
 pub(crate) use self::queue::QueueCommand;
 pub(crate) use self::work::WorkArgs;
 use crate::color::{self, When};
@@ -135,6 +137,17 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<JobName>,
     },
+    /// Show one job, and wait for its end.
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Move jobs that wait, or are delayed or dead, to another queue, for all groups.
+    ///
+    /// Each is in one of the queues at every moment, whatever ends meanwhile. It goes on there as a
+    /// new job, with what is left of its delay and its time to live. Both queues must lie in the
+    /// same log: on a server with one log all do.
+    Move(MoveArgs),
+    /// Copy the jobs of a queue to another one. They stay where they are, too.
+    Copy(MoveArgs),
     /// Check, print and repair the files of a server that is stopped.
     #[command(subcommand)]
     Log(LogCommand),

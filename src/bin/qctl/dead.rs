@@ -6,13 +6,16 @@ use serde::Serialize;
 use crate::args::{DeadActArgs, DeadCommand, DeadFilter};
 use crate::error::{CliError, Exit};
 use crate::job_name::JobName;
+use crate::moving::{going_on, move_jobs};
 use crate::output::{JobView, Output};
 use crate::server::Server;
-use crate::values::format_time;
+use crate::values::{format_time, unix_now_ms};
 use crate::{confirm, progress};
 
 /// Jobs asked for, or acted on, at once.
 const PAGE: u64 = 1000;
+/// Bytes of jobs that are moved at once.
+const STEP_BYTES: u32 = 1024 * 1024;
 /// Columns of a table that a reason takes at most.
 const REASON_COLUMNS: usize = 60;
 
@@ -63,7 +66,10 @@ pub(crate) async fn run(
     match command {
         DeadCommand::List { filter, limit } => list(server, &filter, limit, out).await,
         DeadCommand::Show { job, group } => show(server, &job, group, out).await,
-        DeadCommand::Retry(args) => act(server, &args, Action::Retry, out).await,
+        DeadCommand::Retry { act: args, to: None } => act(server, &args, Action::Retry, out).await,
+        DeadCommand::Retry { act: args, to: Some(to) } => {
+            act(server, &args, Action::Move(&to), out).await
+        }
         DeadCommand::Drop(args) => act(server, &args, Action::Drop, out).await,
     }
 }
@@ -148,24 +154,61 @@ async fn show(
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Action {
+enum Action<'a> {
     Retry,
     Drop,
+    Move(&'a str),
 }
 
-impl Action {
+impl Action<'_> {
     async fn act(self, client: &Client, query: &DeadQuery) -> Result<BulkDone, CliError> {
         Ok(match self {
             Self::Retry => client.dead_retry(query).await?,
             Self::Drop => client.dead_drop(query).await?,
+            Self::Move(to) => move_dead(client, query, to).await?,
         })
     }
+}
+
+/// Moves the dead jobs of one page to another queue.
+async fn move_dead(client: &Client, query: &DeadQuery, to: &str) -> Result<BulkDone, CliError> {
+    let page = client.dead_list(query).await?;
+    let offsets: Vec<u64> = page.jobs.iter().map(|dead| dead.offset).collect();
+    let mut refused = match &query.jobs {
+        Some(named) if !page.more => {
+            named.iter().copied().filter(|job| !offsets.contains(job)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let (mut count, mut at) = (0, 0);
+    while let Some(&first) = offsets.get(at) {
+        let stretch = (first..).zip(offsets.get(at..).unwrap_or_default());
+        let length = stretch.take_while(|(expected, found)| expected == *found).count();
+        let read = client.read(&query.queue, first, length as u32, STEP_BYTES).await?;
+        let read_up_to = read.next;
+        let now_ms = unix_now_ms();
+        let stored = read.jobs.into_iter().filter(|job| offsets.contains(&job.offset));
+        // A dead job comes as soon as it can.
+        let jobs = stored.filter_map(|job| {
+            let offset = job.offset;
+            let mut job = going_on(job, now_ms)?;
+            job.terms.due = None;
+            Some((offset, job))
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let step = move_jobs(client, (&query.queue, Some(&query.group)), jobs, to).await?;
+        count += step.count;
+        refused.extend(step.gone);
+        let behind = |offset: &&u64| **offset < read_up_to;
+        at += offsets.get(at..).unwrap_or_default().iter().take_while(behind).count().max(1);
+    }
+    Ok(BulkDone { count, refused, next: page.next, more: page.more })
 }
 
 async fn act(
     server: &Server,
     args: &DeadActArgs,
-    action: Action,
+    action: Action<'_>,
     out: &Output,
 ) -> Result<Exit, CliError> {
     let mut query = query(&args.filter)?;
@@ -198,6 +241,7 @@ async fn act(
     let done = match action {
         Action::Retry => "retried",
         Action::Drop => "dropped",
+        Action::Move(_) => "moved",
     };
     let count = confirm::counted(jobs, "job");
     out.print(&DoneView { done, jobs }, |_| format!("{count} {done}").into_bytes())?;

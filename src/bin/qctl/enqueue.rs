@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::args::EnqueueArgs;
 use crate::error::{CliError, Exit};
+use crate::job::wait_for_end;
 use crate::output::Output;
 use crate::progress;
 use crate::server::Server;
@@ -69,6 +70,10 @@ pub(crate) async fn run(
         tell_created(&args.queue);
     }
     let job = format!("{}:{}", args.queue, enqueued.first_offset);
+    if let Some(wait) = args.wait {
+        tell!("{job} is enqueued.");
+        return wait_for_end(client, &args.queue, enqueued.first_offset, wait, out).await;
+    }
     out.print(&JobPlace { job }, |place| place.job.clone().into_bytes())?;
     Ok(Exit::Done)
 }

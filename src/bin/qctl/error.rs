@@ -63,6 +63,9 @@ impl CliError {
             Self::Client(ClientError::Server { code, .. }) => match code {
                 ErrorCode::NoSuchQueue => "\n`qctl queue list` lists the queues.",
                 ErrorCode::QueueExists => "\n`qctl queue show QUEUE` shows its settings.",
+                ErrorCode::OtherLog => {
+                    "\n`qctl copy` reaches over logs; cancel or purge the jobs afterwards."
+                }
                 ErrorCode::NoSuchGroup => "\n`qctl group list QUEUE` lists a queue's groups.",
                 ErrorCode::GroupExists => "\n`qctl group show QUEUE GROUP` shows it.",
                 ErrorCode::QueueFull => {

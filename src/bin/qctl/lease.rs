@@ -1,5 +1,7 @@
 //! `qctl commit`, `release`, `fail` and `extend`: what to do with leased jobs.
 
+use std::os::unix::ffi::OsStringExt;
+
 use joblog::client::{CommitStatus, ErrorCode, FailStatus, Failure, JobHandle, ReleaseStatus};
 use serde::Serialize;
 
@@ -85,7 +87,15 @@ pub(crate) async fn commit(
         return print(out, views);
     }
     let handles = handles(&args.jobs)?;
-    let statuses = server.connect().await?.commit(&handles).await?;
+    let client = server.connect().await?;
+    if let Some(result) = args.result {
+        let [handle] = &handles[..] else {
+            return Err(CliError::Usage("a result is for one job".to_owned()));
+        };
+        let status = client.commit_with_result(handle, &result.into_vec()).await?;
+        return print(out, names(&handles).zip([view(status)]));
+    }
+    let statuses = client.commit(&handles).await?;
     print(out, names(&handles).zip(statuses.into_iter().map(view)))
 }
 
@@ -130,7 +140,16 @@ pub(crate) async fn extend(
 ) -> Result<Exit, CliError> {
     let handles = handles(&args.jobs)?;
     let client = server.connect().await?;
-    let statuses = client.extend(&handles, args.lease).await?;
+    let statuses = match &args.progress {
+        Some(note) => {
+            let mut statuses = Vec::new();
+            for handle in &handles {
+                statuses.push(client.extend_with_progress(handle, args.lease, note).await?);
+            }
+            statuses
+        }
+        None => client.extend(&handles, args.lease).await?,
+    };
     let view = |status: Result<(), ErrorCode>| match status {
         Ok(()) => StatusView::done("extended"),
         Err(code) => StatusView::refused(code),

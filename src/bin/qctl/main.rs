@@ -12,9 +12,11 @@ mod enqueue;
 mod error;
 mod fetch;
 mod group;
+mod job;
 mod job_name;
 mod lease;
 mod log;
+mod moving;
 mod progress;
 mod queue;
 mod server;
@@ -26,6 +28,7 @@ use std::process::ExitCode;
 use crate::args::{Args, Command};
 use crate::color::Colors;
 use crate::error::{CliError, Exit};
+use crate::moving::Action;
 use crate::output::Output;
 use crate::server::Server;
 
@@ -62,6 +65,9 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Extend(args) => lease::extend(&server, args, &out).await,
         Command::Cancel { jobs } => cancel::cancel(&server, &jobs, &out).await,
         Command::Dead(command) => dead::run(&server, command, &out).await,
+        Command::Job(command) => job::run(&server, command, &out).await,
+        Command::Move(args) => moving::run(&server, args, Action::Move, &out).await,
+        Command::Copy(args) => moving::run(&server, args, Action::Copy, &out).await,
         Command::Log(command) => log::run(command, &out),
         Command::Work(args) => work::run(&server, args).await,
     };

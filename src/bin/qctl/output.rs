@@ -135,14 +135,14 @@ pub(crate) enum Text {
 }
 
 impl Text {
-    fn new(bytes: &[u8]) -> Self {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Utf8(text.to_owned()),
             Err(_) => Self::Base64(STANDARD.encode(bytes)),
         }
     }
 
-    fn split(self) -> (Option<String>, Option<String>) {
+    pub(crate) fn split(self) -> (Option<String>, Option<String>) {
         match self {
             Self::Utf8(text) => (Some(text), None),
             Self::Base64(text) => (None, Some(text)),

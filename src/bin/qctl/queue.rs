@@ -1,6 +1,8 @@
 //! `qctl ping` and `qctl queue`.
 
-use joblog::client::{Client, ConnectionState, QueueDescription, QueueSettings, QueueSummary};
+use joblog::client::{
+    Client, ConnectionState, QueueDescription, QueueSettings, QueueSummary, ResultCounts,
+};
 use serde::Serialize;
 
 use crate::args::QueueCommand;
@@ -202,6 +204,10 @@ fn retention(queue: &QueueDescription) -> String {
     if let Some(max_bytes) = settings.max_bytes {
         let bytes = queue.unconsumed_bytes.unwrap_or(0);
         lines.push(format!("max bytes   {max_bytes}; {bytes} not consumed"));
+    }
+    let ResultCounts { kept, bytes, displaced } = queue.results;
+    if queue.results != ResultCounts::default() {
+        lines.push(format!("results     {kept} kept, {bytes} bytes; {displaced} went for others"));
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
 }

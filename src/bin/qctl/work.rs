@@ -34,6 +34,7 @@ pub(crate) async fn run(server: &Server, mut args: WorkArgs) -> Result<Exit, Cli
         client: client.clone(),
         command: CommandLine::new(std::mem::take(&mut args.command)),
         retries: args.retries,
+        keeps_results: args.result,
     };
     let (kill, _) = watch::channel(false);
     let worker = Worker {

@@ -26,7 +26,13 @@ pub(crate) enum DeadCommand {
         group: String,
     },
     /// Make dead jobs ready again, as if they had never failed.
-    Retry(DeadActArgs),
+    Retry {
+        #[command(flatten)]
+        act: DeadActArgs,
+        /// Move them to another queue of the same log, as new jobs there. [default: their own]
+        #[arg(long, value_name = "QUEUE")]
+        to: Option<String>,
+    },
     /// Give dead jobs up: their group never gets them again.
     Drop(DeadActArgs),
 }

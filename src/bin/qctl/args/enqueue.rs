@@ -45,6 +45,10 @@ pub(crate) struct EnqueueArgs {
     /// Put the jobs before all others of their priority.
     #[arg(long)]
     pub(crate) front: bool,
+    /// Wait until the job has ended, for at most DURATION [default: 10m], and print its result.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "lines")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "10m")]
+    pub(crate) wait: Option<Duration>,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,

@@ -1,5 +1,6 @@
 //! What takes, shows and settles jobs.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::job_name::JobName;
@@ -55,6 +56,10 @@ pub(crate) struct CommitArgs {
     /// Consume all jobs up to and with QUEUE:OFFSET; for stream groups, without tokens.
     #[arg(long)]
     pub(crate) through: bool,
+    /// Give the one job this result: at most 64 KiB, for those who wait for its end.
+    /// [default: none]
+    #[arg(long, value_name = "TEXT", conflicts_with = "through")]
+    pub(crate) result: Option<OsString>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,4 +93,8 @@ pub(crate) struct ExtendArgs {
     /// Lease the jobs for DURATION from now.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) lease: Duration,
+    /// Note what there is to say of the jobs' progress: at most 1 KiB, shown by `qctl job show`.
+    /// [default: what was noted before]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) progress: Option<String>,
 }

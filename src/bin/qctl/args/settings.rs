@@ -49,9 +49,15 @@ pub(crate) struct SettingsArgs {
     /// Refuse more jobs while BYTES of them wait to be consumed. [default: any number]
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_bytes: Option<u64>,
-    /// Let GROUP say when a job is done, for unique keys. [default: default]
+    /// Let GROUP say when a job is done, for unique keys and results. [default: default]
     #[arg(long, value_name = "GROUP")]
     pub(crate) primary_group: Option<String>,
+    /// Keep the results of jobs for DURATION. [default: 500s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) result_kept: Option<Duration>,
+    /// Keep at most BYTES of results, each counted with 128 bytes more. [default: 64 MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) result_bytes_max: Option<u64>,
 }
 
 impl SettingsArgs {
@@ -75,6 +81,8 @@ impl SettingsArgs {
             max_jobs: self.max_jobs,
             max_bytes: self.max_bytes,
             primary_group: self.primary_group.clone(),
+            result_kept_ms: self.result_kept.map(ms),
+            result_bytes_max: self.result_bytes_max,
         }
     }
 }

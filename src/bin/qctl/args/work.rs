@@ -27,6 +27,10 @@ pub(crate) struct WorkArgs {
     /// Take jobs for DURATION, which is renewed while their commands run. [default: the server's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) lease: Option<Duration>,
+    /// Give each job what its command has written to standard output as its result: at most
+    /// 64 KiB, for those who wait for its end.
+    #[arg(long)]
+    pub(crate) result: bool,
     /// The command and its arguments.
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,

@@ -163,6 +163,17 @@ impl Spooled {
         stderr.flush()
     }
 
+    /// The first bytes that it has written to standard output, and whether that is all.
+    pub(crate) fn first_bytes(&mut self, bytes_max: usize) -> io::Result<(Vec<u8>, bool)> {
+        self.stdout.rewind()?;
+        let mut bytes = Vec::new();
+        let mut first = (&mut self.stdout).take(bytes_max as u64 + 1);
+        first.read_to_end(&mut bytes)?;
+        let is_all = bytes.len() <= bytes_max;
+        bytes.truncate(bytes_max);
+        Ok((bytes, is_all))
+    }
+
     /// The reason of a failure: how the command ended, and the last lines of its standard error.
     pub(crate) fn reason(&mut self, status: ExitStatus) -> String {
         let end = describe(status);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use joblog::client::{
     Client, ClientError, CommitStatus, ErrorCode, FailStatus, Failure, JobHandle, LeasedJob,
 };
+use joblog_protocol::limits::RESULT_BYTES_MAX;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) client: Client,
     pub(crate) command: CommandLine,
     pub(crate) retries: Option<u32>,
+    /// Whether what a command writes to standard output is its job's result.
+    pub(crate) keeps_results: bool,
 }
 
 /// How a job's run ended.
@@ -134,7 +137,10 @@ impl Plan {
             }
         };
         match status {
-            Ok(status) if status.success() => self.commit(handle).await,
+            Ok(status) if status.success() => match self.result(handle, &mut output) {
+                Ok(result) => self.commit(handle, result.as_deref()).await,
+                Err(reason) => self.fail(handle, reason).await,
+            },
             Ok(status) => {
                 let reason = output.reason(status);
                 tell!("qctl: {}: {}", job_name(handle), describe(status));
@@ -144,18 +150,44 @@ impl Plan {
         }
     }
 
+    /// The result of a job, if results are wanted. One that is too long is none.
+    fn result(&self, handle: &JobHandle, output: &mut Spooled) -> Result<Option<Vec<u8>>, String> {
+        if !self.keeps_results {
+            return Ok(None);
+        }
+        let first = output.first_bytes(RESULT_BYTES_MAX);
+        let (result, is_all) =
+            first.map_err(|error| format!("its standard output can't be read: {error}"))?;
+        if !is_all {
+            let job = job_name(handle);
+            tell!("qctl: {job} has written more than {RESULT_BYTES_MAX} bytes; it has no result");
+        }
+        Ok(is_all.then_some(result))
+    }
+
     /// Commits until the server has answered: a commit may be repeated.
-    async fn commit(&self, handle: &JobHandle) -> JobEnd {
+    async fn commit(&self, handle: &JobHandle, result: Option<&[u8]>) -> JobEnd {
         loop {
-            let error = match self.client.commit(slice::from_ref(handle)).await {
-                Ok(statuses) => {
-                    if let Some(CommitStatus::Refused(code)) = statuses.first() {
-                        tell_refused(handle, "committed", *code);
+            let committed = match result {
+                Some(result) => self.client.commit_with_result(handle, result).await.map(Some),
+                None => {
+                    let statuses = self.client.commit(slice::from_ref(handle)).await;
+                    statuses.map(|statuses| statuses.first().copied())
+                }
+            };
+            let error = match committed {
+                Ok(status) => {
+                    if let Some(CommitStatus::Refused(code)) = status {
+                        tell_refused(handle, "committed", code);
                     }
                     return JobEnd::Settled;
                 }
                 Err(error) => error,
             };
+            if error.code() == Some(ErrorCode::NotPrimaryGroup) {
+                self.release(handle).await;
+                return JobEnd::GiveUp(error.into());
+            }
             if let Err(error) = pause(error).await {
                 return tell_error(handle, "committed", &error);
             }
