@@ -16,7 +16,7 @@ mod raw;
 mod server;
 
 pub(crate) use cli::{qctl_any, qctl_code, qctl_objects};
-pub(crate) use proxy::{Cut, CuttingProxy};
+pub(crate) use proxy::{Cut, CuttingProxy, FreezingProxy};
 pub(crate) use raw::{Frame, Job, Raw, all_done, new_session, of_default, only};
 pub(crate) use server::Server;
 

@@ -159,3 +159,73 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
     drop(std::io::copy(&mut from, &mut to));
     drop(to.shutdown(Shutdown::Write));
 }
+
+/// A proxy on loopback that can make connections half open: they stay up, and nothing passes any
+/// more, as after a router that has forgotten them. Later ones work.
+pub(crate) struct FreezingProxy {
+    address: SocketAddr,
+    /// Connections that were made before this many freezes are frozen.
+    freezes: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+}
+
+impl FreezingProxy {
+    /// Listens, and passes connections on to `server`.
+    pub(crate) fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (freezes, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (now, ended) = (Arc::clone(&freezes), Arc::clone(&over));
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                let client = client.unwrap();
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                client.set_nodelay(true).unwrap();
+                server.set_nodelay(true).unwrap();
+                let born = now.load(Ordering::Relaxed);
+                let ends = [(&client, &server), (&server, &client)];
+                for (from, to) in
+                    ends.map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap()))
+                {
+                    let now = Arc::clone(&now);
+                    thread::spawn(move || pass_until_frozen(from, to, born, &now));
+                }
+            }
+        });
+        Self { address, freezes, over }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Freezes all connections that there are.
+    pub(crate) fn freeze(&self) {
+        self.freezes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for FreezingProxy {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+/// Passes bytes on; once frozen, it swallows them, the end of the connection included.
+fn pass_until_frozen(mut from: TcpStream, mut to: TcpStream, born: usize, now: &AtomicUsize) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let is_frozen = now.load(Ordering::Relaxed) != born;
+        if !is_frozen && to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    if now.load(Ordering::Relaxed) == born {
+        drop(to.shutdown(Shutdown::Both));
+    }
+}
