@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Logs, Threads};
+use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Logs, RESERVED_JOBS, Threads};
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
 use joblog::server::{ServerOptions, serve};
@@ -109,6 +109,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
             auto_create: config.auto_create,
             shards: config.io_threads,
             checkpoint_bytes: config.checkpoint_bytes,
+            reserved_jobs: RESERVED_JOBS,
             log,
         };
         brokers.push(Broker::open(&data_dir.log_dir(log), log_options.clone(), options)?);

@@ -80,6 +80,7 @@ pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use moving::{Movable, Moved, Moving};
 pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, ReadJobs};
+pub use reserve::RESERVED_JOBS;
 pub use retention::SeekTo;
 pub use sessions::SessionHandle;
 pub use threads::Threads;
@@ -121,6 +122,8 @@ pub struct BrokerOptions {
     pub log: LogId,
     /// Bytes of log after which a checkpoint is made, or four times the last one, if that is more.
     pub checkpoint_bytes: u64,
+    /// Below `fsync`: for how many jobs offsets are reserved at first; see [`RESERVED_JOBS`].
+    pub reserved_jobs: u64,
 }
 
 /// One log with its state.

@@ -52,8 +52,9 @@ impl Broker {
         machine.rearm(lease_now_ms);
         machine.advance(clock.stamp());
         let hold = Arc::new(Hold::new());
-        let reserves = options.durability != Durability::Fsync;
-        let reserve = reserve::begin(&mut machine, &log, clock.stamp(), reserves, &hold)?;
+        let below_fsync = options.durability != Durability::Fsync;
+        let jobs = below_fsync.then_some(options.reserved_jobs);
+        let reserve = reserve::begin(&mut machine, &log, clock.stamp(), jobs, &hold)?;
         let sessions = machine.session_ids();
         let last_index = EntryIndex(log.next_index().0 - 1);
         let seed = clock::wall_ms();

@@ -20,8 +20,8 @@ use crate::log::{Log, LogError};
 use crate::queue::{Fact, Machine};
 use crate::types::{EntryIndex, Stamp};
 
-/// Jobs that are reserved at first. More are when half of them are used.
-const STEP: u64 = 1 << 20;
+/// Jobs that a server reserves offsets for at first. More are when half of them are used.
+pub const RESERVED_JOBS: u64 = 1 << 20;
 
 /// Where reservations follow each other faster than this, twice as many jobs are reserved.
 const STEP_MS_MIN: u64 = 1_000;
@@ -77,11 +77,11 @@ impl Hold {
 }
 
 impl Reserve {
-    /// Those of a log whose entry `index` has just reserved `STEP` jobs, and is synced.
-    fn new(index: EntryIndex, now_log_ms: u64, hold: Arc<Hold>) -> Self {
-        let first = Reservation { index, left: STEP, first_beyond: NONE };
+    /// Those of a log whose entry `index` has just reserved so many jobs, and is synced.
+    fn new(index: EntryIndex, jobs: u64, now_log_ms: u64, hold: Arc<Hold>) -> Self {
+        let first = Reservation { index, left: jobs, first_beyond: NONE };
         let reservations = VecDeque::from([first]);
-        Self { reservations, step: STEP, reserved_log_ms: now_log_ms, hold }
+        Self { reservations, step: jobs, reserved_log_ms: now_log_ms, hold }
     }
 
     /// How many jobs are to be reserved before `count` more are enqueued, if any.
@@ -193,27 +193,27 @@ impl Broker {
     }
 }
 
-/// What a start does: passes over what the last run had reserved, and reserves some for this one if
-/// `reserves` says so. All of it is synced when this returns.
+/// What a start does: passes over what the last run had reserved, and reserves so many jobs for
+/// this one. All of it is synced when this returns.
 pub(super) fn begin(
     machine: &mut Machine,
     log: &Log,
     stamp: Stamp,
-    reserves: bool,
+    jobs: Option<u64>,
     hold: &Arc<Hold>,
 ) -> Result<Option<Reserve>, OpenError> {
     let skipped = machine.skip_reserved();
     if let Some(Fact::OffsetsSkipped { count }) = skipped {
         tracing::warn!(count, "the last run did not end in order: passing over offsets");
     }
-    let reserved = reserves.then_some(Fact::OffsetsReserved { count: STEP });
+    let reserved = jobs.map(|count| Fact::OffsetsReserved { count });
     let facts: Vec<_> = skipped.into_iter().chain(reserved).collect();
     if facts.is_empty() {
         return Ok(None);
     }
     let index = record(machine, log, stamp, &facts)?;
     log.sync()?;
-    Ok(reserves.then(|| Reserve::new(index, stamp.log_ms, Arc::clone(hold))))
+    Ok(jobs.map(|jobs| Reserve::new(index, jobs, stamp.log_ms, Arc::clone(hold))))
 }
 
 /// Applies facts and appends them as an entry.
@@ -237,9 +237,11 @@ fn record(
 mod tests {
     use super::*;
 
+    const STEP: u64 = RESERVED_JOBS;
+
     fn reserve() -> (Reserve, Arc<Hold>) {
         let hold = Arc::new(Hold::new());
-        (Reserve::new(EntryIndex(1), 0, Arc::clone(&hold)), hold)
+        (Reserve::new(EntryIndex(1), STEP, 0, Arc::clone(&hold)), hold)
     }
 
     /// Jobs are told of as long as what is synced covers them, however many reservations wait.

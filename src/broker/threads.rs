@@ -88,17 +88,32 @@ impl Threads {
                 tracing::error!("a thread of the broker has panicked");
             }
         }
-        self.broker.end_reserve();
-        if self.broker.log.poisoned().is_none()
-            && let Err(error) = self.broker.make_checkpoint()
-        {
-            tracing::warn!(%error, "no checkpoint was made; the next start replays more");
-        }
-        Ok(self.broker.log.close()?)
+        self.broker.close()
     }
 }
 
 impl Broker {
+    /// What a stop in order ends with: a last checkpoint, then the log is synced and closed. No
+    /// request is taken from here on.
+    ///
+    /// # Errors
+    /// [`OpenError::Log`] if the last sync failed.
+    pub fn close(&self) -> Result<(), OpenError> {
+        self.end_reserve();
+        if self.log.poisoned().is_none()
+            && let Err(error) = self.make_checkpoint()
+        {
+            tracing::warn!(%error, "no checkpoint was made; the next start replays more");
+        }
+        Ok(self.log.close()?)
+    }
+
+    /// Waits until the log's own thread has nothing to do; for tests that want the same calls of
+    /// the file system in the same order each time.
+    pub fn settle(&self) {
+        self.log.settle();
+    }
+
     fn run_sync(&self, stop: &AtomicBool) {
         self.hold.is_synced_by_this_thread();
         let mut marked = false;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::types::{EntryIndex, Offset, QueueId, Stamp, Term};
 
@@ -349,14 +349,26 @@ impl Table {
         }
         let segment = self.segment.path.display();
         tracing::warn!(%segment, "a damaged index table is made again");
-        let remade = scan(&self.segment, &self.extent)
-            .map(|(rows, last)| rows.encode(&self.segment, &self.extent, last));
-        match remade {
+        match self.made_again() {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 tracing::error!(%error, "jobs of a segment can't be found");
                 Some(Vec::new())
             }
+        }
+    }
+
+    /// The table from the segment. Queues that were deleted before it was made first have no place
+    /// in it.
+    fn made_again(&self) -> Result<Vec<u8>, LogError> {
+        let (mut rows, last) = scan(&self.segment, &self.extent)?;
+        let known: FxHashSet<_> = self.queues().map(|queue| queue.queue).collect();
+        rows.queues.retain(|queue, _| known.contains(queue));
+        let bytes = rows.encode(&self.segment, &self.extent, last);
+        let directory = INDEX_HEADER_BYTES..self.rows_at();
+        match bytes.get(directory.clone()) == self.header().get(directory) {
+            true => Ok(bytes),
+            false => Err(self.segment.damaged(0, "the segment is not the one of its index table")),
         }
     }
 

@@ -8,8 +8,8 @@ use std::thread;
 
 use joblog::broker::{
     Broker, BrokerOptions, Durability, FetchRequest, FetchTerms, FetchedJobs, GroupKind, Held,
-    HeldSet, Holder, JobBatch, LogError, Logs, OpenError, QueueSettings, Retry, SessionHandle,
-    Start,
+    HeldSet, Holder, JobBatch, LogError, Logs, OpenError, QueueSettings, RESERVED_JOBS, Retry,
+    SessionHandle, Start,
 };
 use joblog::log::LogOptions;
 use joblog::types::{EntryIndex, Grant, LogId, Offset, ProducerId, SessionId};
@@ -28,6 +28,7 @@ pub(crate) fn options() -> BrokerOptions {
         auto_create: true,
         shards: 1,
         checkpoint_bytes: u64::MAX,
+        reserved_jobs: RESERVED_JOBS,
         log: LogId(0),
     }
 }
