@@ -20,3 +20,13 @@ pub mod server;
 pub mod types;
 #[cfg(feature = "worker")]
 pub mod worker;
+
+/// The code in the guide, held by its compiler.
+#[cfg(all(doctest, feature = "worker"))]
+#[doc = include_str!("../docs/guide.md")]
+struct Guide;
+
+/// The code in the recipes.
+#[cfg(all(doctest, feature = "worker"))]
+#[doc = include_str!("../docs/recipes.md")]
+struct Recipes;

@@ -11,7 +11,7 @@
 mod common;
 
 use common::{Cut, CuttingProxy, PATIENCE, Raw, Server};
-use joblog::client::{Client, ErrorCode, Job, Options};
+use joblog::client::{BatchBuilder, Client, ClientError, ErrorCode, Job, Options};
 use joblog_protocol::Opcode;
 
 const PRODUCER: [u8; 16] = [7; 16];
@@ -89,4 +89,31 @@ fn the_client_enqueues_once_though_its_answers_are_lost() {
         expected.sort();
         assert_eq!(found, expected);
     });
+}
+
+#[test]
+fn a_program_that_starts_anew_sends_its_batch_again_under_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut send = |number: u64, payload: &str| {
+        let mut batch = BatchBuilder::default();
+        batch.push(&Job::new(payload)).unwrap();
+        let sent = runtime.block_on(async {
+            let address = server.address().to_string();
+            let client = Client::connect(address, Options::default()).await.unwrap();
+            let batch = client.prepare_numbered("q", &batch, PRODUCER, number)?;
+            let sent = batch.send().await;
+            client.close().await.unwrap();
+            sent
+        });
+        server.kill9();
+        server.restart();
+        sent
+    };
+    assert_eq!(send(1, "one").unwrap().first_offset, 0);
+    assert_eq!(send(1, "one").unwrap().first_offset, 0);
+    assert_eq!(send(2, "two").unwrap().first_offset, 1);
+    assert_eq!(send(2, "other").unwrap_err().code(), Some(ErrorCode::BadRequest));
+    assert!(matches!(send(0, "none").unwrap_err(), ClientError::Invalid(_)));
 }

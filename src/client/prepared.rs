@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use joblog_protocol::job::BatchBuilder;
-use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer};
 use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::DecodeError;
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
-use super::calls::check_body;
 use super::error::ClientError;
 use super::face::Client;
 use super::in_flight::Request;
@@ -22,7 +21,8 @@ use super::sequence::Sequence;
 /// A batch that has its number. It can be sent again after any error, and is enqueued once: also
 /// after a timeout, when nobody knows whether the first one was done.
 ///
-/// It takes one of the 64 places that a client has for each queue, until it is dropped.
+/// One from [`Client::prepare`] takes one of the 64 places that a client has for each queue, until
+/// it is dropped.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -39,7 +39,8 @@ use super::sequence::Sequence;
 #[derive(Debug)]
 pub struct PreparedBatch {
     client: Client,
-    sequence: Arc<Sequence>,
+    /// The client's own number; none, if the caller gave it.
+    sequence: Option<Arc<Sequence>>,
     body: Bytes,
 }
 
@@ -56,15 +57,46 @@ impl Client {
     ) -> Result<PreparedBatch, ClientError> {
         check_queue(queue)?;
         let sequence = Arc::new(self.next_sequence(queue).await?);
-        let enqueue = Enqueue {
-            queue,
-            create: self.options().create_queues,
-            producer: Some(sequence.producer()),
-            batch: batch.batch(),
-        };
+        let body = self.numbered(queue, batch, sequence.producer())?;
+        Ok(PreparedBatch { client: self.clone(), sequence: Some(sequence), body })
+    }
+
+    /// As [`Client::prepare`], under a producer's id and a number that the caller keeps: so that a
+    /// program which starts anew can send a batch again that it may have sent before. `producer`
+    /// is 16 random bytes, drawn once; `number` is at least 1, and higher for each new batch of the
+    /// producer to the queue. A number must never come with other jobs.
+    ///
+    /// The server remembers the last 64 numbers of a producer and queue, for a day at least after
+    /// the last one; one that is older is refused with `SEQUENCE_TOO_OLD`.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the batch, the producer, the number or the queue's name is not
+    /// allowed.
+    pub fn prepare_numbered(
+        &self,
+        queue: &str,
+        batch: &BatchBuilder,
+        producer: [u8; 16],
+        number: u64,
+    ) -> Result<PreparedBatch, ClientError> {
+        check_queue(queue)?;
+        let body = self.numbered(queue, batch, Producer { id: producer, sequence: number })?;
+        Ok(PreparedBatch { client: self.clone(), sequence: None, body })
+    }
+
+    fn numbered(
+        &self,
+        queue: &str,
+        batch: &BatchBuilder,
+        producer: Producer,
+    ) -> Result<Bytes, ClientError> {
+        let create = self.options().create_queues;
+        let enqueue = Enqueue { queue, create, producer: Some(producer), batch: batch.batch() };
         let mut body = BytesMut::new();
         enqueue.encode(&mut body);
-        Ok(PreparedBatch { client: self.clone(), sequence, body: body.freeze() })
+        // What the server would refuse is not sent.
+        Enqueue::decode(&body)?;
+        Ok(body.freeze())
     }
 }
 
@@ -109,8 +141,7 @@ impl PreparedBatch {
         let mut request = Request::new(Opcode::Enqueue, client.next_correlation(), |out| {
             out.extend_from_slice(&self.body);
         });
-        request.sequence = Some(Arc::clone(&self.sequence));
-        check_body(&request, |body| Enqueue::decode(body).map(drop))?;
+        request.sequence = self.sequence.clone();
         let timeout = client.options().request_timeout;
         Ok(PendingEnqueue { waiting: client.submit(request, timeout).await? })
     }
