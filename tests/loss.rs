@@ -372,7 +372,13 @@ fn produce(
 fn read_all(raw: &mut Raw) -> BTreeMap<u64, String> {
     let (mut all, mut from) = (BTreeMap::new(), 0);
     loop {
-        let read = ReadRequest { queue: "q", from, jobs_max: 10_000, bytes_max: u32::MAX };
+        let read = ReadRequest {
+            queue: "q",
+            from,
+            jobs_max: 10_000,
+            bytes_max: u32::MAX,
+            unconsumed_by: None,
+        };
         let reply = raw.ask_with(Opcode::Read, |out| read.encode(out)).unwrap();
         assert_eq!(reply.code(), None);
         let reply = ReadReply::decode(&reply.body).unwrap();

@@ -386,7 +386,7 @@ fn good_bodies() -> Vec<(Opcode, Vec<u8>)> {
     let release = Release { jobs: jobs(), delay_ms: 0 };
     let fail = Fail { jobs: jobs(), failures_max: None, delay_ms: None, reason: "why" };
     let extend = Extend { jobs: jobs(), lease_ms: 1000, progress: None };
-    let read = Read { queue: "q", from: 0, jobs_max: 1, bytes_max: 1000 };
+    let read = Read { queue: "q", from: 0, jobs_max: 1, bytes_max: 1000, unconsumed_by: None };
     vec![
         (Opcode::Enqueue, enqueue_body("q", builder.batch())),
         (Opcode::Fetch, body(|out| fetch.encode(out))),
@@ -572,7 +572,7 @@ fn a_field_outside_its_range_is_refused() {
         (Opcode::Fetch, with(Opcode::Fetch, 23, &[0; 4]), "jobs_max"),
         (Opcode::Release, with(Opcode::Release, 8, year), "366 days"),
         (Opcode::Extend, with(Opcode::Extend, 9, &99_u64.to_le_bytes()), "100"),
-        (Opcode::Read, with(Opcode::Read, 8, &[0; 4]), "jobs_max"),
+        (Opcode::Read, with(Opcode::Read, 9, &[0; 4]), "jobs_max"),
         (Opcode::Commit, [&[3][..], &of(Opcode::Commit)[1..]].concat(), "through"),
         (Opcode::Commit, body(|out| set_of_none().encode(out)), "65536"),
     ];
@@ -682,7 +682,8 @@ fn what_does_not_exist_and_what_exists_already_is_said() {
         assert_refused(&mut raw, opcode, body, code, &[word]);
     }
     let read = body(|out| {
-        Read { queue: "nowhere", from: 0, jobs_max: 1, bytes_max: 1 }.encode(out);
+        Read { queue: "nowhere", from: 0, jobs_max: 1, bytes_max: 1, unconsumed_by: None }
+            .encode(out);
     });
     assert_refused(&mut raw, Opcode::Read, &read, ErrorCode::NoSuchQueue, &["nowhere"]);
     let builder = one_job(b"x");

@@ -87,4 +87,6 @@ opcodes! {
     Purge = 0x4b, "PURGE";
     /// Moves jobs to another queue.
     Move = 0x50, "MOVE";
+    /// Gives the numbers of queues and groups.
+    Stats = 0x60, "STATS";
 }

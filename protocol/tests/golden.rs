@@ -32,6 +32,7 @@ use joblog_protocol::messages::lease::{
 };
 use joblog_protocol::messages::moving::{Move, MoveReply};
 use joblog_protocol::messages::session::{Hello, HelloReply};
+use joblog_protocol::messages::stats::Stats;
 use joblog_protocol::messages::wait::{Wait, WaitReply};
 use joblog_protocol::wire::{Reader, put_text};
 use joblog_protocol::{ErrorCode, Opcode, Token};
@@ -71,7 +72,7 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::DeleteQueue | Opcode::DescribeQueue | Opcode::ListGroups => {
             json::<QueueName>(body, out);
         }
-        Opcode::ListQueues => json::<ListQueues>(body, out),
+        Opcode::ListQueues | Opcode::Stats => json::<ListQueues>(body, out),
         Opcode::CreateGroup => json::<CreateGroup>(body, out),
         Opcode::SeekGroup => json::<SeekGroup>(body, out),
         Opcode::DeleteGroup | Opcode::DescribeGroup => json::<GroupName>(body, out),
@@ -144,6 +145,7 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         Opcode::Cancel => json::<CancelReply>(body, out),
         Opcode::Purge => json::<PurgeReply>(body, out),
         Opcode::Move => MoveReply::decode(body).unwrap().encode(out),
+        Opcode::Stats => json::<Stats>(body, out),
     }
 }
 
@@ -318,7 +320,8 @@ fn be_refused_and_leave(frames: &mut impl Iterator<Item = Frame>) {
     let outcomes: FailReply = smallvec![FailOutcome::Refused(ErrorCode::AlreadyConsumed)];
     let put = |value: &FailReply, out: &mut BytesMut| encode_fail_reply(out, value);
     next_is!(frames, header(Opcode::Fail, FLAG_REPLY, 7), outcomes, put, decode_fail_reply);
-    let read = Read { queue: "male", from: 0, jobs_max: 10, bytes_max: 1 << 20 };
+    let read =
+        Read { queue: "male", from: 0, jobs_max: 10, bytes_max: 1 << 20, unconsumed_by: None };
     next_is!(frames, header(Opcode::Read, 0, 8), read, Read::encode, Read::decode);
     let status = ErrorCode::NoSuchQueue as u16;
     let refused = Header { status, ..header(Opcode::Read, FLAG_REPLY, 8) };

@@ -32,6 +32,7 @@ use joblog_protocol::messages::lease::{
 };
 use joblog_protocol::messages::moving::{Move, MoveOutcome, MoveReply};
 use joblog_protocol::messages::session::{Hello, HelloReply};
+use joblog_protocol::messages::stats::{GroupStats, QueueStats, Stats};
 use joblog_protocol::messages::wait::{DeathCause, Wait, WaitReply};
 use joblog_protocol::{DecodeError, ErrorCode, Opcode, Token};
 use proptest::prelude::*;
@@ -230,7 +231,8 @@ fn fetch_cases() -> Vec<Case> {
     let leased = smallvec![delivery(Some(token(8))), delivery(Some(token(32)))];
     let jobs = FetchReply { lease_ms: 5, jobs: leased };
     let none = FetchReply { lease_ms: 5, jobs: smallvec![] };
-    let read = Read { queue: "q", from: 9, jobs_max: u32::MAX, bytes_max: 1 };
+    let read = Read { queue: "q", from: 9, jobs_max: u32::MAX, bytes_max: 1, unconsumed_by: None };
+    let read_by = Read { unconsumed_by: Some("g"), ..read };
     let seen = ReadReply { next: 10, end: 11, jobs: smallvec![delivery(None)] };
     vec![
         case!("FETCH", fetch(session), Fetch::encode, Fetch::decode),
@@ -239,6 +241,7 @@ fn fetch_cases() -> Vec<Case> {
         case!("FETCH reply", jobs, put_fetch, FetchReply::decode),
         case!("FETCH reply, empty", none, put_fetch, FetchReply::decode),
         case!("READ", read, Read::encode, Read::decode),
+        case!("READ by group", read_by, Read::encode, Read::decode),
         case!("READ reply", seen, put_read, ReadReply::decode),
     ]
 }
@@ -402,6 +405,30 @@ fn bulk_cases() -> Vec<Case> {
     ]
 }
 
+fn stats() -> Stats {
+    let group = GroupStats {
+        group: "g".into(),
+        kind: GroupKind::Work,
+        paused: true,
+        committed_offset: 1,
+        consumed_above: 2,
+        ready: 3,
+        leased: 4,
+        delayed: 5,
+        dead: 6,
+        oldest_enqueued_at_ms: Some(7),
+    };
+    let queue = QueueStats {
+        queue: "q".into(),
+        paused: true,
+        first_offset: 1,
+        next_offset: 2,
+        unconsumed: 3,
+        groups: vec![group],
+    };
+    Stats { now_ms: 8, queues: vec![queue], more: true }
+}
+
 fn admin_cases() -> Vec<Case> {
     let settings = QueueSettings {
         failures_max: Some(1),
@@ -446,6 +473,8 @@ fn admin_cases() -> Vec<Case> {
         json_case!("queue name", QueueName, QueueName { queue: "q".into() }),
         json_case!("LIST_QUEUES", ListQueues, ListQueues { after: "a".into(), limit: 10 }),
         json_case!("queue list", QueueList, QueueList { queues: vec![summary], more: true }),
+        json_case!("STATS", ListQueues, ListQueues { after: "a".into(), limit: 10 }),
+        json_case!("STATS reply", Stats, stats()),
         json_case!("queue", QueueDescription, description),
         json_case!("CREATE_GROUP at", CreateGroup, at),
         json_case!("CREATE_GROUP end", CreateGroup, end),

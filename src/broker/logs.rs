@@ -15,8 +15,8 @@ use super::grants::{DamagedJob, Grants, WaiterId};
 use super::mailbox::{Mailbox, Shard};
 use super::sessions::SessionHandle;
 use super::{
-    Broker, BrokerError, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, QueueSummary,
-    Verdicts,
+    Broker, BrokerError, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, QueueStats,
+    QueueSummary, Verdicts,
 };
 use crate::types::{Grant, LogId, SessionId};
 
@@ -290,9 +290,29 @@ impl Logs {
 
     /// Lists up to `limit` queues behind `after`, by name; also whether there are more.
     pub fn list_queues(&self, after: &str, limit: usize) -> Gated<(Vec<QueueSummary>, bool)> {
+        self.page(limit, |broker| broker.list_queues(after, limit), |queue| &queue.name)
+    }
+
+    /// The numbers of up to `limit` queues behind `after`, by name; also whether there are more.
+    pub fn stats(&self, after: &str, limit: usize) -> Gated<(Vec<QueueStats>, bool)> {
+        self.page(limit, |broker| broker.stats(after, limit), |queue| &queue.name)
+    }
+
+    /// The time of day.
+    pub fn wall_ms(&self) -> u64 {
+        self.broker(LogId(0)).wall_ms()
+    }
+
+    /// A page by name, of the pages of all logs.
+    fn page<T>(
+        &self,
+        limit: usize,
+        of_log: impl Fn(&Broker) -> Gated<(Vec<T>, bool)>,
+        name: impl Fn(&T) -> &str,
+    ) -> Gated<(Vec<T>, bool)> {
         let mut all = Gated { result: Ok((Vec::new(), false)), gates: Gates::new() };
         for broker in &self.brokers {
-            let Gated { result, gates } = broker.list_queues(after, limit);
+            let Gated { result, gates } = of_log(broker);
             all.gates.extend(gates);
             all.result = all.result.and_then(|(mut queues, more)| {
                 let (of_log, more_of_log) = result?;
@@ -301,7 +321,7 @@ impl Logs {
             });
         }
         all.map(|(mut queues, more)| {
-            queues.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            queues.sort_unstable_by(|one, other| name(one).cmp(name(other)));
             let cut = queues.len() > limit;
             queues.truncate(limit);
             (queues, more || cut)

@@ -25,6 +25,7 @@
 //! | `threads` | the sync thread and the timer |
 //! | `reserve` | below `fsync`: offsets reserved ahead, so that none is given twice |
 //! | `retention` | the age of jobs, and groups that are set to a time |
+//! | `stats` | numbers for those who watch |
 //! | `keeper` | makes checkpoints beside the running state |
 //! | `checkpoint`, `checkpoint_format` | the state in a file |
 //! | `open` | recovery |
@@ -54,6 +55,7 @@ mod requests;
 mod reserve;
 mod retention;
 mod sessions;
+mod stats;
 mod threads;
 mod turn;
 mod waiters;
@@ -83,6 +85,7 @@ pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSe
 pub use reserve::RESERVED_JOBS;
 pub use retention::SeekTo;
 pub use sessions::SessionHandle;
+pub use stats::{GroupStats, QueueStats};
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
 pub use withdraw::{CancelledJob, Purged};

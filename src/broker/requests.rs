@@ -237,15 +237,21 @@ impl Broker {
         from: Offset,
         jobs_max: usize,
         bytes_max: u64,
+        unconsumed_by: Option<&str>,
     ) -> Gated<ReadJobs> {
         self.view(|turn| {
             let id = turn.queue(queue)?;
+            let group = unconsumed_by.map(|group| turn.group(queue, group)).transpose()?;
             let machine = &turn.core.machine;
+            let next_of = |from| match group {
+                None => machine.next_live(id, from),
+                Some(group) => machine.next_unconsumed(group, from),
+            };
             let end = machine.next_offset(id).unwrap_or_default();
             let mut read = ReadJobs { next: from, end, jobs: Vec::new() };
             let mut bytes = 0;
             while read.jobs.len() < jobs_max
-                && let Some(offset) = machine.next_live(id, read.next)
+                && let Some(offset) = next_of(read.next)
             {
                 let Some(job) = self.log.find(id, offset) else { break };
                 bytes += u64::from(job.bytes);
@@ -255,7 +261,7 @@ impl Broker {
                 read.jobs.push((offset, job.location));
                 read.next = offset.next();
             }
-            if machine.next_live(id, read.next).is_none() {
+            if next_of(read.next).is_none() {
                 read.next = read.next.max(end);
             }
             Ok(read)

@@ -83,7 +83,11 @@ impl Broker {
     }
 
     /// When a job was enqueued; none if it has just come or just gone.
-    fn stamp_of(&self, queue: QueueId, offset: Offset) -> Result<Option<Stamp>, BrokerError> {
+    pub(super) fn stamp_of(
+        &self,
+        queue: QueueId,
+        offset: Offset,
+    ) -> Result<Option<Stamp>, BrokerError> {
         match self.log.locate(queue, offset) {
             None => Ok(None),
             Some(location) => match location.read() {

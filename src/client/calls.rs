@@ -22,6 +22,7 @@ use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::lease::{
     Commit, Extend, Fail, FailOutcome, Release, decode_fail_reply,
 };
+use joblog_protocol::messages::stats::Stats;
 use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::DecodeError;
 use serde::Serialize;
@@ -112,6 +113,16 @@ impl Client {
         let after = after.to_owned();
         let body = ListQueues { after, limit };
         self.ask(Opcode::ListQueues, &body).await
+    }
+
+    /// The numbers of queues and their groups, by name: at most `limit` of the queues behind
+    /// `after`, which is empty at first. Cheaper than descriptions, for those who ask often.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stats(&self, after: &str, limit: u32) -> Result<Stats, ClientError> {
+        let after = after.to_owned();
+        self.ask(Opcode::Stats, &ListQueues { after, limit }).await
     }
 
     /// Describes a queue with its groups.
@@ -580,8 +591,29 @@ impl Client {
         jobs_max: u32,
         bytes_max: u32,
     ) -> Result<ReadJobs, ClientError> {
-        check_queue(queue)?;
-        let body = Read { queue, from, jobs_max, bytes_max };
+        let unconsumed_by = None;
+        self.read_jobs(Read { queue, from, jobs_max, bytes_max, unconsumed_by }).await
+    }
+
+    /// Reads jobs as [`Client::read`] does, but only those that a group has still to consume.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read_unconsumed(
+        &self,
+        queue: &str,
+        group: &str,
+        from: u64,
+        jobs_max: u32,
+        bytes_max: u32,
+    ) -> Result<ReadJobs, ClientError> {
+        check_queue(group)?;
+        let unconsumed_by = Some(group);
+        self.read_jobs(Read { queue, from, jobs_max, bytes_max, unconsumed_by }).await
+    }
+
+    async fn read_jobs(&self, body: Read<'_>) -> Result<ReadJobs, ClientError> {
+        check_queue(body.queue)?;
         let request = Request::new(Opcode::Read, self.next_correlation(), |out| {
             body.encode(out);
         });
@@ -589,7 +621,7 @@ impl Client {
         let reply = self.call(request).await?;
         let reply =
             ReadReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Read, cause))?;
-        Ok(read_jobs(&Arc::from(queue), &reply))
+        Ok(read_jobs(&Arc::from(body.queue), &reply))
     }
 
     pub(super) fn json<T: Serialize>(&self, opcode: Opcode, body: &T) -> Request {

@@ -70,6 +70,11 @@ impl Client {
             Some(id) => id,
             None => random_id()?,
         };
+        // Not the session's id: a caller may choose that, and use it again for other batches.
+        let producer = match options.producer {
+            Some(id) => id,
+            None => random_id()?,
+        };
         let disconnected = ConnectionState::Disconnected(ClientError::Closed {
             reason: "it is not connected yet",
         });
@@ -83,8 +88,7 @@ impl Client {
             state: watching,
             abandoned: Arc::default(),
             next_correlation: Arc::new(AtomicU64::new(1)),
-            // Not the session's id: a caller may choose that, and use it again.
-            sequences: Sequences::new(random_id()?),
+            sequences: Sequences::new(producer),
             cancelled: broadcast::channel(CANCELLED_KEPT).0,
             budget: Arc::new(Semaphore::new(options.bytes_in_flight_max)),
             fetches: Arc::new(Semaphore::new(WAITING_FETCHES_MAX)),

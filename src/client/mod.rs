@@ -66,6 +66,7 @@ pub use joblog_protocol::messages::bulk::{
 pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
 pub use joblog_protocol::messages::job_info::{JobDescription, JobState, LeaseInfo};
 pub use joblog_protocol::messages::moving::{MoveOutcome, MoveReply};
+pub use joblog_protocol::messages::stats::{GroupStats, QueueStats, Stats};
 pub use joblog_protocol::messages::wait::DeathCause;
 pub use joblog_protocol::wire::{DecodeError, Token};
 pub use jobs::{Chained, JobEnd};

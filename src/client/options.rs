@@ -15,6 +15,7 @@ pub struct Options {
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) session: Option<[u8; 16]>,
+    pub(crate) producer: Option<[u8; 16]>,
     pub(crate) bytes_in_flight_max: usize,
     pub(crate) create_queues: bool,
 }
@@ -27,6 +28,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             session: None,
+            producer: None,
             bytes_in_flight_max: 64 * 1024 * 1024,
             create_queues: true,
         }
@@ -67,6 +69,18 @@ impl Options {
     /// clients with one id the later one takes the session over, and the earlier one is closed.
     pub fn session(mut self, session: [u8; 16]) -> Self {
         self.session = Some(session);
+        self
+    }
+
+    /// Under which id batches are enqueued, 128 bits that are not all zero. Default: random ones.
+    ///
+    /// The server knows the batches of a producer by their numbers, which each client counts from 1
+    /// for each queue. So a program that is started again, with the same id and the same batches
+    /// in the same order, enqueues none twice: those of the last day are answered as if they were
+    /// new, and one that is older than the last 64 is refused with `SEQUENCE_TOO_OLD`. Anything
+    /// else under an id that was used before is taken for what it was, or refused.
+    pub fn producer(mut self, producer: [u8; 16]) -> Self {
+        self.producer = Some(producer);
         self
     }
 

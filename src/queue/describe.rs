@@ -6,6 +6,9 @@ use super::machine::Queue;
 use super::{GroupKind, Holder, Machine, PRIORITY_COUNT, QueueSettings, RemovedCounts};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
+/// Dead jobs that are passed over to find the oldest one that is not: the state is locked for it.
+const DEAD_PASSED_MAX: usize = 1_000;
+
 /// A queue, described.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueInfo<'a> {
@@ -267,6 +270,27 @@ impl Machine {
         }
         let due_log_ms = state.marks.get(&offset)?.due_log_ms?;
         Some(JobState::Delayed { due_log_ms })
+    }
+
+    /// The first job from `from` on that a group has still to consume.
+    pub fn next_unconsumed(&self, group: GroupId, from: Offset) -> Option<Offset> {
+        let state = self.groups.get(&group)?;
+        let next = self.next_offset(state.queue)?;
+        Some(state.consumed.next_absent(from)).filter(|found| *found < next)
+    }
+
+    /// The oldest job of a group that is neither consumed nor dead. Beyond `DEAD_PASSED_MAX` dead
+    /// jobs at the front, one of them may be named.
+    pub fn oldest_open(&self, group: GroupId) -> Option<Offset> {
+        let dead = &self.groups.get(&group)?.dead;
+        let mut oldest = self.next_unconsumed(group, Offset(0))?;
+        for _ in 0..DEAD_PASSED_MAX {
+            if !dead.contains_key(&oldest) {
+                break;
+            }
+            oldest = self.next_unconsumed(group, oldest.next())?;
+        }
+        Some(oldest)
     }
 
     /// The sessions that hold leases, by id.

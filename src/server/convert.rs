@@ -8,7 +8,7 @@ use joblog_protocol::limits::BULK_JOBS_MAX;
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::job_info::JobState;
 use joblog_protocol::messages::lease::{CancelNotice, Fail, FailOutcome};
-use joblog_protocol::messages::{admin, bulk, job_info};
+use joblog_protocol::messages::{admin, bulk, job_info, stats};
 use joblog_protocol::{ErrorCode, Token};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -16,9 +16,9 @@ use serde_json::{Map, Value};
 use super::reply::DescribedJob;
 use crate::broker::{
     BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found,
-    GroupDescription, GroupKind, Held, HeldSet, Holder, JobInfo, JobRefusal, JobStanding, Purged,
-    QueueDescription, QueueSettings, QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry,
-    Seek, SeekTo, Start, Wish, WishedDue,
+    GroupDescription, GroupKind, GroupStats, Held, HeldSet, Holder, JobInfo, JobRefusal,
+    JobStanding, Purged, QueueDescription, QueueSettings, QueueStats, QueueSummary, Rank, Refusal,
+    Removal, RemovedCounts, Retry, Seek, SeekTo, Start, Wish, WishedDue,
 };
 use crate::types::{Grant, LogId, Offset};
 
@@ -187,6 +187,37 @@ pub(super) fn queue_list(queues: Vec<QueueSummary>, more: bool) -> admin::QueueL
     admin::QueueList { queues: queues.into_iter().map(summary).collect(), more }
 }
 
+pub(super) fn stats(now_ms: u64, queues: Vec<QueueStats>, more: bool) -> stats::Stats {
+    let group = |group: GroupStats| stats::GroupStats {
+        group: group.name,
+        kind: wire_kind(group.kind),
+        paused: group.paused,
+        committed_offset: group.counts.committed.0,
+        consumed_above: group.counts.consumed_above,
+        ready: group.counts.ready,
+        leased: group.counts.leased,
+        delayed: group.counts.delayed,
+        dead: group.counts.dead,
+        oldest_enqueued_at_ms: group.oldest_wall_ms,
+    };
+    let queue = |queue: QueueStats| stats::QueueStats {
+        queue: queue.name,
+        paused: queue.paused,
+        first_offset: queue.first.0,
+        next_offset: queue.next.0,
+        unconsumed: queue.unconsumed,
+        groups: queue.groups.into_iter().map(group).collect(),
+    };
+    stats::Stats { now_ms, queues: queues.into_iter().map(queue).collect(), more }
+}
+
+fn wire_kind(kind: GroupKind) -> admin::GroupKind {
+    match kind {
+        GroupKind::Work => admin::GroupKind::Work,
+        GroupKind::Stream => admin::GroupKind::Stream,
+    }
+}
+
 pub(super) fn queue_description(
     queue: QueueDescription,
     durability: String,
@@ -212,10 +243,7 @@ pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescript
     admin::GroupDescription {
         queue: group.queue,
         group: group.name,
-        kind: match group.kind {
-            GroupKind::Work => admin::GroupKind::Work,
-            GroupKind::Stream => admin::GroupKind::Stream,
-        },
+        kind: wire_kind(group.kind),
         committed_offset: counts.committed.0,
         consumed_above: counts.consumed_above,
         ready: counts.ready,

@@ -27,7 +27,7 @@ use crate::types::{Offset, SessionId};
 /// What this server calls itself.
 const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
 
-/// Queues in one page of LIST_QUEUES.
+/// Queues in one page of LIST_QUEUES and STATS.
 const LIST_QUEUES_MAX: usize = 1_000;
 
 /// What a command's method gives: a body with its gates, or why the request can't be read.
@@ -162,11 +162,13 @@ impl Connection {
                 Ok(answer(self.logs.of(set.queue).extend(&set, lease_ms, progress), statuses))
             }
             Opcode::Read => {
-                let Read { queue, from, jobs_max, bytes_max } = Read::decode(body)?;
+                let Read { queue, from, jobs_max, bytes_max, unconsumed_by } = Read::decode(body)?;
                 let jobs_max = (jobs_max as usize).min(FETCH_JOBS_MAX);
                 let bytes_max = u64::from(bytes_max).min(FETCH_BYTES_MAX as u64);
                 let broker = self.logs.of(queue);
-                Ok(answer(broker.read(queue, Offset(from), jobs_max, bytes_max), Body::Read))
+                let from = Offset(from);
+                let read = broker.read(queue, from, jobs_max, bytes_max, unconsumed_by);
+                Ok(answer(read, Body::Read))
             }
             Opcode::JobInfo => {
                 let JobQuery { queue, offset, group } = admin::decode(body)?;
@@ -201,13 +203,6 @@ impl Connection {
                 let admin::QueueName { queue } = admin::decode(body)?;
                 answer(logs.of(&queue).delete_queue(&queue), |()| Body::Empty)
             }
-            Opcode::ListQueues => {
-                let admin::ListQueues { after, limit } = admin::decode(body)?;
-                let limit = (limit as usize).clamp(1, LIST_QUEUES_MAX);
-                answer(logs.list_queues(&after, limit), |(queues, more)| {
-                    Body::json(&convert::queue_list(queues, more))
-                })
-            }
             Opcode::DescribeQueue | Opcode::ListGroups => {
                 let admin::QueueName { queue } = admin::decode(body)?;
                 let durability = logs.of(&queue).durability().to_string();
@@ -236,6 +231,7 @@ impl Connection {
                     Body::json(&admin::GroupSought { committed_offset: committed.0 })
                 })
             }
+            Opcode::ListQueues | Opcode::Stats => self.page(opcode, body)?,
             Opcode::DeadList | Opcode::DeadRetry | Opcode::DeadDrop => self.dead(opcode, body)?,
             Opcode::Cancel | Opcode::Pause | Opcode::Resume | Opcode::Purge => {
                 self.withdraw(opcode, body)?
@@ -246,6 +242,20 @@ impl Connection {
                     Body::json(&convert::group_description(description))
                 })
             }
+        })
+    }
+
+    fn page(&self, opcode: Opcode, body: &[u8]) -> Answer {
+        let logs = &self.logs;
+        let admin::ListQueues { after, limit } = admin::decode(body)?;
+        let limit = (limit as usize).clamp(1, LIST_QUEUES_MAX);
+        Ok(match opcode {
+            Opcode::ListQueues => answer(logs.list_queues(&after, limit), |(queues, more)| {
+                Body::json(&convert::queue_list(queues, more))
+            }),
+            _ => answer(logs.stats(&after, limit), |(queues, more)| {
+                Body::json(&convert::stats(logs.wall_ms(), queues, more))
+            }),
         })
     }
 

@@ -87,7 +87,7 @@ pub(crate) fn describe(broker: &Broker) -> String {
 pub(crate) fn read_all(broker: &Broker) -> Vec<(String, Offset)> {
     let mut all = Vec::new();
     for queue in broker.list_queues("", 1_000).result.unwrap().0 {
-        let read = broker.read(&queue.name, Offset(0), usize::MAX, u64::MAX).result.unwrap();
+        let read = broker.read(&queue.name, Offset(0), usize::MAX, u64::MAX, None).result.unwrap();
         assert_eq!(read.next, read.end);
         let unconsumed = broker.describe_queue(&queue.name).result.unwrap().unconsumed;
         assert_eq!(read.jobs.len() as u64, unconsumed);

@@ -76,7 +76,7 @@ impl Frame {
             .collect()
     }
 
-    fn ok(self) -> io::Result<Self> {
+    pub(crate) fn ok(self) -> io::Result<Self> {
         match self.code() {
             None => Ok(self),
             Some(code) => Err(io::Error::other(format!("{code}: {}", self.text()))),

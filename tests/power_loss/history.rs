@@ -202,7 +202,7 @@ impl History {
     fn check(&mut self, broker: &Broker, known: Option<BTreeMap<&'static str, Offset>>) {
         let mut found = Vec::new();
         for queue in QUEUES {
-            let Ok(read) = broker.read(queue, Offset(0), usize::MAX, u64::MAX).result else {
+            let Ok(read) = broker.read(queue, Offset(0), usize::MAX, u64::MAX, None).result else {
                 continue;
             };
             for (offset, location) in read.jobs {

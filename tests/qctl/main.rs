@@ -19,5 +19,6 @@ mod output;
 mod retention;
 mod settings;
 mod support;
+mod transfer;
 mod usage;
 mod work;

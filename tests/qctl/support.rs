@@ -141,6 +141,11 @@ impl Background {
         Self { child, stderr }
     }
 
+    /// Its standard output, for a test that reads it while it runs.
+    pub(crate) fn stdout(&mut self) -> std::process::ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -169,7 +174,9 @@ impl Background {
         });
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stderr.read_to_string(&mut stderr).unwrap();
-        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        if let Some(mut unread) = self.child.stdout.take() {
+            unread.read_to_string(&mut stdout).unwrap();
+        }
         drop(ended);
         watchdog.join().unwrap();
         let code = self.child.wait().unwrap().code();

@@ -211,6 +211,8 @@ pub struct Read<'a> {
     pub jobs_max: u32,
     /// Bytes of bodies at most; a first job that is larger comes all the same.
     pub bytes_max: u32,
+    /// Only jobs that this group has still to consume.
+    pub unconsumed_by: Option<&'a str>,
 }
 
 impl<'a> Read<'a> {
@@ -220,6 +222,7 @@ impl<'a> Read<'a> {
         out.put_u64_le(self.from);
         out.put_u32_le(self.jobs_max);
         out.put_u32_le(self.bytes_max);
+        put_name(out, self.unconsumed_by.unwrap_or_default());
     }
 
     /// Reads the body.
@@ -233,6 +236,7 @@ impl<'a> Read<'a> {
             from: reader.u64()?,
             jobs_max: reader.u32()?,
             bytes_max: reader.u32()?,
+            unconsumed_by: Some(reader.name_or_empty()?).filter(|group| !group.is_empty()),
         };
         in_range("jobs_max", read.jobs_max.into(), 1..=u32::MAX.into(), "at least 1")?;
         reader.finish()?;

@@ -13,4 +13,5 @@ pub mod lease;
 pub mod moving;
 pub mod session;
 pub mod settings;
+pub mod stats;
 pub mod wait;

@@ -8,6 +8,7 @@ mod log;
 mod moving;
 mod queue;
 mod settings;
+mod transfer;
 mod work;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(crate) use self::jobs::{
 pub(crate) use self::log::LogCommand;
 pub(crate) use self::moving::{JobCommand, MoveArgs};
 pub(crate) use self::queue::QueueCommand;
+pub(crate) use self::transfer::{ExportArgs, ImportArgs, TailArgs};
 pub(crate) use self::work::WorkArgs;
 use crate::color::{self, When};
 use crate::job_name::JobName;
@@ -117,6 +119,18 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Print jobs without taking them.
     Peek(PeekArgs),
+    /// Follow a queue: print jobs as they are enqueued, without taking them.
+    ///
+    /// What every group has consumed before it could be shown is counted on standard error. It ends
+    /// at SIGINT, at SIGTERM, and when nobody reads its output any more.
+    Tail(TailArgs),
+    /// Print jobs as JSON, one on each line, for `qctl import`. Changes nothing.
+    Export(ExportArgs),
+    /// Put the jobs of an export into a queue.
+    ///
+    /// A delay and a time to live begin anew. Each batch of lines is enqueued once, also if the
+    /// connection is cut meanwhile; --once makes that so for several runs together.
+    Import(ImportArgs),
     /// Consume jobs: their group never gets them again.
     Commit(CommitArgs),
     /// Hand jobs back without fault.

@@ -9,9 +9,9 @@ use crate::server::Server;
 use crate::values::{format_millis, unix_now_ms};
 
 /// Bytes read at once.
-const READ_BYTES: u32 = 1024 * 1024;
+pub(crate) const READ_BYTES: u32 = 1024 * 1024;
 /// Jobs read at once.
-const READ_JOBS: u64 = 1000;
+pub(crate) const READ_JOBS: u64 = 1000;
 
 /// `qctl fetch`.
 pub(crate) async fn fetch(

@@ -4,6 +4,7 @@
 mod output;
 
 mod args;
+mod bulk;
 mod cancel;
 mod color;
 mod confirm;
@@ -20,6 +21,8 @@ mod moving;
 mod progress;
 mod queue;
 mod server;
+mod tail;
+mod transfer;
 mod values;
 mod work;
 
@@ -59,6 +62,9 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Enqueue(args) => enqueue::run(&server, args, &out).await,
         Command::Fetch(args) => fetch::fetch(&server, args, &out).await,
         Command::Peek(args) => fetch::peek(&server, args, &out).await,
+        Command::Tail(args) => tail::run(&server, args, &out).await,
+        Command::Export(args) => transfer::export(&server, args, &out).await,
+        Command::Import(args) => transfer::import(&server, args, &out).await,
         Command::Commit(args) => lease::commit(&server, args, &out).await,
         Command::Release(args) => lease::release(&server, args, &out).await,
         Command::Fail(args) => lease::fail(&server, args, &out).await,

@@ -56,6 +56,13 @@ impl Output {
         self.write(&bytes)
     }
 
+    /// Prints one thing as an object, whatever was asked for.
+    pub(crate) fn print_json<T: Serialize>(&self, value: &T) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(value)?;
+        bytes.push(b'\n');
+        self.write(&bytes)
+    }
+
     /// Prints many things: an object for each, or one table of them.
     pub(crate) fn print_table<T: Serialize>(
         &self,
@@ -167,12 +174,12 @@ fn is_zero(priority: &u8) -> bool {
 /// A job as it is shown.
 #[derive(Debug, Serialize)]
 pub(crate) struct JobView {
-    job: String,
+    pub(crate) job: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
-    enqueued_at: String,
+    pub(crate) enqueued_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     delay_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

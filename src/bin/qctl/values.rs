@@ -4,6 +4,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+const DAYS_OF_400_YEARS: u64 = 146_097;
+/// Up to 1970-01-01.
+const DAYS_FROM_MARCH_OF_YEAR_0: u64 = 719_468;
+/// Later times do not fit into 64 bits of milliseconds.
+const YEAR_MAX: u64 = 600_000_000;
+
 /// Units from the longest to the shortest, in milliseconds.
 const UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -48,8 +54,6 @@ pub(crate) fn format_time(unix_ms: u64) -> String {
 /// The date of a day counted from 1970-01-01. Years begin in March here, so that the leap day is
 /// the last of its year, and the months' lengths follow one formula.
 fn civil_date(days: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    const DAYS_FROM_MARCH_OF_YEAR_0: u64 = 719_468;
     let days = days + DAYS_FROM_MARCH_OF_YEAR_0;
     let (era, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -75,20 +79,23 @@ pub(crate) fn parse_time(text: &str) -> Result<u64, String> {
 }
 
 fn read_time(text: &str) -> Option<u64> {
-    let (date, rest) = text.split_at_checked(10)?;
-    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let (date, rest) = text.split_at_checked(text.find(['T', 't', ' '])?)?;
+    let rest = rest.get(1..)?;
     let zone_at = rest.find(['Z', 'z', '+', '-'])?;
     let (time, zone) = rest.split_at_checked(zone_at)?;
-    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let (year, month_and_day) = date.split_once('-')?;
+    let [year] = numbers(year, '-', [year.len().max(4)])?;
+    let [month, day] = numbers(month_and_day, '-', [2, 2])?;
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let [hour, minute, second] = numbers(whole, ':', [2, 2, 2])?;
     let thousandths = format!("{fraction:0<3}").get(..3)?.parse::<u64>().ok()?;
     let digits = fraction.bytes().all(|byte| byte.is_ascii_digit());
-    if year < 1970 || hour > 23 || minute > 59 || second > 59 || !digits {
+    if !(1970..=YEAR_MAX).contains(&year) || hour > 23 || minute > 59 || second > 59 || !digits {
         return None;
     }
     let days = days_of(year, month, day)?;
-    let local_ms = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + thousandths;
+    let in_day_ms = ((hour * 60 + minute) * 60 + second) * 1000 + thousandths;
+    let local_ms = days.checked_mul(86_400_000)?.checked_add(in_day_ms)?;
     let (sign, zone) = zone.split_at_checked(1)?;
     if ["Z", "z"].contains(&sign) {
         return zone.is_empty().then_some(local_ms);
@@ -98,7 +105,7 @@ fn read_time(text: &str) -> Option<u64> {
         return None;
     }
     let offset_ms = (hours * 60 + minutes) * 60_000;
-    if sign == "+" { local_ms.checked_sub(offset_ms) } else { Some(local_ms + offset_ms) }
+    if sign == "+" { local_ms.checked_sub(offset_ms) } else { local_ms.checked_add(offset_ms) }
 }
 
 /// Numbers of so many digits, with a separator between them.
@@ -113,12 +120,18 @@ fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Opt
     parts.next().is_none().then_some(numbers)
 }
 
-/// The days from 1970-01-01 to a date, if there is such a date.
+/// The days from 1970-01-01 to a date from then on, if there is such a date: the way back from
+/// [`civil_date`].
 fn days_of(year: u64, month: u64, day: u64) -> Option<u64> {
-    // A day is at most 366 of a year away from the first guess.
-    let guess = (year - 1970) * 365 + (year - 1969) / 4;
-    let first = guess.saturating_sub(366);
-    (first..guess + 2 * 366).find(|days| civil_date(*days) == (year, month, day))
+    let (year_from_march, month_from_march) = match month {
+        3.. => (year, month - 3),
+        _ => (year.checked_sub(1)?, month + 9),
+    };
+    let day_of_year = (153 * month_from_march + 2) / 5 + day.checked_sub(1)?;
+    let (era, year_of_era) = (year_from_march / 400, year_from_march % 400);
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * DAYS_OF_400_YEARS + day_of_era).checked_sub(DAYS_FROM_MARCH_OF_YEAR_0)?;
+    (civil_date(days) == (year, month, day)).then_some(days)
 }
 
 /// The time of day now, in milliseconds since the Unix epoch.
@@ -187,6 +200,8 @@ mod tests {
         assert_eq!(at("1970-01-01T00:00:00Z").unwrap(), "1970-01-01T00:00:00.000Z");
         assert_eq!(at("2000-02-29T12:00:00.123456Z").unwrap(), "2000-02-29T12:00:00.123Z");
         assert_eq!(at("9999-12-31 23:59:59z").unwrap(), "9999-12-31T23:59:59.000Z");
+        assert_eq!(at("12026-01-02T00:00:00Z").unwrap(), "12026-01-02T00:00:00.000Z");
+        assert_eq!(parse_time(&format_time(u64::MAX)), Ok(u64::MAX));
         for wrong in [
             "",
             "tomorrow",
@@ -199,6 +214,11 @@ mod tests {
             "2026-12-24T18:00:00+0100",
             "2026-12-24T18:00:00.xZ",
             "1969-12-31T23:59:59Z",
+            "126-01-01T00:00:00Z",
+            "700000000-01-01T00:00:00Z",
+            "584556019-12-31T00:00:00Z",
+            "2026-00-10T00:00:00Z",
+            "2026-01-00T00:00:00Z",
             "1970-01-01T00:00:00+01:00",
         ] {
             assert!(parse_time(wrong).is_err(), "{wrong:?}");

@@ -81,7 +81,7 @@ fn parse_from(text: &str) -> Result<Begin, String> {
     }
 }
 
-fn parse_to(text: &str) -> Result<GroupSeek, String> {
+pub(super) fn parse_to(text: &str) -> Result<GroupSeek, String> {
     match (text, text.parse(), parse_time(text), parse_duration(text)) {
         ("start", ..) => Ok(GroupSeek::Start),
         ("end", ..) => Ok(GroupSeek::End),
