@@ -155,7 +155,9 @@ impl Turn<'_> {
                 let queue = self.core.machine.queue_of(*group);
                 self.tell_ended(queue, [(Offset(0), through.next())], done);
             }
-            Fact::Withdrawn { queue, .. } => self.tell_ended(Some(*queue), all, None),
+            Fact::Withdrawn { queue, runs, .. } => {
+                self.tell_ended(Some(*queue), runs.iter().map(of_run), None);
+            }
             Fact::Expired { queue, below } => {
                 self.tell_ended(Some(*queue), [(Offset(0), *below)], Some(JobEnd::Expired));
             }
