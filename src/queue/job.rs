@@ -1,7 +1,7 @@
 //! One job as people ask about it: where it stands for a group, what happened to it, and what its
 //! worker says of its progress.
 //!
-//! What workers say costs memory only where they say it: the bytes and about 50 more for each job
+//! What workers say costs memory only where they say it: the bytes and about 60 more for each job
 //! that is out and has a note of its progress, and for each that failed and is to be tried again.
 
 use std::collections::BTreeMap;
