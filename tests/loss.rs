@@ -255,6 +255,7 @@ fn hello_and_fetch(queue: &str, jobs_max: u32) -> Vec<u8> {
         bytes_max: u32::MAX,
         wait_ms: 0,
         lease: SESSION_LEASE,
+        by_turns: false,
         commits: smallvec![],
     };
     let mut out = bytes::BytesMut::new();

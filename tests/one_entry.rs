@@ -67,6 +67,7 @@ impl Place {
             bytes_max: 1 << 20,
             holder: Holder::Session(SESSION),
             lease_ms: 60_000,
+            by_turns: false,
             first_ordinal: 0,
         };
         let queues = [queue];

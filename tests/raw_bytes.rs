@@ -379,6 +379,7 @@ fn good_bodies() -> Vec<(Opcode, Vec<u8>)> {
         bytes_max: 1000,
         wait_ms: 0,
         lease: LeaseKind::Session { run_ms_max: None },
+        by_turns: false,
         commits: smallvec![],
     };
     let commit = Commit::Jobs(smallvec![jobs()]);
@@ -565,8 +566,7 @@ fn a_field_outside_its_range_is_refused() {
     let refused = ErrorCode::BadRequest;
     let year = &31_622_400_001_u64.to_le_bytes();
     let faults = [
-        // From the end of a FETCH: the number of its sets, the lease, its kind, then its numbers.
-        (Opcode::Fetch, with(Opcode::Fetch, 11, &[2]), "session lease"),
+        // From the end of a FETCH: the number of its sets, the lease, its flags, then its numbers.
         (Opcode::Fetch, with(Opcode::Fetch, 10, &99_u64.to_le_bytes()), "100"),
         (Opcode::Fetch, with(Opcode::Fetch, 10, &u64::MAX.to_le_bytes()), "30 days"),
         (Opcode::Fetch, with(Opcode::Fetch, 23, &[0; 4]), "jobs_max"),
@@ -582,6 +582,8 @@ fn a_field_outside_its_range_is_refused() {
     let mut reserved = of(Opcode::Enqueue);
     reserved[2] = 0x80;
     assert_refused(&mut raw, Opcode::Enqueue, &reserved, ErrorCode::Unsupported, &["flags"]);
+    let reserved = with(Opcode::Fetch, 11, &[4]);
+    assert_refused(&mut raw, Opcode::Fetch, &reserved, ErrorCode::Unsupported, &["FETCH flags"]);
 }
 
 fn set_of_none<'a>() -> Commit<'a> {
@@ -650,6 +652,7 @@ fn a_command_for_the_other_kind_of_group_is_refused() {
         bytes_max: 1,
         wait_ms: 5000,
         lease: LeaseKind::Timed { lease_ms: 1000 },
+        by_turns: false,
         commits: smallvec![],
     };
     for (opcode, body) in [
@@ -835,6 +838,7 @@ fn a_description_over_the_limit_of_a_frame_breaks_nothing() {
             bytes_max: u32::MAX,
             wait_ms: 0,
             lease: LeaseKind::Session { run_ms_max: None },
+            by_turns: false,
             commits: smallvec![],
         };
         let jobs = raw.ask_with(Opcode::Fetch, |out| fetch.encode(out)).unwrap().jobs();

@@ -220,6 +220,7 @@ fn fetch(wait_ms: u32, commits: HandleSets<'_>) -> Fetch<'_> {
         bytes_max: 1 << 20,
         wait_ms,
         lease: LeaseKind::Session { run_ms_max: None },
+        by_turns: false,
         commits,
     }
 }

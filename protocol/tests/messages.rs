@@ -221,13 +221,15 @@ fn fetch_cases() -> Vec<Case> {
             bytes_max: 0,
             wait_ms: 1000,
             lease,
+            by_turns: false,
             commits: smallvec![],
         }
     }
     let session = LeaseKind::Session { run_ms_max: None };
     let bounded = LeaseKind::Session { run_ms_max: Some(100) };
     let timed = LeaseKind::Timed { lease_ms: 2_592_000_000 };
-    let carrying = Fetch { group: "", commits: smallvec![set(""), set("g")], ..fetch(timed) };
+    let commits = smallvec![set(""), set("g")];
+    let carrying = Fetch { group: "", by_turns: true, commits, ..fetch(timed) };
     let leased = smallvec![delivery(Some(token(8))), delivery(Some(token(32)))];
     let jobs = FetchReply { lease_ms: 5, jobs: leased };
     let none = FetchReply { lease_ms: 5, jobs: smallvec![] };
@@ -555,7 +557,7 @@ fn each_fault_has_its_code() {
         ("ENQUEUE", 15, 0, ErrorCode::BadChecksum),
         ("FETCH", 0, 0, ErrorCode::BadRequest),
         ("FETCH", 17, 0, ErrorCode::BadRequest),
-        ("FETCH", 29, 2, ErrorCode::BadRequest),
+        ("FETCH", 29, 4, ErrorCode::Unsupported),
         ("COMMIT", 0, 3, ErrorCode::BadRequest),
         ("COMMIT one", 21, 0x04, ErrorCode::Unsupported),
         ("MOVE", 2, 0x02, ErrorCode::Unsupported),

@@ -5,6 +5,7 @@ use crate::types::{EntryIndex, GroupId, LogId};
 
 use super::ends::EndWaiters;
 use super::reserve::Reserve;
+use super::rotation::Rotation;
 use super::sessions::Sessions;
 use super::waiters::Waiters;
 
@@ -17,6 +18,7 @@ pub(super) struct Core {
     pub(super) machine: Machine,
     pub(super) waiters: Waiters,
     pub(super) ends: EndWaiters,
+    pub(super) rotation: Rotation,
     pub(super) sessions: Sessions,
     /// The offsets reserved ahead; none at `fsync`, where nobody is told of what is not synced.
     pub(super) reserve: Option<Reserve>,
@@ -51,6 +53,7 @@ impl Core {
             reserve,
             waiters: Waiters::default(),
             ends: EndWaiters::default(),
+            rotation: Rotation::default(),
             sessions: Sessions::default(),
             last_index,
             log_bytes,

@@ -99,10 +99,26 @@ impl Turn<'_> {
         places.iter().any(|place| place.group().is_some_and(|(_, id)| machine.has_for_fetch(id)))
     }
 
-    /// Takes what is ready in these groups, in their order.
+    /// When the group was last served by turns that has something ready and waits for its turn the
+    /// longest; none if nothing is ready. A group that is to be born may have something.
+    pub(super) fn longest_waiting(&self, places: &[Place]) -> Option<u64> {
+        let core = &self.core;
+        let last = |place: &Place| match *place {
+            Place::Group(_, id) => core.machine.has_for_fetch(id).then(|| core.rotation.last(id)),
+            Place::Unborn(_) => Some(0),
+            Place::NoQueue => None,
+        };
+        places.iter().filter_map(last).min()
+    }
+
+    /// Takes what is ready in these groups, in their order or by turns.
     pub(super) fn take(&mut self, places: &[Place], terms: &FetchTerms) -> Grants {
         let mut grants = Grants { lease_ms: terms.lease_ms, jobs: SmallVec::new() };
         let mut bytes_left = terms.bytes_max;
+        if terms.by_turns {
+            self.take_by_turns(places, terms, &mut bytes_left, &mut grants);
+            return grants;
+        }
         for (ordinal, place) in (terms.first_ordinal..).zip(places) {
             if grants.jobs.len() >= terms.jobs_max || bytes_left == 0 {
                 break;
@@ -112,6 +128,36 @@ impl Turn<'_> {
             }
         }
         grants
+    }
+
+    /// Asks first who was served least recently. None gets more than its even share of the jobs
+    /// that are still to be had, before all have been asked.
+    fn take_by_turns(
+        &mut self,
+        places: &[Place],
+        terms: &FetchTerms,
+        bytes_left: &mut u64,
+        grants: &mut Grants,
+    ) {
+        let asked = (terms.first_ordinal..).zip(places);
+        let asked = asked.filter_map(|(ordinal, place)| Some((ordinal, place.group()?)));
+        let mut asked: SmallVec<[_; 4]> = asked.collect();
+        asked.sort_by_key(|(_, (_, group))| self.core.rotation.last(*group));
+        for is_first_round in [true, false] {
+            for (nth, (ordinal, (queue, group))) in asked.iter().enumerate() {
+                let before = grants.jobs.len();
+                let left = terms.jobs_max.saturating_sub(before);
+                if left == 0 || *bytes_left == 0 {
+                    return;
+                }
+                let share = if is_first_round { left.div_ceil(asked.len() - nth) } else { left };
+                let part = FetchTerms { jobs_max: before + share, ..*terms };
+                self.take_from(*ordinal, *queue, *group, &part, bytes_left, grants);
+                if grants.jobs.len() > before {
+                    self.core.rotation.note(*group);
+                }
+            }
+        }
     }
 
     fn take_from(
@@ -235,6 +281,7 @@ impl Turn<'_> {
             self.look_again(id);
         }
         self.core.waiters.forget_group(group);
+        self.core.rotation.forget(group);
     }
 
     /// Serves a waiting FETCH if there is something for it now, or puts it into the right lines.

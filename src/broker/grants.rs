@@ -43,6 +43,8 @@ pub struct FetchTerms {
     pub holder: Holder,
     /// The time of the leases in milliseconds.
     pub lease_ms: u64,
+    /// Whether the queues take turns.
+    pub by_turns: bool,
     /// The number of its first queue, if it is a part of a FETCH over several logs.
     pub first_ordinal: u8,
 }

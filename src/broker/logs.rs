@@ -250,20 +250,39 @@ impl Logs {
             Ok(commits) => commits,
             Err(error) => return Gated { result: Err(error), gates },
         };
+        let mut stretches = stretches;
+        if request.terms.by_turns {
+            stretches.sort_by_cached_key(|stretch| self.longest_waiting(stretch, request.group));
+        }
         let mut gathered = Gathered::default();
-        for stretch in &stretches {
-            if gathered.is_full(request) {
+        let mut unasked = request.queues.len();
+        // By turns none gets more than its even share before all have been asked.
+        let again = stretches.iter().filter(|_| request.terms.by_turns);
+        for stretch in stretches.iter().chain(again) {
+            if gathered.is_full(request) || (unasked == 0 && gathered.jobs() == 0) {
                 break;
             }
             let log = stretch.log;
+            let mut part = gathered.part(stretch, request);
+            if request.terms.by_turns && unasked > 0 {
+                let left = part.terms.jobs_max * stretch.queues.len();
+                part.terms.jobs_max = left.div_ceil(unasked);
+            }
+            unasked = unasked.saturating_sub(stretch.queues.len());
             let Some(Some(handle)) = caller.handles.get(usize::from(log.0)) else { continue };
-            let part = gathered.part(stretch, request);
             let Gated { result, gates: gate } = self.broker(log).fetch(handle, &part);
             gates.extend(gate);
             gathered.add(result);
         }
         let result = gathered.finish(self).map(|jobs| Fetched { commits, jobs });
         Gated { result, gates }
+    }
+
+    /// When the queue of a stretch was last served by turns that waits for its turn the longest;
+    /// late if nothing is ready in any.
+    fn longest_waiting(&self, stretch: &Stretch<'_>, group: &str) -> u64 {
+        let last = self.broker(stretch.log).longest_waiting(stretch.queues, group);
+        last.result.ok().flatten().unwrap_or(u64::MAX)
     }
 
     fn stretches<'a>(&self, queues: &'a [&'a str]) -> SmallVec<[Stretch<'a>; 1]> {

@@ -14,6 +14,7 @@
 //! | `core` | what lies under the lock |
 //! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
+//! | `rotation` | whose turn it is in a FETCH by turns |
 //! | `leases`, `admin`, `dead`, `withdraw` | the other requests |
 //! | `ends` | those that wait for the end of a job |
 //! | `jobs` | one job, described |
@@ -54,6 +55,7 @@ mod record_codec;
 mod requests;
 mod reserve;
 mod retention;
+mod rotation;
 mod sessions;
 mod stats;
 mod threads;
@@ -173,6 +175,11 @@ impl Broker {
             queues.iter().try_for_each(|queue| turn.place(queue, group).map(drop))?;
             turn.work_groups(sets).map(drop)
         })
+    }
+
+    /// See [`Turn::longest_waiting`].
+    pub(super) fn longest_waiting(&self, queues: &[&str], group: &str) -> Gated<Option<u64>> {
+        self.view(|turn| Ok(turn.longest_waiting(&turn.places(queues, group)?)))
     }
 
     /// The durability in force.

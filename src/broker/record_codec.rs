@@ -28,6 +28,7 @@ const SIZE: u8 = 13;
 const WITHDRAWN: u8 = 14;
 const LAPSED: u8 = 15;
 const OWED: u8 = 16;
+const BUCKET: u8 = 17;
 const RESULT: u8 = 22;
 const PROGRESS: u8 = 23;
 const LAST_ERROR: u8 = 24;
@@ -194,6 +195,11 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             put_holder(out, *holder);
             out.put_u32_le(*lease_ms);
         }
+        Record::Bucket { millijobs, at_log_ms } => {
+            out.put_u8(BUCKET);
+            out.put_u64_le(*millijobs);
+            out.put_u64_le(*at_log_ms);
+        }
         Record::Owed { rank } => {
             out.put_u8(OWED);
             put_rank(out, *rank);
@@ -323,6 +329,7 @@ fn decode_job(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
             holder: holder(bytes)?,
             lease_ms: u32(bytes)?,
         },
+        BUCKET => Record::Bucket { millijobs: u64(bytes)?, at_log_ms: u64(bytes)? },
         OWED => Record::Owed { rank: rank(bytes)? },
         PROGRESS => Record::Progress { offset: Offset(u64(bytes)?), note: text(bytes)? },
         LAST_ERROR => Record::LastError { offset: Offset(u64(bytes)?), error: text(bytes)? },
@@ -509,6 +516,7 @@ pub(super) mod tests {
             lease(Holder::Session(SessionId([3; 16]))),
         ];
         records.extend(REASONS.iter().map(dead));
+        records.push(Record::Bucket { millijobs: 1 << 50, at_log_ms: 9 });
         records.push(Record::Owed { rank: Rank { priority: 0, front: true } });
         records.push(Record::Progress { offset, note: "halfway".into() });
         records.push(Record::LastError { offset, error: "no ink".into() });

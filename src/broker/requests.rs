@@ -156,6 +156,10 @@ impl Broker {
             let mut places = turn.places(queues, group)?;
             let commits = turn.commit_sets(request.commits)?;
             turn.bear(&mut places)?;
+            if !request.commits.is_empty() {
+                // A place that they have freed is for those who wait already.
+                turn.serve_waiters();
+            }
             let jobs = match &request.wait {
                 Some(wait) if !turn.is_ready(&places) => {
                     let waiter = turn.wait(queues, group, terms, wait);

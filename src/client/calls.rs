@@ -393,6 +393,7 @@ impl Client {
             bytes_max: fetch.bytes_max,
             wait_ms: u32::try_from(fetch.wait.as_millis()).unwrap_or(u32::MAX),
             lease: lease_kind(fetch.lease),
+            by_turns: fetch.by_turns,
             commits: runs(commits).map(handle_set).collect(),
         };
         let request = Request {

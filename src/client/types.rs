@@ -91,6 +91,9 @@ pub struct FetchRequest {
     pub wait: Duration,
     /// The lease. Default: a session lease of the server's default length.
     pub lease: Lease,
+    /// Whether the queues take turns, so that a full one starves none. Default: no; a queue is
+    /// asked when those before it have nothing ready.
+    pub by_turns: bool,
 }
 
 impl FetchRequest {
@@ -103,6 +106,7 @@ impl FetchRequest {
             bytes_max: joblog_protocol::limits::FETCH_BYTES_MAX as u32,
             wait: Duration::ZERO,
             lease: Lease::Session(None),
+            by_turns: false,
         }
     }
 }

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::dead::DeadJobs;
 use super::job::Sayings;
+use super::limits::Bucket;
 use super::offset_set::OffsetSet;
 use super::ranks::Levels;
 use super::{EndReason, GroupKind, RemovedCounts};
@@ -40,6 +41,10 @@ pub(super) struct Group {
     pub(super) removed: RemovedCounts,
     /// How many jobs are leased.
     pub(super) leased_count: u64,
+    /// How many may be; the highest number where there is no limit.
+    pub(super) in_flight_max: u64,
+    /// What it may be given, where its queue has a rate.
+    pub(super) bucket: Option<Bucket>,
     /// How many marks have a due time.
     pub(super) delayed_count: u64,
     /// How many jobs that were enqueued with a due time are not due yet.
@@ -93,6 +98,8 @@ impl Group {
             said: Sayings::default(),
             removed: RemovedCounts::default(),
             leased_count: 0,
+            in_flight_max: u64::MAX,
+            bucket: None,
             delayed_count: 0,
             enqueued_delayed: 0,
             skipped_ahead: 0,

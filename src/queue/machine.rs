@@ -41,6 +41,8 @@ pub struct Machine {
     pub(super) due_wall: BTreeSet<(u64, QueueId)>,
     /// The time up to which delayed jobs have been made ready.
     pub(super) now: Stamp,
+    /// When buckets that were emptied hold a job again, in `log_ms`.
+    pub(super) refills: BTreeSet<(u64, GroupId)>,
     /// The queues that have jobs which expire, by the next one.
     pub(super) expiry_order: BTreeSet<(u64, QueueId)>,
     /// When to look at each producer whether to forget it, in `log_ms`.
@@ -139,6 +141,7 @@ impl Machine {
             due_log: BTreeSet::new(),
             due_wall: BTreeSet::new(),
             now: Stamp::default(),
+            refills: BTreeSet::new(),
             expiry_order: BTreeSet::new(),
             producer_checks: BTreeSet::new(),
             result_ends: BTreeSet::new(),
@@ -244,6 +247,7 @@ impl Machine {
     pub fn advance(&mut self, now: Stamp) {
         let log_ms = now.log_ms;
         self.advance_delays(now);
+        self.advance_refills(log_ms);
         self.forget_producers(log_ms);
         self.forget_results(log_ms);
         while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
@@ -347,6 +351,7 @@ impl Machine {
         }
         self.next_group = GroupId(group.0 + 1);
         self.groups.insert(group, Group::new(queue, name.into(), kind, start, consumed));
+        self.limits_changed(group, None);
         self.count_skipped(group);
         self.count_unconsumed(queue);
         self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
@@ -373,6 +378,7 @@ impl Machine {
 
     fn remove_group(&mut self, group: GroupId) -> Option<Group> {
         self.forget_dead_ends(group);
+        self.forget_refill(group, self.rate_of(group));
         let state = self.groups.remove(&group)?;
         if state.leased_count > 0 {
             self.leases.remove_group(group);
@@ -422,9 +428,13 @@ impl Machine {
             }
         }
         *next_grant = grant;
-        state.leased_count += fresh_count + redelivered_count + ranked_count;
+        let count = fresh_count + redelivered_count + ranked_count;
+        state.leased_count += count;
         if fresh_count != redelivered_count {
             state.fresh_owed = redelivered_count > fresh_count;
+        }
+        if state.bucket.is_some() {
+            self.take_from_bucket(group, count);
         }
         Ok(())
     }
@@ -448,7 +458,7 @@ impl Machine {
 
     pub(super) fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
         let state = work_group(&mut self.groups, group)?;
-        let queue = state.queue;
+        let (queue, was_full) = (state.queue, state.is_full());
         let mut ended = 0;
         for run in runs {
             // The walk ends with the first job that is not leased.
@@ -462,6 +472,9 @@ impl Machine {
         }
         self.note_consumed(queue, runs, ended);
         self.forget_terms(queue, runs);
+        if was_full {
+            wake(&mut self.groups, &mut self.woken, group);
+        }
         Ok(())
     }
 
@@ -511,6 +524,7 @@ impl Machine {
         let queue = self.queues.get(&state.queue);
         let queue = queue.ok_or(Contradiction::NoSuchQueue(state.queue))?;
         leased(self.leases.remove(group, offset), group, offset)?;
+        let was_full = state.is_full();
         state.leased_count -= 1;
         let mut mark = state.mark_after(offset, reason);
         state.said.progress.remove(&offset);
@@ -550,6 +564,9 @@ impl Machine {
                 self.note_consumed(queue, &[run], 1);
                 self.forget_ranks(queue, [offset]);
             }
+        }
+        if was_full {
+            wake(&mut self.groups, &mut self.woken, group);
         }
         Ok(())
     }

@@ -19,6 +19,7 @@
 //! | `fresh` | its pointer: which jobs are fresh, and which are set aside |
 //! | `pick`, `ranks` | the fetch order, and jobs that stand before the ordinary ones |
 //! | `offset_set` | what a group has consumed |
+//! | `limits` | jobs out at once, and jobs per second |
 //! | `leases`, `wheel` | who has which job, and until when |
 //! | `retention`, `sizes` | what a queue keeps, and what goes |
 //! | `retry` | backoff and death |
@@ -43,6 +44,7 @@ mod fresh;
 mod group;
 mod job;
 mod leases;
+mod limits;
 mod machine;
 mod offset_set;
 mod pick;
@@ -84,6 +86,6 @@ pub use results::{JobEnd, RESULT_OVERHEAD_BYTES};
 pub use retention::Seek;
 pub use settings::{
     AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings,
-    SettingsError,
+    RATE_PER_SECOND_MAX, SettingsError,
 };
 pub use withdraw::{Cancel, Purge};

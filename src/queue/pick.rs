@@ -63,7 +63,8 @@ impl Picked {
 }
 
 impl Machine {
-    /// Replaces `picked` by up to `jobs_max` jobs that can be granted now, in fetch order.
+    /// Replaces `picked` by up to `jobs_max` jobs that can be granted now, in fetch order, as the
+    /// limits of the queue allow.
     ///
     /// Redelivered and fresh jobs of a rank are chosen in turn; an odd one falls to either in turn.
     /// `take` is asked about each job in the order in which they are chosen; it says no if the job
@@ -83,6 +84,8 @@ impl Machine {
         if state.paused || queue.paused {
             return;
         }
+        let room = usize::try_from(state.room(queue, self.now.log_ms)).unwrap_or(usize::MAX);
+        let jobs_max = jobs_max.min(room);
         if jobs_max == 0 {
             return;
         }

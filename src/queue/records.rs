@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::dead::end_log_ms;
 use super::group::{Group, Mark};
+use super::limits::Bucket;
 use super::machine::Queue;
 use super::offset_set::{ChunkMembers, OffsetSet};
 use super::sizes::Sizes;
@@ -208,6 +209,13 @@ pub enum Record {
         holder: Holder,
         /// How long it runs, in milliseconds.
         lease_ms: u32,
+    },
+    /// What the group may be given, where its queue has a rate.
+    Bucket {
+        /// In thousandths of a job.
+        millijobs: u64,
+        /// As of when, on the clock of the log.
+        at_log_ms: u64,
     },
     /// Of the jobs of this rank that wait, a fresh one is first next time.
     Owed {
@@ -407,8 +415,11 @@ impl Machine {
             });
             let dead = state.dead.iter();
             let dead = dead.map(|(offset, job)| Record::Dead { offset: *offset, job: job.clone() });
+            let bucket = state
+                .bucket
+                .map(|Bucket { millijobs, at_log_ms }| Record::Bucket { millijobs, at_log_ms });
             let jobs = marks.chain(leases).chain(dead).chain(owed).chain(state.said.records());
-            std::iter::once(head).chain(consumed).chain(jobs)
+            std::iter::once(head).chain(bucket).chain(consumed).chain(jobs)
         })
     }
 }
@@ -660,7 +671,8 @@ impl Restore {
         check(fits && state.start <= floor, "it lies outside of its queue")?;
         let known = queue.groups.insert(state.name.clone(), group).is_some();
         check(!known, "a name comes twice")?;
-        machine.groups.insert(group, state);
+        let in_flight_max = queue.settings.max_in_flight.unwrap_or(u64::MAX);
+        machine.groups.insert(group, Group { in_flight_max, ..state });
         Ok(())
     }
 
@@ -672,9 +684,16 @@ impl Restore {
         let group = self.group;
         let state = groups.get_mut(&group).ok_or("there is no group before it")?;
         let consumed = matches!(record, Record::Consumed { .. });
-        if let Record::Owed { rank } = record {
-            self.owed.push(rank);
-            return Ok(());
+        match record {
+            Record::Owed { rank } => {
+                self.owed.push(rank);
+                return Ok(());
+            }
+            Record::Bucket { millijobs, at_log_ms } => {
+                let before = state.bucket.replace(Bucket { millijobs, at_log_ms });
+                return check(before.is_none(), "its bucket comes twice");
+            }
+            _ => {}
         }
         check(consumed || state.kind == GroupKind::Work, "a stream group has no such jobs")?;
         let offset = match record {
@@ -787,10 +806,15 @@ impl Restore {
         state.holes = state.consumed.count_from(state.next_fetch);
         let next_fetch = state.next_fetch;
         self.machine.count_skipped(self.group);
+        let rate = self.machine.rate_of(self.group);
+        self.machine.note_refill(self.group);
         let Some(state) = self.machine.groups.get_mut(&self.group) else {
             return Ok(());
         };
         check(state.next_fetch == next_fetch, "its pointer stands at a job that is not fresh")?;
+        check(state.bucket.is_some() == rate.is_some(), "a rate and a bucket come together")?;
+        let fits = state.bucket.zip(rate).is_none_or(|(bucket, rate)| bucket.fits(rate));
+        check(fits, "its bucket holds too much")?;
         let owed = self.owed.drain(..).all(|rank| state.ranked.owe(rank));
         check(owed, "no job of a rank waits of which a fresh one is first")?;
         let waiting = state.ready.len() as u64 + state.ranked.len() + state.delayed_count;

@@ -345,8 +345,10 @@ impl Machine {
             }
             let (name, start) = (std::mem::take(&mut group.name), group.start.min(to));
             let (woken, removed, paused) = (group.woken, group.removed, group.paused);
+            let (in_flight_max, bucket) = (group.in_flight_max, group.bucket);
             *group = Group::new(queue, name, group.kind, start, consumed);
             (group.woken, group.removed, group.paused) = (woken, removed, paused);
+            (group.in_flight_max, group.bucket) = (in_flight_max, bucket);
         }
         self.count_skipped(id);
         self.count_unconsumed(queue);

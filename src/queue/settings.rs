@@ -12,6 +12,9 @@ pub const KEEP_MS_MAX: u64 = 365 * 24 * 3_600 * 1_000;
 /// The highest age that can be set: 3,650 days, in milliseconds.
 pub const AGE_MS_MAX: u64 = 3_650 * 24 * 3_600 * 1_000;
 
+/// The highest rate that can be set, in jobs per second, and the largest burst.
+pub const RATE_PER_SECOND_MAX: u64 = 1_000_000;
+
 /// The shortest of both, in milliseconds.
 const RETENTION_MS_MIN: u64 = 1_000;
 
@@ -62,6 +65,12 @@ pub struct QueueSettings {
     pub max_jobs: Option<u64>,
     /// How many bytes of bodies may wait to be consumed; more are refused. None for any number.
     pub max_bytes: Option<u64>,
+    /// How many jobs a group may have out at once. None for any number.
+    pub max_in_flight: Option<u64>,
+    /// How many jobs a group is given per second. None for any number.
+    pub rate_per_second: Option<u64>,
+    /// How many of these it is given at once at most; none for those of a second.
+    pub rate_burst: Option<u64>,
     /// The group that says when a job is done, where that matters beyond its groups: for unique
     /// keys, for results, and for those who wait for the end of a job.
     pub primary_group: Box<str>,
@@ -114,7 +123,13 @@ impl QueueSettings {
         check("max_jobs", self.max_jobs.unwrap_or(1), u64::MAX)?;
         check("max_bytes", self.max_bytes.unwrap_or(1), u64::MAX)?;
         check_from("result_kept_ms", self.result_kept_ms, 0, KEEP_MS_MAX)?;
-        check_from("result_bytes_max", self.result_bytes_max, RESULTS_BYTES_LEAST, u64::MAX)
+        check_from("result_bytes_max", self.result_bytes_max, RESULTS_BYTES_LEAST, u64::MAX)?;
+        check("max_in_flight", self.max_in_flight.unwrap_or(1), u64::MAX)?;
+        check("rate_per_second", self.rate_per_second.unwrap_or(1), RATE_PER_SECOND_MAX)?;
+        match (self.rate_per_second, self.rate_burst) {
+            (None, Some(burst)) => check_from("rate_burst without rate_per_second", burst, 0, 0),
+            (_, burst) => check("rate_burst", burst.unwrap_or(1), RATE_PER_SECOND_MAX),
+        }
     }
 }
 
@@ -133,6 +148,9 @@ impl Default for QueueSettings {
             max_age_ms: None,
             max_jobs: None,
             max_bytes: None,
+            max_in_flight: None,
+            rate_per_second: None,
+            rate_burst: None,
             primary_group: PRIMARY_GROUP.into(),
             result_kept_ms: 500_000,
             result_bytes_max: 64 * 1024 * 1024,
@@ -175,6 +193,18 @@ mod tests {
         assert_eq!(wrong.validate().unwrap_err().field, "max_age_ms");
         let wrong = QueueSettings { max_jobs: Some(0), ..base.clone() };
         assert_eq!(wrong.validate().unwrap_err().field, "max_jobs");
+        for wrong in [Some(0), Some(RATE_PER_SECOND_MAX + 1)] {
+            let wrong = QueueSettings { rate_per_second: wrong, ..base.clone() };
+            assert_eq!(wrong.validate().unwrap_err().field, "rate_per_second");
+            let (rate_per_second, rate_burst) = (Some(1), wrong.rate_per_second);
+            let wrong = QueueSettings { rate_per_second, rate_burst, ..base.clone() };
+            assert_eq!(wrong.validate().unwrap_err().field, "rate_burst");
+        }
+        let wrong = QueueSettings { max_in_flight: Some(0), ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().field, "max_in_flight");
+        let wrong = QueueSettings { rate_burst: Some(5), ..base.clone() };
+        let text = wrong.validate().unwrap_err().to_string();
+        assert!(text.starts_with("rate_burst without rate_per_second is 5"), "{text}");
         let wrong = QueueSettings { backoff_delays_ms: vec![1; 101], ..base.clone() };
         let text = wrong.validate().unwrap_err().to_string();
         assert_eq!(text, "the length of backoff_delays_ms is 101; allowed is 0 to 100");

@@ -1,5 +1,6 @@
 //! Cases of the state machine that are worth a name, told step by step.
 
+mod limits;
 mod order;
 
 use super::*;
@@ -21,7 +22,7 @@ struct Scene {
 #[derive(Clone)]
 enum Entry {
     Jobs(Offset, u32),
-    Fact(Fact),
+    Fact(Box<Fact>),
 }
 
 impl Scene {
@@ -40,7 +41,7 @@ impl Scene {
     fn apply(&mut self, fact: Fact) {
         let stamp = Stamp { wall_ms: 0, log_ms: self.log_ms };
         self.machine.apply(&fact, stamp, self.log_ms).unwrap();
-        self.record.push((Entry::Fact(fact), self.log_ms));
+        self.record.push((Entry::Fact(Box::new(fact)), self.log_ms));
     }
 
     fn enqueue(&mut self, count: u32) {

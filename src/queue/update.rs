@@ -31,6 +31,7 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let groups: Vec<_> = state.groups.values().copied().collect();
+        let rate = state.settings.rate();
         // What is gone without being kept stays gone; what is consumed from now on is kept.
         let begins_to_keep = !state.keeps_consumed() && settings.keep_consumed_for_ms > 0;
         let gone = begins_to_keep.then(|| self.gone(state));
@@ -45,6 +46,7 @@ impl Machine {
         }
         for group in groups {
             self.note_dead_ends(group);
+            self.limits_changed(group, rate);
             // What is allowed now may let a job go out.
             wake(&mut self.groups, &mut self.woken, group);
         }

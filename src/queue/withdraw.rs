@@ -165,7 +165,13 @@ impl Machine {
 
     /// Whether a FETCH would get a job. Cheap.
     pub fn has_for_fetch(&self, group: GroupId) -> bool {
-        self.ready_count(group) > 0 && !self.is_paused(group)
+        self.ready_count(group) > 0 && !self.is_paused(group) && self.has_room(group)
+    }
+
+    fn has_room(&self, group: GroupId) -> bool {
+        let Some(state) = self.groups.get(&group) else { return false };
+        let queue = self.queues.get(&state.queue);
+        queue.is_some_and(|queue| state.room(queue, self.now.log_ms) > 0)
     }
 
     pub(super) fn work_groups<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = &'a Group> {

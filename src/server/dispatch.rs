@@ -418,6 +418,7 @@ impl Connection {
             bytes_max: u64::from(fetch.bytes_max).min(FETCH_BYTES_MAX as u64),
             holder,
             lease_ms,
+            by_turns: fetch.by_turns,
             first_ordinal: 0,
         }
     }

@@ -168,6 +168,7 @@ impl World {
             bytes_max: 1 << 20,
             holder: Holder::Session(SESSION),
             lease_ms: 3_600_000,
+            by_turns: false,
             first_ordinal: 0,
         };
         let request =

@@ -317,6 +317,7 @@ impl Raw {
             bytes_max: u32::MAX,
             wait_ms,
             lease,
+            by_turns: false,
             commits: commits.iter().cloned().collect(),
         };
         let mut body = BytesMut::new();

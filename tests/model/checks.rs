@@ -15,6 +15,7 @@ impl World {
         self.check_ends();
         self.check_kept();
         self.check_ranks();
+        self.check_refills();
         let again = self.groups.values().flat_map(|group| group.jobs.values());
         let due = |job: &Job| {
             if let Place::Delayed(due) = job.place { Some(due) } else { None }

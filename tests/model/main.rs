@@ -15,6 +15,7 @@
 mod checks;
 mod dead;
 mod delays;
+mod limits;
 mod order;
 mod producers;
 mod replay;
@@ -124,6 +125,8 @@ const WANTED: &[&str] = &[
     "skipped",
     "by priority",
     "at the front",
+    "rate",
+    "no room",
     "consumed twice",
     "lease lost",
     "sought",

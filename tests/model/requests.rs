@@ -56,7 +56,12 @@ impl World {
         self.machine.pick(group, jobs_max, &mut take, &mut picked);
         match self.is_paused(group) {
             true => assert!(picked.is_empty() && !self.machine.has_for_fetch(group)),
-            false => self.check_pick(group, jobs_max.min(fit_max), &picked),
+            false => {
+                let room = usize::try_from(self.room(group)).unwrap_or(usize::MAX);
+                self.check_pick(group, jobs_max.min(fit_max).min(room), &picked);
+                let has_some = room > 0 && self.machine.ready_count(group) > 0;
+                assert_eq!(self.machine.has_for_fetch(group), has_some);
+            }
         }
         if picked.is_empty() {
             return;

@@ -27,6 +27,7 @@ impl World {
             1 => new.crashes_max = self.rng.below(4) as u32,
             2 => new.backoff_delays_ms = vec![700; self.rng.below(3) as usize],
             3 => new.dead_kept_ms = [0, 1_000, DEAD_KEPT_MS][self.rng.below(3) as usize],
+            4 if self.rng.below(2) == 0 => self.draw_limits(&mut new),
             4 => new.max_bytes = [None, Some(1 << 20)][self.rng.below(2) as usize],
             5..8 => {
                 new.keep_consumed_for_ms = [0, KEEP_MS, KEEP_MS / 2][self.rng.below(3) as usize]
@@ -52,7 +53,8 @@ impl World {
     pub(crate) fn note_updated(&mut self, queue: QueueId, new: &QueueSettings) {
         self.settle(queue);
         let kept = self.keeps(queue);
-        self.settings.insert(queue, new.clone());
+        let old = self.settings.insert(queue, new.clone()).unwrap();
+        self.note_limits(queue, &old);
         match (kept, self.keeps(queue)) {
             (false, true) => {
                 self.kept.get_mut(&queue).unwrap().begin(self.log_ms);

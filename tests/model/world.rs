@@ -8,6 +8,7 @@ use joblog::queue::{
 };
 use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
+use crate::limits::Bucket;
 use crate::producers::Batches;
 use crate::replay::{Record, Rng};
 use crate::results::Results;
@@ -98,6 +99,8 @@ pub(crate) struct World {
     pub(crate) expired: BTreeSet<(QueueId, u64)>,
     /// The ranks of jobs that ever had one.
     pub(crate) ranks: BTreeMap<(QueueId, u64), Rank>,
+    /// What groups may be given, where their queues have a rate.
+    pub(crate) buckets: BTreeMap<GroupId, Bucket>,
     /// Queues that are paused.
     pub(crate) paused: BTreeSet<QueueId>,
     /// The batches of each producer and queue by number, and when the last one was enqueued.
@@ -143,6 +146,7 @@ impl World {
             expiries: BTreeMap::new(),
             expired: BTreeSet::new(),
             ranks: BTreeMap::new(),
+            buckets: BTreeMap::new(),
             paused: BTreeSet::new(),
             producers: BTreeMap::new(),
             results: BTreeMap::new(),
@@ -259,6 +263,8 @@ impl World {
                 self.expiries.retain(|(of, _), _| of != queue);
                 self.expired.retain(|(of, _)| of != queue);
                 self.ranks.retain(|(of, _), _| of != queue);
+                let groups = &self.groups;
+                self.buckets.retain(|id, _| groups.contains_key(id));
             }
             Fact::GroupCreated { group, queue, kind, start, .. } => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
@@ -276,10 +282,12 @@ impl World {
                 let paused = false;
                 let state = Group { queue, kind, start, jobs, committed, paused, removed };
                 assert!(self.groups.insert(*group, state).is_none());
+                self.note_new_bucket(*group);
                 self.settle(queue);
             }
             Fact::GroupDeleted { group } => {
                 let queue = self.groups.remove(group).unwrap().queue;
+                self.buckets.remove(group);
                 self.settle(queue);
             }
             Fact::OffsetsReserved { count } => self.reserved = *count,
@@ -410,6 +418,7 @@ impl World {
             grant.0 += 1;
         }
         assert_eq!(self.machine.next_grant(), grant);
+        self.note_taken(group, runs.iter().map(|run| u64::from(run.count)).sum());
     }
 
     pub(crate) fn expect_end(&self, fact: &Fact, reason: EndReason, now: Outcome) {

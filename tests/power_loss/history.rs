@@ -343,6 +343,7 @@ impl History {
             bytes_max: 1 << 20,
             holder: Holder::Session(SESSION),
             lease_ms: 3_600_000,
+            by_turns: false,
             first_ordinal: 0,
         };
         let request =

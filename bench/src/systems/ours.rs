@@ -216,6 +216,7 @@ impl Talk for JoblogTalk {
             bytes_max: u32::MAX,
             wait_ms: if wait { 600_000 } else { 0 },
             lease: LeaseKind::Session { run_ms_max: None },
+            by_turns: false,
             commits,
         };
         put_request(out, Opcode::Fetch, slot as u64, |out| fetch.encode(out));

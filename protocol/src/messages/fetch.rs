@@ -8,8 +8,11 @@ use super::lease::check_lease;
 use crate::limits::{FETCH_JOBS_MAX, FETCH_QUEUES_MAX, FETCH_WAIT_MS_MAX};
 use crate::wire::{DecodeError, Reader, Token, in_range, put_name, put_token};
 
-const LEASE_SESSION: u8 = 0;
-const LEASE_TIMED: u8 = 1;
+/// Flag: timed leases instead of session leases.
+const FLAG_TIMED: u8 = 0x01;
+
+/// Flag: the queues take turns.
+const FLAG_BY_TURNS: u8 = 0x02;
 
 /// Under which lease jobs go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Fetch<'a> {
     pub wait_ms: u32,
     /// The lease.
     pub lease: LeaseKind,
+    /// Whether the queues take turns, instead of each coming after all before it.
+    pub by_turns: bool,
     /// Commits to do first. Their statuses come in a reply of their own, flagged MORE.
     pub commits: HandleSets<'a>,
 }
@@ -55,11 +60,11 @@ impl<'a> Fetch<'a> {
         out.put_u32_le(self.jobs_max);
         out.put_u32_le(self.bytes_max);
         out.put_u32_le(self.wait_ms);
-        let (kind, lease_ms) = match self.lease {
-            LeaseKind::Session { run_ms_max } => (LEASE_SESSION, run_ms_max.unwrap_or(0)),
-            LeaseKind::Timed { lease_ms } => (LEASE_TIMED, lease_ms),
+        let (timed, lease_ms) = match self.lease {
+            LeaseKind::Session { run_ms_max } => (0, run_ms_max.unwrap_or(0)),
+            LeaseKind::Timed { lease_ms } => (FLAG_TIMED, lease_ms),
         };
-        out.put_u8(kind);
+        out.put_u8(timed | if self.by_turns { FLAG_BY_TURNS } else { 0 });
         out.put_u64_le(lease_ms);
         put_sets(out, &self.commits);
     }
@@ -78,30 +83,29 @@ impl<'a> Fetch<'a> {
         in_range("jobs_max", jobs_max.into(), 1..=u32::MAX.into(), "at least 1")?;
         let bytes_max = reader.u32()?;
         let wait_ms = reader.u32()?.min(FETCH_WAIT_MS_MAX as u32);
-        let lease = read_lease(&mut reader)?;
+        let flags = reader.u8()?;
+        if flags & !(FLAG_TIMED | FLAG_BY_TURNS) != 0 {
+            return Err(DecodeError::Reserved { field: "FETCH flags", value: flags.into() });
+        }
+        let lease = read_lease(flags, &mut reader)?;
+        let by_turns = flags & FLAG_BY_TURNS != 0;
         let commits = read_sets(&mut reader)?;
         reader.finish()?;
-        Ok(Self { queues, group, jobs_max, bytes_max, wait_ms, lease, commits })
+        Ok(Self { queues, group, jobs_max, bytes_max, wait_ms, lease, by_turns, commits })
     }
 }
 
-fn read_lease(reader: &mut Reader<'_>) -> Result<LeaseKind, DecodeError> {
-    let (kind, lease_ms) = (reader.u8()?, reader.u64()?);
-    match kind {
-        LEASE_SESSION if lease_ms == 0 => Ok(LeaseKind::Session { run_ms_max: None }),
-        LEASE_SESSION => {
-            check_lease(lease_ms)?;
-            Ok(LeaseKind::Session { run_ms_max: Some(lease_ms) })
-        }
-        LEASE_TIMED => {
-            check_lease(lease_ms)?;
-            Ok(LeaseKind::Timed { lease_ms })
-        }
-        kind => {
-            let allowed = "0 (session lease) or 1 (timed lease)";
-            Err(DecodeError::Range { field: "lease kind", value: kind.into(), allowed })
-        }
+fn read_lease(flags: u8, reader: &mut Reader<'_>) -> Result<LeaseKind, DecodeError> {
+    let lease_ms = reader.u64()?;
+    let is_timed = flags & FLAG_TIMED != 0;
+    if lease_ms == 0 && !is_timed {
+        return Ok(LeaseKind::Session { run_ms_max: None });
     }
+    check_lease(lease_ms)?;
+    Ok(match is_timed {
+        true => LeaseKind::Timed { lease_ms },
+        false => LeaseKind::Session { run_ms_max: Some(lease_ms) },
+    })
 }
 
 /// One job in a reply to FETCH or READ.

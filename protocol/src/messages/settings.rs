@@ -47,6 +47,12 @@ queue_settings! {
     max_jobs: u64;
     /// Bytes of bodies that may wait to be consumed; none for any number.
     max_bytes: u64;
+    /// Jobs that a group may have out at once; none for any number.
+    max_in_flight: u64;
+    /// Jobs that a group is given per second; none for any number.
+    rate_per_second: u64;
+    /// Jobs of these that it is given at once at most; none for those of a second.
+    rate_burst: u64;
     /// The group that says when a job is done, where that matters beyond its groups.
     primary_group: String;
     /// Milliseconds for which the result of a job is kept.

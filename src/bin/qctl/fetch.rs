@@ -25,6 +25,7 @@ pub(crate) async fn fetch(
         jobs_max: args.jobs,
         wait: args.wait,
         lease: Lease::Timed(args.lease),
+        by_turns: args.by_turns,
         ..FetchRequest::new(args.queues)
     };
     let fetched = client.fetch(&request).await?;

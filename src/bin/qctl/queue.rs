@@ -205,6 +205,13 @@ fn retention(queue: &QueueDescription) -> String {
         let bytes = queue.unconsumed_bytes.unwrap_or(0);
         lines.push(format!("max bytes   {max_bytes}; {bytes} not consumed"));
     }
+    if let Some(max_in_flight) = settings.max_in_flight {
+        lines.push(format!("in flight   at most {max_in_flight} of each group"));
+    }
+    if let Some(rate) = settings.rate_per_second {
+        let burst = settings.rate_burst.unwrap_or(rate);
+        lines.push(format!("rate        {rate} per second to each group, at most {burst} at once"));
+    }
     let ResultCounts { kept, bytes, displaced } = queue.results;
     if queue.results != ResultCounts::default() {
         lines.push(format!("results     {kept} kept, {bytes} bytes; {displaced} went for others"));

@@ -114,6 +114,7 @@ impl Worker<'_> {
             group: self.args.group.as_str().into(),
             jobs_max: free as u32,
             lease: Lease::Session(self.args.lease),
+            by_turns: self.args.by_turns,
             ..FetchRequest::new(self.args.queues.iter().map(String::as_str))
         };
         let client = self.client.clone();

@@ -11,6 +11,9 @@ pub(crate) struct FetchArgs {
     /// The queues, in the order in which they are asked.
     #[arg(required = true, value_name = "QUEUE")]
     pub(crate) queues: Vec<String>,
+    /// Let the queues take turns, so that a full one starves none.
+    #[arg(long)]
+    pub(crate) by_turns: bool,
     /// Fetch for this group.
     #[arg(long, default_value = "default")]
     pub(crate) group: String,

@@ -49,6 +49,15 @@ pub(crate) struct SettingsArgs {
     /// Refuse more jobs while BYTES of them wait to be consumed. [default: any number]
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_bytes: Option<u64>,
+    /// Let each group have N jobs out at once. [default: any number]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_in_flight: Option<u64>,
+    /// Give each group N jobs per second. [default: any number]
+    #[arg(long, value_name = "N")]
+    pub(crate) rate_per_second: Option<u64>,
+    /// Give it at most N of these at once. [default: those of a second]
+    #[arg(long, value_name = "N")]
+    pub(crate) rate_burst: Option<u64>,
     /// Let GROUP say when a job is done, for unique keys and results. [default: default]
     #[arg(long, value_name = "GROUP")]
     pub(crate) primary_group: Option<String>,
@@ -80,6 +89,9 @@ impl SettingsArgs {
             max_age_ms: self.max_age.map(ms),
             max_jobs: self.max_jobs,
             max_bytes: self.max_bytes,
+            max_in_flight: self.max_in_flight,
+            rate_per_second: self.rate_per_second,
+            rate_burst: self.rate_burst,
             primary_group: self.primary_group.clone(),
             result_kept_ms: self.result_kept.map(ms),
             result_bytes_max: self.result_bytes_max,
