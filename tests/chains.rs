@@ -121,6 +121,11 @@ fn a_chain_that_is_refused_as_a_whole_leaves_the_job_leased() {
                 code => assert_eq!(code, Some(ErrorCode::QueueFull)),
             }
             assert_eq!(payloads(&client, name).await, <[&str; 0]>::default());
+            // So it is with a move.
+            match client.move_jobs("a", None, &[0], name, &batch(&["1"])).await {
+                Ok(reply) => assert_eq!(reply.outcomes, [MoveOutcome::Leased]),
+                Err(error) => assert_eq!(error.code(), Some(ErrorCode::OtherLog)),
+            }
         }
         assert!((1..8).contains(&refused), "{refused}");
         assert_eq!(client.commit(&[job]).await.unwrap(), [CommitStatus::Consumed]);
