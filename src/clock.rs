@@ -23,6 +23,12 @@ pub fn boot_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
+/// Seconds since some moment before, from 1 on: cheap, and good enough to tell what was just now.
+pub fn coarse_seconds() -> u32 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    (now.tv_sec.unsigned_abs() as u32).max(1)
+}
+
 /// The log's own time: it never goes back, and goes on over restarts.
 #[derive(Clone, Copy, Debug)]
 pub struct LogClock {

@@ -47,7 +47,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("types", &[]),
     ("clock", &["types"]),
     ("config", &["log", "joblog_protocol"]),
-    ("log", &["types"]),
+    ("log", &["types", "clock"]),
     ("queue", &["types"]),
     ("broker", &["log", "queue", "types", "clock"]),
     ("server", &["broker", "joblog_protocol", "config", "types", "clock"]),

@@ -174,13 +174,19 @@ fn backlog(
     let mut restart_ms = None;
     if !lost {
         restart_ms = Some(begun.elapsed().as_secs_f64() * 1_000.0);
-        let rest = workload.consume(queues, jobs - ledger.back(), server.system);
+        let left = jobs - ledger.back();
+        let last = sample.min(left / 2);
+        let rest = workload.consume(queues, left - last, server.system);
         engine::run(
             server,
             &engine::Plan { batch: FILL_BATCH, slow: None, ..rest },
             ledger,
             epoch,
         )?;
+        // The last jobs ought to cost what the first did.
+        let plan = workload.consume(queues, last, server.system);
+        let outcome = engine::run(server, &plan, ledger, epoch)?;
+        rounds.add("consume-last", last, &outcome, &outcome.take_ns);
     }
     Ok(Footprint {
         system: server.system.name().into(),

@@ -191,8 +191,9 @@ pub(crate) const ALL: [Workload; 20] = [
     },
     Workload {
         name: "backlog-10m",
-        stands_for: "ten million jobs lie there: memory, disk, restart, and work",
+        stands_for: "ten million jobs of 1 KiB lie there: memory, disk, restart, and work",
         kind: Kind::Backlog { jobs: 10_000_000 },
+        payload_bytes: 1024,
         in_flight: 16,
         large: true,
         ..BASE

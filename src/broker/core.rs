@@ -1,9 +1,12 @@
 //! What lies under the state lock.
 
+use std::sync::Arc;
+
 use crate::queue::Machine;
 use crate::types::{EntryIndex, GroupId, LogId};
 
 use super::ends::EndWaiters;
+use super::read_ahead::ReadAhead;
 use super::reserve::Reserve;
 use super::rotation::Rotation;
 use super::sessions::Sessions;
@@ -22,6 +25,8 @@ pub(super) struct Core {
     pub(super) sessions: Sessions,
     /// The offsets reserved ahead; none at `fsync`, where nobody is told of what is not synced.
     pub(super) reserve: Option<Reserve>,
+    /// Who reads jobs ahead of their groups.
+    pub(super) read_ahead: Arc<ReadAhead>,
     /// The last entry appended.
     pub(super) last_index: EntryIndex,
     /// Bytes of the entries that this process has replayed and appended.
@@ -51,6 +56,7 @@ impl Core {
             id,
             machine,
             reserve,
+            read_ahead: Arc::default(),
             waiters: Waiters::default(),
             ends: EndWaiters::default(),
             rotation: Rotation::default(),

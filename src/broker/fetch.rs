@@ -199,18 +199,22 @@ impl Turn<'_> {
             let grant = Grant(first_grant.0 + nth);
             let at = found.binary_search_by_key(&offset, |(offset, _)| *offset).ok();
             let job = at.and_then(|at| found.get_mut(at)?.1.take());
-            let Some(FoundJob { location, bytes }) = job else {
+            let Some(FoundJob { location, bytes, is_sealed }) = job else {
                 self.lose(group, offset, grant);
                 continue;
             };
             let lease = self.core.machine.lease(group, offset);
+            let attempt = lease.map_or(1, |lease| lease.attempt);
+            if is_sealed && attempt == 1 {
+                self.core.read_ahead.reached(group, queue, offset);
+            }
             grants.jobs.push(GrantedJob {
                 log: self.core.id,
                 queue_ordinal,
                 group,
                 offset,
                 grant,
-                attempt: lease.map_or(1, |lease| lease.attempt),
+                attempt,
                 bytes,
                 location,
             });

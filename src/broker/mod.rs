@@ -24,6 +24,7 @@
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
+//! | `read_ahead` | the thread that reads a backlog into memory ahead of its groups |
 //! | `reserve` | below `fsync`: offsets reserved ahead, so that none is given twice |
 //! | `retention` | the age of jobs, and groups that are set to a time |
 //! | `stats` | numbers for those who watch |
@@ -51,6 +52,7 @@ mod logs;
 mod mailbox;
 mod moving;
 mod open;
+mod read_ahead;
 mod record_codec;
 mod requests;
 mod reserve;
@@ -100,6 +102,7 @@ pub use crate::queue::{
 
 use self::checkpoint::Checkpoints;
 use self::core::Core;
+use self::read_ahead::ReadAhead;
 use self::reserve::Hold;
 use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
@@ -142,6 +145,7 @@ pub struct Broker {
     shards: Vec<Arc<Shard>>,
     alarm: Alarm,
     hold: Arc<Hold>,
+    read_ahead: Arc<ReadAhead>,
     checkpoints: Checkpoints,
     /// Held while a checkpoint is made.
     keeping: Mutex<()>,

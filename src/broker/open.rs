@@ -64,13 +64,14 @@ impl Broker {
         }
         Ok(Arc::new(Self {
             log,
-            core: Mutex::new(core),
             clock,
             lease_clock,
             options,
             shards: (0..options.shards).map(|_| Arc::new(Shard::default())).collect(),
             alarm: Alarm::default(),
             hold,
+            read_ahead: Arc::clone(&core.read_ahead),
+            core: Mutex::new(core),
             checkpoints,
             keeping: Mutex::new(()),
             kept: Mutex::new(kept),

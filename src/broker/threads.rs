@@ -71,6 +71,7 @@ impl Threads {
             spawn("joblog-timer", Broker::run_timer)?,
             spawn("joblog-keeper", Broker::run_keeper)?,
             spawn("joblog-sync", Broker::run_sync)?,
+            spawn("joblog-reader", Broker::run_read_ahead)?,
         ];
         Ok(Self { broker: Arc::clone(broker), stop, handles })
     }

@@ -344,6 +344,13 @@ impl Log {
         self.shared.compact(checkpointed, live, budget)
     }
 
+    /// Brings a queue's jobs from `from` on into memory, as far as they lie in sealed segments,
+    /// about `bytes_max` bytes of them: for a thread that may wait for the disk on behalf of one
+    /// that is to read them soon. Gives the offset that it has come to.
+    pub fn read_ahead(&self, queue: QueueId, from: Offset, bytes_max: u64) -> Offset {
+        self.shared.read_ahead(queue, from, bytes_max)
+    }
+
     /// Where a job lies. It can be read once its entry is written.
     pub fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {
         self.shared.locate(queue, offset)

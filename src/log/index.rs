@@ -60,6 +60,17 @@ impl Span {
         }
     }
 
+    /// The first job that it may hold.
+    pub(super) fn first(&self) -> Offset {
+        Offset(self.base)
+    }
+
+    /// The entries from the one that holds the job at `offset` on. They read the disk.
+    pub(super) fn rows_from(&self, offset: Offset) -> impl Iterator<Item = Row> {
+        let rows = (!self.table.is_lost()).then(|| self.table.rows_in(self.slot));
+        rows.into_iter().flatten().filter(move |row| row.end() > offset.0)
+    }
+
     pub(super) fn segment(&self) -> &Arc<Segment> {
         &self.table.segment
     }
@@ -103,6 +114,12 @@ impl JobIndex {
         let after = spans.partition_point(|span| span.base <= offset.0);
         let span = spans.get(after.checked_sub(1)?).filter(|span| offset.0 < span.end)?;
         Some(Found::Span(span.clone()))
+    }
+
+    /// The first sealed segment with a table that has jobs of the queue from `offset` on.
+    pub(super) fn span_from(&self, queue: QueueId, offset: Offset) -> Option<Span> {
+        let spans = self.spans.get(&queue)?;
+        spans.get(spans.partition_point(|span| span.end <= offset.0)).cloned()
     }
 
     /// Notes that `segment`, which grew until now, is sealed, and returns its rows.

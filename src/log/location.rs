@@ -29,6 +29,8 @@ pub struct FoundJob {
     pub location: JobLocation,
     /// Bytes of its body; 0 if they can't be read, which reading it says.
     pub bytes: u32,
+    /// Whether it lies in a sealed segment, so that reading it may wait for the disk.
+    pub is_sealed: bool,
 }
 
 impl JobLocation {
@@ -69,15 +71,6 @@ impl JobLocation {
         let begin = begin_of(job.body) - map.map_or(0, begin_of) + self.position as usize;
         let end = begin + job.body.len();
         Ok(Bytes::from_owner(MappedBody { segment: Arc::clone(&self.segment), begin, end }))
-    }
-
-    /// Brings the job's entry into memory, for a thread that may wait for the disk on behalf of
-    /// one that may not.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read), but the body is not checked.
-    pub fn populate(&self) -> Result<(), LogError> {
-        self.segment.entry_at(self.position).map(drop)
     }
 
     /// Reads the job without looking at its body.

@@ -9,9 +9,25 @@
 use std::fs::File;
 use std::io;
 use std::slice;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::clock;
+
+/// When pieces of a map were last brought into memory without an error.
+///
+/// What is in memory may be evicted, and the disk may then not give it back, which would be a
+/// signal and no error. So before it is used it is brought in again, unless that was done a moment
+/// ago: to be hit, a page would have to be evicted and its sector go bad within that moment.
+#[derive(Debug)]
+pub(super) struct Warmth {
+    /// For each window the second; 0 for never.
+    windows: Box<[AtomicU32]>,
+}
+
+/// What is brought into memory at once: as much as the kernel would read ahead by itself.
+const WINDOW_BYTES: usize = 128 << 10;
 
 /// A read-only map over a whole segment file.
 #[derive(Debug)]
@@ -72,9 +88,9 @@ impl Map {
     }
 
     /// Brings the bytes from `begin` to `end` into memory, so that a bad disk, or a file that has
-    /// become shorter, is an error here and not a signal later.
+    /// become shorter, is an error here and not a signal later. What is not published is left.
     pub(super) fn populate_range(&self, begin: usize, end: usize) -> io::Result<()> {
-        let end = end.min(self.len());
+        let end = end.min(self.published.load(Ordering::Acquire));
         let Some(len) = end.checked_sub(begin).filter(|len| *len > 0) else {
             return Ok(());
         };
@@ -83,5 +99,29 @@ impl Map {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             other => other,
         }
+    }
+}
+
+impl Warmth {
+    /// That of a map of which nothing was brought in.
+    pub(super) fn of(map: &Map) -> Self {
+        let windows = map.len().div_ceil(WINDOW_BYTES);
+        Self { windows: (0..windows).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// Makes sure that the bytes from `begin` to `end` are in memory, or were a moment ago.
+    #[inline]
+    pub(super) fn warm(&self, map: &Map, begin: usize, end: usize) -> io::Result<()> {
+        let now = clock::coarse_seconds();
+        for number in begin / WINDOW_BYTES..end.div_ceil(WINDOW_BYTES) {
+            let Some(window) = self.windows.get(number) else { break };
+            let then = window.load(Ordering::Relaxed);
+            if then == 0 || now.wrapping_sub(then) > 1 {
+                let begin = number * WINDOW_BYTES;
+                map.populate_range(begin, begin + WINDOW_BYTES)?;
+                window.store(now, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! The log: entries at contiguous indexes, in segments, durable when it says so.
 //!
-//! It knows no queue semantics, no network and no clock: an entry's facts are opaque bytes to it,
-//! and of jobs it knows only where the body of each (queue, offset) lies.
+//! It knows no queue semantics, no network, and no time but what it read a moment ago: an entry's
+//! facts are opaque bytes to it, and of jobs it knows only where the body of each (queue, offset)
+//! lies.
 //!
 //! ```text
 //!            append          write              sync

@@ -13,7 +13,7 @@ use super::files::DataFile;
 use super::format::*;
 use super::frame::{Frame, FramedEntry, Seed};
 use super::handle::LogOptions;
-use super::map::Map;
+use super::map::{Map, Warmth};
 use super::table::{Extent, Last, Table};
 
 /// What a file with frames in it is.
@@ -150,58 +150,35 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     pub(super) seed: Seed,
     pub(super) map: Map,
-    /// What is known of the bytes of a segment that another process has written.
-    cold: Option<Cold>,
+    warmth: Warmth,
+    /// Where the frame begins that was checked last, of a segment that another process has written.
+    checked: Option<AtomicU32>,
 }
-
-/// What this process has looked at of a segment that it has not written itself.
-#[derive(Debug)]
-struct Cold {
-    /// One bit for each window that has been brought into memory without an error.
-    windows: Box<[AtomicU64]>,
-    /// Where the frame begins that was checked last.
-    checked: AtomicU32,
-}
-
-/// What is brought into memory at once: as much as the kernel would read ahead by itself.
-const WINDOW_BYTES: usize = 128 << 10;
 
 impl Segment {
     /// A segment that this process writes.
     pub(super) fn own(log_id: [u8; 16], id: u64, path: PathBuf, map: Map) -> Self {
-        Self { id, log_id, path, seed: Seed::new(log_id, id), map, cold: None }
+        let (seed, warmth) = (Seed::new(log_id, id), Warmth::of(&map));
+        Self { id, log_id, path, seed, map, warmth, checked: None }
     }
 
     /// A segment that another process has written: nothing in it is believed before it is checked.
     pub(super) fn cold(log_id: [u8; 16], id: u64, path: PathBuf, map: Map) -> Self {
-        let windows = map.len().div_ceil(WINDOW_BYTES).div_ceil(64);
-        let windows = (0..windows).map(|_| AtomicU64::new(0)).collect();
-        let cold = Some(Cold { windows, checked: AtomicU32::new(0) });
-        Self { id, log_id, path, seed: Seed::new(log_id, id), map, cold }
+        Self { checked: Some(AtomicU32::new(0)), ..Self::own(log_id, id, path, map) }
     }
 
     /// Whether the bytes come from another process, and so from a disk that may have changed them.
     #[inline]
     pub(super) fn is_cold(&self) -> bool {
-        self.cold.is_some()
+        self.checked.is_some()
     }
 
-    /// Brings the bytes from `begin` to `end` into memory if that was not done yet, so that a disk
+    /// Brings the bytes from `begin` to `end` into memory if they may not be there, so that a disk
     /// that can't be read is an error and not a signal.
     #[inline]
     pub(super) fn warm(&self, begin: usize, end: usize) -> Result<(), LogError> {
-        let Some(Cold { windows, .. }) = &self.cold else { return Ok(()) };
-        for window in begin / WINDOW_BYTES..end.div_ceil(WINDOW_BYTES) {
-            let Some(word) = windows.get(window / 64) else { break };
-            let bit = 1 << (window % 64);
-            if word.load(Ordering::Relaxed) & bit == 0 {
-                let begin = window * WINDOW_BYTES;
-                let populated = self.map.populate_range(begin, begin + WINDOW_BYTES);
-                populated.map_err(|error| LogError::io("reading", &self.path, error))?;
-                word.fetch_or(bit, Ordering::Relaxed);
-            }
-        }
-        Ok(())
+        let warmed = self.warmth.warm(&self.map, begin, end);
+        warmed.map_err(|error| LogError::io("reading", &self.path, error))
     }
 
     /// The entry whose frame begins at `position`.
@@ -221,7 +198,7 @@ impl Segment {
         let frame = self.map.get(begin, end).ok_or_else(|| {
             self.damaged(position, "the frame's length runs over what is written")
         })?;
-        if let Some(Cold { checked, .. }) = &self.cold
+        if let Some(checked) = &self.checked
             && checked.load(Ordering::Relaxed) != position
         {
             self.seed.parse(frame, position).map_err(|reason| self.damaged(position, reason))?;

@@ -273,6 +273,7 @@ impl Shared {
     pub(super) fn find(&self, queue: QueueId, offset: Offset) -> Option<FoundJob> {
         let tail = self.tail.lock();
         let found = tail.index.find(&tail.active.segment, queue, offset)?;
+        let is_sealed = matches!(found, Found::Span(_));
         let mut bytes = None;
         if let Found::Row(segment, row) = &found
             && let Some(frame) = tail.in_memory(segment, row.position)
@@ -285,7 +286,31 @@ impl Shared {
         let location = JobLocation::new(found, queue, offset)?;
         let read = || location.read_unchecked().map_or(0, |job| job.body.len() as u32);
         let bytes = bytes.unwrap_or_else(read);
-        Some(FoundJob { location, bytes })
+        Some(FoundJob { location, bytes, is_sealed })
+    }
+
+    /// See [`Log::read_ahead`](super::Log::read_ahead).
+    pub(super) fn read_ahead(&self, queue: QueueId, from: Offset, bytes_max: u64) -> Offset {
+        let (mut at, mut bytes) = (from, 0);
+        while bytes < bytes_max {
+            let Some(span) = self.tail.lock().index.span_from(queue, at) else { break };
+            at = at.max(span.first());
+            let before = at;
+            for row in span.rows_from(at) {
+                let begin = row.position as usize;
+                let end = begin + FRAME_HEADER_BYTES + row.length as usize;
+                // What can't be read is for the one who asks for the job to say.
+                let _ = span.segment().warm(begin, end);
+                (at, bytes) = (Offset(row.end()), bytes + u64::from(row.length));
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            if at == before {
+                break;
+            }
+        }
+        at
     }
 
     pub(super) fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {

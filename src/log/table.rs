@@ -16,7 +16,7 @@ use super::error::LogError;
 use super::files::Files;
 use super::format::*;
 use super::frame::FramedEntry;
-use super::map::Map;
+use super::map::{Map, Warmth};
 use super::segment::{Segment, SegmentHeader};
 
 /// Where one entry with jobs lies.
@@ -62,6 +62,7 @@ pub(super) struct Table {
     pub(super) segment: Arc<Segment>,
     pub(super) extent: Extent,
     bytes: TableBytes,
+    warmth: Option<Warmth>,
     /// Set when the rows were looked at first: the rows made again if those in `bytes` are wrong.
     checked: OnceLock<Option<Vec<u8>>>,
 }
@@ -234,8 +235,7 @@ impl Table {
         map.populate_range(0, rows_at.min(map.len())).ok()?;
         let belongs = speaks_of(map.bytes(), segment, &extent, rows_at);
         let segment = Arc::clone(segment);
-        let checked = OnceLock::new();
-        belongs.then(|| Self { segment, extent, bytes: TableBytes::Mapped(map), checked })
+        belongs.then(|| Self::new(segment, extent, TableBytes::Mapped(map)))
     }
 
     /// Makes the table of a segment and writes it to its file. If that can't be done, or is not
@@ -259,7 +259,15 @@ impl Table {
                 TableBytes::Owned(encoded)
             }
         };
-        Self { segment: Arc::clone(segment), extent, bytes, checked: OnceLock::new() }
+        Self::new(Arc::clone(segment), extent, bytes)
+    }
+
+    fn new(segment: Arc<Segment>, extent: Extent, bytes: TableBytes) -> Self {
+        let warmth = match &bytes {
+            TableBytes::Mapped(map) => Some(Warmth::of(map)),
+            TableBytes::Owned(_) => None,
+        };
+        Self { segment, extent, bytes, warmth, checked: OnceLock::new() }
     }
 
     /// What is remembered of the last entry.
@@ -304,8 +312,18 @@ impl Table {
         row_at(low.checked_sub(1)?).filter(|row| offset.0 < row.end())
     }
 
-    /// Whether neither the rows nor the segment can be read. It may read the disk.
+    /// Whether neither the rows nor the segment can be read. It may read the disk. To be asked
+    /// before the rows are looked at.
     pub(super) fn is_lost(&self) -> bool {
+        let warmed = match (&self.bytes, &self.warmth) {
+            (TableBytes::Mapped(map), Some(warmth)) => warmth.warm(map, 0, map.len()),
+            _ => Ok(()),
+        };
+        if let Err(error) = warmed {
+            let segment = self.segment.path.display();
+            tracing::error!(%segment, %error, "an index table can't be read");
+            return true;
+        }
         self.checked_rows().is_some_and(<[u8]>::is_empty)
     }
 

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use joblog::clock::coarse_seconds;
 use joblog::log::{LogError, Recovery};
 use joblog::types::{EntryIndex, Offset, QueueId, Term};
 use tempfile::{TempDir, tempdir};
@@ -200,7 +203,6 @@ fn with_tables_a_start_reads_no_segment_that_a_checkpoint_stands_for() {
         lost.read(),
         Err(LogError::Damaged { file, position: 4096, .. }) if file == first
     ));
-    assert!(lost.populate().is_err());
     entries[5..].iter().for_each(|entry| entry.assert_readable(&log));
 }
 
@@ -241,7 +243,47 @@ fn a_segment_cut_short_under_the_log_is_an_error_and_no_signal() {
     let location = log.locate(QueueId(1), Offset(4)).unwrap();
     let first = used_segments(dir.path()).remove(0);
     fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(8192).unwrap();
-    assert!(matches!(location.populate(), Err(LogError::Io { path, .. }) if path == first));
-    assert!(matches!(location.read(), Err(LogError::Io { .. })));
+    assert!(matches!(location.read(), Err(LogError::Io { path, .. }) if path == first));
     assert!(log.entries(EntryIndex(0), EntryIndex(3), &mut |_| Ok(())).is_err());
+}
+
+/// What this process has written is in memory, until it is evicted and has to come from the disk.
+#[test]
+fn what_was_read_before_and_can_not_be_read_again_is_an_error_and_no_signal() {
+    let dir = tempdir().unwrap();
+    let (log, ..) = open(dir.path());
+    let entries: Vec<_> = (0..12).map(|nth| Entry::job(1, nth, &[nth as u8; 200_000])).collect();
+    for entry in &entries {
+        entry.append(&log).unwrap();
+    }
+    log.sync().unwrap();
+    log.settle();
+    entries[..3].iter().for_each(|entry| entry.assert_readable(&log));
+    let locations: Vec<_> =
+        (0..4).map(|offset| log.locate(QueueId(1), Offset(offset)).unwrap()).collect();
+    let read_at = coarse_seconds();
+    let first = used_segments(dir.path()).remove(0);
+    while coarse_seconds() < read_at + 2 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(4096).unwrap();
+    for location in locations {
+        assert!(matches!(location.read(), Err(LogError::Io { .. })));
+    }
+    entries[8..].iter().for_each(|entry| entry.assert_readable(&log));
+}
+
+#[test]
+fn a_queue_is_read_ahead_over_its_sealed_segments() {
+    let (dir, entries) = three_segments();
+    assert_found(dir.path(), &entries);
+    let (log, ..) = open(dir.path());
+    let through = |from, bytes_max| log.read_ahead(QueueId(1), Offset(from), bytes_max).0;
+    assert_eq!((through(0, 0), through(0, 1), through(3, 1)), (0, 1, 4));
+    assert_eq!(through(1, 500_000), 4, "three entries of 200 KB");
+    let all = through(0, u64::MAX);
+    assert!(all > 5, "over more than one segment: {all}");
+    assert_eq!(through(all, u64::MAX), all, "there is no more");
+    assert_eq!(log.read_ahead(QueueId(9), Offset(7), u64::MAX), Offset(7), "no such queue");
+    entries.iter().for_each(|entry| entry.assert_readable(&log));
 }
