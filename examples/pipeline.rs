@@ -1,6 +1,5 @@
-//! Two stages: words go into `words`, their lengths into `lengths`, and the sum comes out. A stage
-//! enqueues what follows before its own job is committed, so a crash in between repeats a step and
-//! loses none.
+//! Two stages: words go into `words`, their lengths into `lengths`, and the sum comes out. What
+//! follows from a job is enqueued with its commit, both or neither.
 //!
 //! `cargo run --example pipeline -- three words here`; the server is at `JOBLOG_ADDRESS`, by
 //! default `127.0.0.1:7411`.
@@ -11,14 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use joblog::client::{Client, Job, Options};
-use joblog::worker::{Delivery, JobError, Worker};
+use joblog::worker::{Delivery, Done, JobError, Worker};
 use tokio::sync::Notify;
 
 /// The first stage.
-async fn measure(delivery: Delivery) -> Result<(), JobError> {
+async fn measure(delivery: Delivery) -> Result<Done, JobError> {
     let length = delivery.job.payload.len().to_string();
-    delivery.client.enqueue("lengths", &Job::new(length)).await?;
-    Ok(())
+    Done::default().then("lengths", [Job::new(length)])
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -22,12 +22,12 @@ use std::time::Duration;
 use common::{PATIENCE, Server, long};
 use fake::{block_on, job, run};
 use joblog::client::{
-    BatchBuilder, Client, ClientError, ErrorCode, FetchRequest, GroupDescription, Job, LeasedJob,
-    Options, QueueSettings, TypedJob,
+    BatchBuilder, Client, ClientError, ErrorCode, FetchRequest, GroupDescription, Job, JobEnd,
+    LeasedJob, Options, QueueSettings, TypedJob,
 };
 use joblog::worker::{
-    Counters, Delivery, JobError, JobFailure, MetricsLayer, Retry, Router, StopReason, TraceLayer,
-    Worker,
+    Counters, Delivery, Done, JobError, JobFailure, MetricsLayer, Retry, Router, StopReason,
+    TraceLayer, Worker,
 };
 use joblog_protocol::Opcode;
 use joblog_protocol::messages::fetch::Fetch;
@@ -538,6 +538,39 @@ fn layers_go_around_the_handler_from_the_outside_in() {
         assert_eq!(order.lock().unwrap()[..2], ["outer", "inner"]);
         let counts = (counters.done(), counters.failed(), counters.dropped(), counters.running());
         assert_eq!(counts, (1, 1, 1, 0));
+    });
+}
+
+#[test]
+fn a_handler_can_give_a_result_and_jobs_that_follow() {
+    block_on(async {
+        let place = Place::new().await;
+        place.fill("q", 2).await;
+        let (stop, stopped) = stopper();
+        let worker = Worker::new(place.client.clone()).queue("q").until(stopped);
+        let handler = async |delivery: Delivery| {
+            if delivery.handle.offset == 1 {
+                // A result may have 64 KiB.
+                return Ok(Done::result(vec![0; 65_537]));
+            }
+            delivery.progress("half").await?.unwrap();
+            let info = delivery.client.job_info("q", 0, None).await?;
+            assert_eq!(info.progress.as_deref(), Some("half"));
+            Done::json(&3)?.then("next", ["a", "b"].map(Job::new))
+        };
+        let running = tokio::spawn(worker.run(handler));
+        let end = place.client.wait("q", 0, PATIENCE).await.unwrap();
+        assert_eq!(end, Some(JobEnd::Done { result: Some(b"3".to_vec()) }));
+        for payload in ["a", "b"] {
+            assert_eq!(next(&place.client, "next").await.unwrap().job, Job::new(payload));
+        }
+        // What can't be committed has failed, and says why.
+        place.until("q", |group| group.dead == 1).await;
+        let reason = place.group("q").await.dead_jobs[0].reason.clone();
+        assert!(reason.contains("65537"), "{reason}");
+        stop.notify_one();
+        let drained = running.await.unwrap().unwrap();
+        assert_eq!((drained.done, drained.failed), (1, 1));
     });
 }
 

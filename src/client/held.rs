@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joblog_protocol::error_code::ErrorCode;
+use joblog_protocol::job::BatchBuilder;
 #[cfg(feature = "worker")]
 use joblog_protocol::job::Job;
 
 use super::error::ClientError;
+#[cfg(doc)]
+use super::face::Client;
 use super::noted::Noted;
 use super::types::{CommitStatus, FailStatus, Failure, LeasedJob, ReleaseStatus};
 
@@ -47,6 +50,33 @@ impl HeldJob {
         let statuses = self.noted.client().commit(slice::from_ref(&self.leased.handle)).await?;
         self.is_settled = true;
         Ok(statuses.first().copied().unwrap_or(CommitStatus::Consumed))
+    }
+
+    /// Consumes the job with a result, as [`Client::commit_with_result`].
+    ///
+    /// # Errors
+    /// As there; after any of them it is safe to call this again.
+    pub async fn commit_with_result(&mut self, result: &[u8]) -> Result<CommitStatus, ClientError> {
+        let status = self.noted.client().commit_with_result(&self.leased.handle, result).await?;
+        self.is_settled = true;
+        Ok(status)
+    }
+
+    /// Consumes the job and enqueues those that follow, both or neither, as
+    /// [`Client::commit_chain`].
+    ///
+    /// # Errors
+    /// As there; after any of them it is safe to call this again.
+    pub async fn commit_chain(
+        &mut self,
+        result: Option<&[u8]>,
+        queue: &str,
+        batch: &BatchBuilder,
+    ) -> Result<CommitStatus, ClientError> {
+        let client = self.noted.client();
+        let chained = client.commit_chain(&self.leased.handle, result, queue, batch).await?;
+        self.is_settled = true;
+        Ok(chained.status)
     }
 
     /// Consumes the job with the consumer's next FETCH, in one round trip with it, or when the

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::client::{Client, Job, JobHandle};
+use crate::client::{Client, ClientError, ErrorCode, Job, JobHandle};
 
 /// One delivery of a job to a handler.
 #[derive(Clone)]
@@ -24,8 +25,22 @@ pub struct Delivery {
     pub client: Client,
     /// Tells the handler to stop.
     pub cancellation: Cancellation,
+    /// The time of its lease, which telling the progress renews.
+    pub(super) lease: Duration,
     /// Kept by everything that works for the job, also by a thread that outlives its task.
     pub(super) place: Place,
+}
+
+impl Delivery {
+    /// Tells how far the work has got, for people who look at the job: at most 1 KiB is kept, while
+    /// the job is out. The inner error says that the lease is over, or
+    /// [`ErrorCode::CancelRequested`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn progress(&self, text: &str) -> Result<Result<(), ErrorCode>, ClientError> {
+        self.client.extend_with_progress(&self.handle, self.lease, text).await
+    }
 }
 
 /// One of the places of a worker.

@@ -28,12 +28,12 @@ impl<F> HandlerFn<F> {
     }
 }
 
-impl<F, R, E> Service<Delivery> for HandlerFn<F>
+impl<F, R, D, E> Service<Delivery> for HandlerFn<F>
 where
     F: Fn(Delivery) -> R,
-    R: Future<Output = Result<(), E>>,
+    R: Future<Output = Result<D, E>>,
 {
-    type Response = ();
+    type Response = D;
     type Error = E;
     type Future = R;
 
@@ -65,16 +65,17 @@ impl<F> BlockingFn<F> {
 }
 
 /// A future of a service that is a box.
-pub(super) type Boxed<E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
+pub(super) type Boxed<D, E> = Pin<Box<dyn Future<Output = Result<D, E>> + Send>>;
 
-impl<F, E> Service<Delivery> for BlockingFn<F>
+impl<F, D, E> Service<Delivery> for BlockingFn<F>
 where
-    F: Fn(Delivery) -> Result<(), E> + Send + Sync + 'static,
+    F: Fn(Delivery) -> Result<D, E> + Send + Sync + 'static,
+    D: Send + 'static,
     E: JobFailure + Send + 'static,
 {
-    type Response = ();
+    type Response = D;
     type Error = JobError;
-    type Future = Boxed<JobError>;
+    type Future = Boxed<D, JobError>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), JobError>> {
         Poll::Ready(Ok(()))

@@ -165,13 +165,13 @@ impl<R, S: fmt::Debug> fmt::Debug for Metrics<R, S> {
 impl<R, S> Service<Delivery> for Metrics<R, S>
 where
     R: Recorder,
-    S: Service<Delivery, Response = ()>,
+    S: Service<Delivery>,
     S::Future: Send + 'static,
     S::Error: JobFailure,
 {
-    type Response = ();
+    type Response = S::Response;
     type Error = S::Error;
-    type Future = Boxed<S::Error>;
+    type Future = Boxed<S::Response, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -191,7 +191,7 @@ where
             let mut watch = watch;
             let result = job.await;
             watch.end = match &result {
-                Ok(()) => End::Done,
+                Ok(_) => End::Done,
                 Err(error) => End::Failed(error.retry()),
             };
             result

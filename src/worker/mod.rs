@@ -27,9 +27,11 @@
 //!
 //! Handlers are [`tower_service::Service`]s of a [`Delivery`], so any [`tower_layer::Layer`] goes
 //! around them with [`Worker::layer`]; [`TraceLayer`] and [`MetricsLayer`] are there. A [`Router`]
-//! gives typed jobs to handlers by their names.
+//! gives typed jobs to handlers by their names. A handler that returns [`Done`] gives its job a
+//! result, or jobs that follow.
 
 mod delivery;
+mod done;
 mod failure;
 mod handler;
 mod metrics;
@@ -40,6 +42,7 @@ mod stop;
 mod trace;
 
 pub use delivery::{Cancellation, Delivery, StopReason};
+pub use done::Done;
 pub use failure::{JobError, JobFailure, Retry};
 pub use handler::{BlockingFn, HandlerFn};
 pub use metrics::{Counters, End, Metrics, MetricsLayer, Recorder};

@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::delivery::Delivery;
+use super::done::Done;
 use super::failure::{JobError, JobFailure};
 use super::handler::{BlockingFn, Boxed};
 use crate::client::TypedJob;
 
-type Route = Arc<dyn Fn(Delivery) -> Boxed<JobError> + Send + Sync>;
+type Route = Arc<dyn Fn(Delivery) -> Boxed<Done, JobError> + Send + Sync>;
 
 /// Gives [typed jobs](TypedJob) to handlers by their names. Run it with
 /// [`Worker::run_service`](super::Worker::run_service).
@@ -59,11 +60,12 @@ impl Router {
     }
 
     /// Gives jobs of this type to an asynchronous function. The last route for a name holds.
-    pub fn route<T, F, R, E>(self, handler: F) -> Self
+    pub fn route<T, F, R, D, E>(self, handler: F) -> Self
     where
         T: TypedJob,
         F: Fn(T, Delivery) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
+        R: Future<Output = Result<D, E>> + Send + 'static,
+        D: Into<Done>,
         E: JobFailure,
     {
         let handler = Arc::new(handler);
@@ -71,36 +73,38 @@ impl Router {
             Err(error) => Box::pin(ready(Err(error))),
             Ok(job) => {
                 let handled = handler(job, delivery);
-                Box::pin(async move { handled.await.map_err(|error| JobError::of(&error)) })
+                Box::pin(async move { said(handled.await) })
             }
         })
     }
 
     /// Gives jobs of this type to a blocking function, on the runtime's pool of threads for
     /// blocking work.
-    pub fn route_blocking<T, F, E>(self, handler: F) -> Self
+    pub fn route_blocking<T, F, D, E>(self, handler: F) -> Self
     where
         T: TypedJob,
-        F: Fn(T, Delivery) -> Result<(), E> + Send + Sync + 'static,
+        F: Fn(T, Delivery) -> Result<D, E> + Send + Sync + 'static,
+        D: Into<Done>,
         E: JobFailure + Send + 'static,
     {
         let service = BlockingFn::new(move |delivery: Delivery| {
             let job = read::<T>(&delivery)?;
-            handler(job, delivery).map_err(|error| JobError::of(&error))
+            said(handler(job, delivery))
         });
         self.add(T::NAME, move |delivery| service.clone().call(delivery))
     }
 
     /// Gives jobs that no route takes to this function.
-    pub fn fallback<F, R, E>(mut self, handler: F) -> Self
+    pub fn fallback<F, R, D, E>(mut self, handler: F) -> Self
     where
         F: Fn(Delivery) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
+        R: Future<Output = Result<D, E>> + Send + 'static,
+        D: Into<Done>,
         E: JobFailure,
     {
         self.fallback = Some(Arc::new(move |delivery| {
             let handled = handler(delivery);
-            Box::pin(async move { handled.await.map_err(|error| JobError::of(&error)) })
+            Box::pin(async move { said(handled.await) })
         }));
         self
     }
@@ -108,11 +112,15 @@ impl Router {
     fn add(
         mut self,
         name: &'static str,
-        route: impl Fn(Delivery) -> Boxed<JobError> + Send + Sync + 'static,
+        route: impl Fn(Delivery) -> Boxed<Done, JobError> + Send + Sync + 'static,
     ) -> Self {
         Arc::make_mut(&mut self.routes).insert(name, Arc::new(route));
         self
     }
+}
+
+fn said<D: Into<Done>, E: JobFailure>(result: Result<D, E>) -> Result<Done, JobError> {
+    result.map(Into::into).map_err(|error| JobError::of(&error))
 }
 
 fn read<T: TypedJob>(delivery: &Delivery) -> Result<T, JobError> {
@@ -120,9 +128,9 @@ fn read<T: TypedJob>(delivery: &Delivery) -> Result<T, JobError> {
 }
 
 impl Service<Delivery> for Router {
-    type Response = ();
+    type Response = Done;
     type Error = JobError;
-    type Future = Boxed<JobError>;
+    type Future = Boxed<Done, JobError>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), JobError>> {
         Poll::Ready(Ok(()))

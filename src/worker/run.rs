@@ -17,6 +17,7 @@ use tower_service::Service;
 use tracing::{debug, error, info, warn};
 
 use super::delivery::{Cancellation, Delivery, Stop, StopReason};
+use super::done::Done;
 use super::failure::{JobError, JobFailure, Retry};
 use super::settings::Plan;
 use super::stop::Stopping;
@@ -48,7 +49,7 @@ pub(super) struct Run<S> {
     noted: Arc<Noted>,
     places: Arc<Semaphore>,
     fetches: JoinSet<(Result<Vec<HeldJob>, ClientError>, OwnedSemaphorePermit)>,
-    tasks: JoinSet<Result<(), JobError>>,
+    tasks: JoinSet<Result<Done, JobError>>,
     running: HashMap<Id, Running>,
     /// When the running jobs have run for too long; the number tells those of one moment apart.
     ends: BTreeMap<(Instant, u64), Id>,
@@ -76,6 +77,10 @@ struct Running {
 enum Aside {
     /// A job was failed or released, or could not be.
     Settled,
+    /// A job was committed with what its handler had to say, or could not be.
+    Committed,
+    /// It can't be committed with that for a reason that does not pass.
+    Refused(Box<HeldJob>, ClientError),
     /// Commits went out by themselves, or could not.
     Flushed,
     /// How the leases stand after a reconnect.
@@ -84,7 +89,8 @@ enum Aside {
 
 impl<S> Run<S>
 where
-    S: Service<Delivery, Response = ()> + Clone + Send + 'static,
+    S: Service<Delivery> + Clone + Send + 'static,
+    S::Response: Into<Done>,
     S::Future: Send,
     S::Error: JobFailure + Send,
 {
@@ -224,6 +230,7 @@ where
             job: Arc::new(held.take_job()),
             client: self.client.clone(),
             cancellation,
+            lease: self.plan.lease(),
             place: Arc::clone(&place),
         };
         let mut service = self.service.clone();
@@ -234,7 +241,7 @@ where
                 Err(error) => Err(error),
             };
             drop(place);
-            result.map_err(|error| JobError::of(&error))
+            result.map(Into::into).map_err(|error| JobError::of(&error))
         });
         let end = (Instant::now() + self.plan.run_time_max, self.next_number);
         self.next_number += 1;
@@ -242,7 +249,7 @@ where
         self.running.insert(task.id(), Running { held, stop, task, end });
     }
 
-    fn ended(&mut self, ended: Result<(Id, Result<(), JobError>), JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, Result<Done, JobError>), JoinError>) {
         let (id, result) = match ended {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(JobError::new(panic_text(error)))),
@@ -253,9 +260,12 @@ where
         };
         self.ends.remove(&end);
         match result {
-            Ok(()) => {
+            Ok(done) if done.is_plain() => {
                 self.drained.done += 1;
                 held.commit_later();
+            }
+            Ok(done) => {
+                self.asides.spawn(commit(held, done));
             }
             Err(error) => self.fail(held, &error),
         }
@@ -298,6 +308,8 @@ where
                     }
                 }
             }
+            Ok(Aside::Committed) => self.drained.done += 1,
+            Ok(Aside::Refused(held, error)) => self.fail(*held, &JobError::from(error)),
             Ok(Aside::Settled) | Err(_) => {}
         }
     }
@@ -409,6 +421,34 @@ fn is_passing(error: &ClientError) -> bool {
         | ClientError::UnknownCode { .. }
         | ClientError::Start { .. } => false,
         _ => true,
+    }
+}
+
+/// Commits a job with its result and the jobs that follow, until there is an answer.
+async fn commit(mut held: HeldJob, done: Done) -> Aside {
+    let mut backoff = Backoff::new();
+    loop {
+        let Done { result, next } = &done;
+        let committed = match next {
+            Some(next) => held.commit_chain(result.as_deref(), &next.queue, &next.jobs).await,
+            None => held.commit_with_result(result.as_deref().unwrap_or_default()).await,
+        };
+        match committed {
+            Ok(status) if status.is_consumed() => return Aside::Committed,
+            Ok(status) => {
+                warn!(job = %held.handle, ?status, "a job that was done could not be committed");
+                return Aside::Settled;
+            }
+            Err(error @ ClientError::Closed { .. }) => {
+                warn!(job = %held.handle, %error, "a job that was done could not be committed");
+                return Aside::Settled;
+            }
+            Err(error) if is_passing(&error) => {
+                warn!(job = %held.handle, %error, "a commit is made again");
+                sleep(backoff.delay()).await;
+            }
+            Err(error) => return Aside::Refused(Box::new(held), error),
+        }
     }
 }
 

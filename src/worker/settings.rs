@@ -8,6 +8,7 @@ use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 
 use super::delivery::Delivery;
+use super::done::Done;
 use super::failure::JobFailure;
 use super::handler::{BlockingFn, HandlerFn};
 use super::run::{Drained, Run};
@@ -118,19 +119,20 @@ impl<L> Worker<L> {
     }
 
     /// Runs an asynchronous function for each job, until the worker is told to stop. Each runs in
-    /// a task of its own.
+    /// a task of its own. It returns nothing, or a [`Done`].
     ///
     /// # Errors
     /// [`ClientError`] if the client is closed, or if the server refuses to give jobs for a reason
     /// that does not pass: `NO_SUCH_GROUP` for instance. What runs is finished before.
-    pub async fn run<F, R, E>(self, handler: F) -> Result<Drained, ClientError>
+    pub async fn run<F, R, D, E>(self, handler: F) -> Result<Drained, ClientError>
     where
         L: Layer<HandlerFn<F>>,
-        L::Service: Service<Delivery, Response = ()> + Clone + Send + 'static,
+        L::Service: Service<Delivery> + Clone + Send + 'static,
+        <L::Service as Service<Delivery>>::Response: Into<Done>,
         <L::Service as Service<Delivery>>::Future: Send,
         <L::Service as Service<Delivery>>::Error: JobFailure + Send,
         F: Fn(Delivery) -> R,
-        R: Future<Output = Result<(), E>>,
+        R: Future<Output = Result<D, E>>,
     {
         self.run_service(HandlerFn::new(handler)).await
     }
@@ -139,13 +141,15 @@ impl<L> Worker<L> {
     ///
     /// # Errors
     /// As [`Worker::run`].
-    pub async fn run_blocking<F, E>(self, handler: F) -> Result<Drained, ClientError>
+    pub async fn run_blocking<F, D, E>(self, handler: F) -> Result<Drained, ClientError>
     where
         L: Layer<BlockingFn<F>>,
-        L::Service: Service<Delivery, Response = ()> + Clone + Send + 'static,
+        L::Service: Service<Delivery> + Clone + Send + 'static,
+        <L::Service as Service<Delivery>>::Response: Into<Done>,
         <L::Service as Service<Delivery>>::Future: Send,
         <L::Service as Service<Delivery>>::Error: JobFailure + Send,
-        F: Fn(Delivery) -> Result<(), E> + Send + Sync + 'static,
+        F: Fn(Delivery) -> Result<D, E> + Send + Sync + 'static,
+        D: Send + 'static,
         E: JobFailure + Send + 'static,
     {
         self.run_service(BlockingFn::new(handler)).await
@@ -159,7 +163,8 @@ impl<L> Worker<L> {
     pub async fn run_service<S>(self, service: S) -> Result<Drained, ClientError>
     where
         L: Layer<S>,
-        L::Service: Service<Delivery, Response = ()> + Clone + Send + 'static,
+        L::Service: Service<Delivery> + Clone + Send + 'static,
+        <L::Service as Service<Delivery>>::Response: Into<Done>,
         <L::Service as Service<Delivery>>::Future: Send,
         <L::Service as Service<Delivery>>::Error: JobFailure + Send,
     {

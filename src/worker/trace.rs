@@ -39,13 +39,13 @@ pub struct Trace<S> {
 
 impl<S> Service<Delivery> for Trace<S>
 where
-    S: Service<Delivery, Response = ()>,
+    S: Service<Delivery>,
     S::Future: Send + 'static,
     S::Error: JobFailure,
 {
-    type Response = ();
+    type Response = S::Response;
     type Error = S::Error;
-    type Future = Boxed<S::Error>;
+    type Future = Boxed<S::Response, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -60,7 +60,7 @@ where
             let result = job.await;
             let took_ms = begun.elapsed().as_millis() as u64;
             match &result {
-                Ok(()) => debug!(took_ms, "done"),
+                Ok(_) => debug!(took_ms, "done"),
                 Err(error) => debug!(took_ms, reason = error.reason(), "ended with an error"),
             }
             result
