@@ -12,6 +12,8 @@ mod common;
 
 mod admin;
 mod enqueue;
+mod every_command;
+mod generated;
 mod jobs;
 mod lease;
 mod log;
@@ -19,6 +21,7 @@ mod output;
 mod retention;
 mod settings;
 mod support;
+mod terminal;
 mod transfer;
 mod usage;
 mod work;

@@ -11,10 +11,12 @@ mod settings;
 mod transfer;
 mod work;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::StyledStr;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub(crate) use self::dead::{DeadActArgs, DeadCommand, DeadFilter};
 pub(crate) use self::enqueue::EnqueueArgs;
@@ -25,7 +27,7 @@ pub(crate) use self::jobs::{
 pub(crate) use self::log::LogCommand;
 pub(crate) use self::moving::{JobCommand, MoveArgs};
 pub(crate) use self::queue::QueueCommand;
-pub(crate) use self::transfer::{ExportArgs, ImportArgs, TailArgs};
+pub(crate) use self::transfer::{ExportArgs, ImportArgs, TailArgs, TopArgs};
 pub(crate) use self::work::WorkArgs;
 use crate::color::{self, When};
 use crate::job_name::JobName;
@@ -45,7 +47,7 @@ Exit codes:
 
 /// Work with the queues of a Joblog server.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "qctl", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
@@ -64,9 +66,14 @@ impl Args {
     /// Reads the command line. A wrong one ends the process with exit code 2.
     pub(crate) fn read() -> Self {
         let choice = color::choice(std::env::args_os());
-        let matches = with_full_stops(Self::command()).color(choice).get_matches();
+        let matches = definition().color(choice).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
+}
+
+/// The command line, for those who make something of it.
+pub(crate) fn definition() -> clap::Command {
+    with_full_stops(Args::command())
 }
 
 /// Puts back the full stops that clap takes away from the ends of doc comments.
@@ -165,6 +172,22 @@ pub(crate) enum Command {
     /// Check, print and repair the files of a server that is stopped.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Show the numbers of all queues, live; without a terminal, once as a table.
+    ///
+    /// With --json it prints an object at each look. On a terminal, keys select, pause and resume
+    /// queues, and show their groups; q quits.
+    Top(TopArgs),
+    /// Print a script that completes commands and options: for bash, zsh, fish and others.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page of qctl, or write one for each command.
+    Man {
+        /// Where to write the pages.
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
     /// Run a command for each job, and commit the job if it succeeds.
     ///
     /// The job's payload stands where {} stands in an argument of COMMAND, or comes on standard
@@ -182,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_consistent() {
-        with_full_stops(Args::command()).debug_assert();
+        definition().debug_assert();
     }
     /// Every command with its words, `qctl` left out.
     fn commands(command: &clap::Command, words: &str, each: &mut impl FnMut(&str, &clap::Command)) {
@@ -198,7 +221,7 @@ mod tests {
     #[test]
     fn every_option_says_what_is_so_without_it() {
         let mut silent = Vec::new();
-        commands(&with_full_stops(Args::command()), "", &mut |words, command| {
+        commands(&definition(), "", &mut |words, command| {
             assert!(command.get_about().is_some(), "{words} says nothing");
             for argument in command.get_arguments() {
                 let help = argument.get_help().map(ToString::to_string).unwrap_or_default();

@@ -12,6 +12,7 @@ mod dead;
 mod enqueue;
 mod error;
 mod fetch;
+mod generated;
 mod group;
 mod job;
 mod job_name;
@@ -22,6 +23,7 @@ mod progress;
 mod queue;
 mod server;
 mod tail;
+mod top;
 mod transfer;
 mod values;
 mod work;
@@ -75,6 +77,9 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Move(args) => moving::run(&server, args, Action::Move, &out).await,
         Command::Copy(args) => moving::run(&server, args, Action::Copy, &out).await,
         Command::Log(command) => log::run(command, &out),
+        Command::Top(args) => top::run(&server, args, &out).await,
+        Command::Completions { shell } => generated::completions(shell, &out),
+        Command::Man { directory } => generated::man(directory.as_deref(), &out),
         Command::Work(args) => work::run(&server, args).await,
     };
     let written = out.flush();

@@ -40,6 +40,11 @@ impl Output {
         Self { json, colors, stdout: RefCell::new(BufWriter::with_capacity(64 * 1024, stdout)) }
     }
 
+    /// Whether JSON was asked for.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The colours of the text.
     pub(crate) fn colors(&self) -> Colors {
         self.colors

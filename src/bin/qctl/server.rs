@@ -18,6 +18,11 @@ impl Server {
         Self { args, client: OnceCell::new() }
     }
 
+    /// Where the server is, as the command line says.
+    pub(crate) fn address(&self) -> &str {
+        &self.args.server
+    }
+
     /// The connection.
     pub(crate) async fn connect(&self) -> Result<&Client, ClientError> {
         self.connect_with(|options| options).await

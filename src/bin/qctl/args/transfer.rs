@@ -6,6 +6,7 @@ use std::time::Duration;
 use joblog::client::GroupSeek;
 
 use super::group::parse_to;
+use crate::top::Sort;
 use crate::values::parse_duration;
 
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,22 @@ pub(super) fn parse_period(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("a period is at least 1ms".to_owned()),
         period => Ok(period),
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TopArgs {
+    /// Only these queues. [default: all]
+    #[arg(value_name = "QUEUE")]
+    pub(crate) queues: Vec<String>,
+    /// Look every DURATION.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_period)]
+    pub(crate) interval: Duration,
+    /// Sort by NUMBER, the largest first, or by name.
+    #[arg(long, value_name = "NUMBER", value_enum, default_value = "name")]
+    pub(crate) sort: Sort,
+    /// Look once, also on a terminal.
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 #[derive(Debug, clap::Args)]
