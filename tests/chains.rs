@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use common::{PATIENCE, Raw, Server, new_session};
 use joblog::client::{
-    BatchBuilder, Client, CommitStatus, ErrorCode, Failure, FetchRequest, Job, JobEnd, JobHandle,
-    MoveOutcome, Options, QueueSettings,
+    BatchBuilder, Client, CommitStatus, EnqueueOutcome, ErrorCode, Failure, FetchRequest, Job,
+    JobEnd, JobHandle, MoveOutcome, Options, QueueSettings, Unique,
 };
 use joblog_protocol::Opcode;
 use joblog_protocol::messages::enqueue::{Enqueue, Producer};
@@ -252,5 +252,34 @@ fn jobs_move_all_or_none() {
         let group = client.describe_group("a", "default").await.unwrap();
         assert_eq!((group.committed_offset, group.dead), (4, 0));
         assert_eq!(group.removed.get("moved"), Some(&3));
+    });
+}
+
+/// A job that goes on as another with its unique key, as one that comes again and again does.
+#[test]
+fn a_job_that_follows_takes_over_the_unique_key_of_the_one_that_is_committed() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    block_on(async {
+        let client = client(&server).await;
+        let unique = Some(Unique { key: b"k".to_vec(), ..Unique::default() });
+        let keyed = Job { unique, ..Job::new("again") };
+        client.enqueue("a", &keyed).await.unwrap();
+        let mut next = BatchBuilder::default();
+        next.push(&keyed).unwrap();
+        for round in 1..4 {
+            let job = fetched(&client, "a").await;
+            let result = (round % 2 == 0).then_some(&b"42"[..]);
+            let chained = client.commit_chain(&job, result, "a", &next).await.unwrap();
+            assert_eq!(chained.status, CommitStatus::Consumed);
+            let enqueued = chained.enqueued.unwrap();
+            assert_eq!((enqueued.first_offset, enqueued.hits), (round, vec![]));
+        }
+        // It holds the key now, so nothing else does.
+        let enqueued = client.enqueue("a", &keyed).await.unwrap();
+        let outcomes: Vec<_> = enqueued.outcomes().collect();
+        assert_eq!(outcomes, [EnqueueOutcome::Duplicate { offset: 3 }]);
+        let described = client.describe_queue("a").await.unwrap();
+        assert_eq!(described.unique.unwrap().held, 1);
     });
 }

@@ -38,7 +38,7 @@ fn quick() -> Options {
 }
 
 fn enqueued(first_offset: u64) -> EnqueueReply {
-    EnqueueReply { first_offset, count: 1, created: false }
+    EnqueueReply { first_offset, count: 1, ..EnqueueReply::default() }
 }
 
 /// A request and its answer: after it, the driver has dealt with everything that came before.

@@ -96,7 +96,7 @@ fn one_job() -> BatchBuilder {
 fn batch(jobs: &BatchBuilder) -> JobBatch<'_> {
     let joblog_protocol::job::Batch { count, table, bodies } = jobs.batch();
     let producer = ProducerId::default();
-    JobBatch { count, table, bodies, producer, sequence: 0, wishes: &[] }
+    JobBatch { count, table, bodies, producer, sequence: 0, wishes: &[], keys: &[] }
 }
 
 fn index<T: std::fmt::Debug>(gated: &Gated<T>) -> EntryIndex {

@@ -41,7 +41,7 @@ fn number(request: &Request) -> u64 {
 
 fn take(peer: &mut Peer, request: &Request, first_offset: u64) {
     let count = payloads(request).len() as u32;
-    let reply = EnqueueReply { first_offset, count, created: false };
+    let reply = EnqueueReply { first_offset, count, ..EnqueueReply::default() };
     peer.reply(request, |out| reply.encode(out));
 }
 

@@ -6,6 +6,7 @@ use crate::error_code::ErrorCode;
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_JOBS_MAX, DELAY_MS_MAX, PRIORITY_MAX,
 };
+use crate::unique::Unique;
 use crate::wire::{DecodeError, Reader, in_range};
 
 /// Bytes of one row of the job table.
@@ -21,6 +22,8 @@ const ATTRIBUTE_DELAY: u8 = 3;
 const ATTRIBUTE_AT: u8 = 4;
 /// Attribute: a u64, milliseconds from the enqueue after which the job is not delivered any more.
 const ATTRIBUTE_TTL: u8 = 5;
+/// Attribute: the job's unique key.
+const ATTRIBUTE_UNIQUE: u8 = 8;
 
 /// Attribute: a u8, how urgent the job is.
 const ATTRIBUTE_PRIORITY: u8 = 6;
@@ -99,6 +102,8 @@ pub struct Job {
     pub headers: Vec<(String, Vec<u8>)>,
     /// What sets it apart from the other jobs of its queue.
     pub terms: Terms,
+    /// Its unique key, if it has one.
+    pub unique: Option<Unique>,
 }
 
 /// What sets a job apart from the other jobs of its queue.
@@ -139,7 +144,8 @@ impl Job {
     fn attributes_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| 3 + key.len());
         let headers = self.headers.iter().map(|(name, value)| 4 + name.len() + value.len());
-        key + headers.sum::<usize>() + self.terms.attributes_bytes()
+        let unique = self.unique.as_ref().map_or(0, |unique| 3 + unique.value_bytes());
+        key + headers.sum::<usize>() + self.terms.attributes_bytes() + unique
     }
 
     /// Appends the body.
@@ -150,6 +156,7 @@ impl Job {
         let attributes = self.attributes_bytes();
         check_max("attributes", attributes, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_ALLOWED)?;
         check_priority(self.terms.priority)?;
+        self.unique.as_ref().map_or(Ok(()), Unique::check)?;
         for (name, _) in &self.headers {
             check_max("header name", name.len(), 255, "at most 255 bytes")?;
         }
@@ -167,6 +174,11 @@ impl Job {
             out.put_slice(value);
         }
         self.terms.put(out);
+        if let Some(unique) = &self.unique {
+            out.put_u8(ATTRIBUTE_UNIQUE);
+            out.put_u16_le(unique.value_bytes() as u16);
+            unique.put(out);
+        }
         out.put_slice(&self.payload);
         Ok(())
     }
@@ -187,6 +199,10 @@ impl Job {
             match tag {
                 ATTRIBUTE_KEY => job.key = Some(value.bytes(value.remaining())?.to_vec()),
                 ATTRIBUTE_HEADER => job.headers.push(read_header(&mut value)?),
+                ATTRIBUTE_UNIQUE => {
+                    once(job.unique.is_some())?;
+                    job.unique = Some(Unique::read(&mut value)?.to_owned());
+                }
                 tag => job.terms.read(tag, &mut value)?,
             }
         }
@@ -243,10 +259,6 @@ impl Terms {
     /// Reads one attribute, to the end of its value.
     fn read(&mut self, tag: u8, value: &mut Reader<'_>) -> Result<(), DecodeError> {
         let most = DELAY_MS_MAX as u64;
-        let once = |known: bool| {
-            let times = 1 + u64::from(known);
-            in_range("number of attributes of one sort", times, 1..=1, "one")
-        };
         match tag {
             ATTRIBUTE_DELAY | ATTRIBUTE_AT => {
                 once(self.due.is_some())?;
@@ -285,12 +297,28 @@ fn check_priority(priority: u8) -> Result<(), DecodeError> {
     in_range("priority", priority.into(), 0..=PRIORITY_MAX as u64, "0 to 9, 9 the most urgent")
 }
 
-/// Reads a body's attributes and keeps the terms, as a server does before it takes the job.
-fn check_body(body: &[u8]) -> Result<Terms, DecodeError> {
+/// Some attributes come once at most.
+fn once(known: bool) -> Result<(), DecodeError> {
+    let times = 1 + u64::from(known);
+    in_range("number of attributes of one sort", times, 1..=1, "one")
+}
+
+/// What a job asks of its queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// What sets it apart from the other jobs.
+    pub terms: Terms,
+    /// Its unique key.
+    pub unique: Option<Unique<&'a [u8]>>,
+}
+
+/// Reads a body's attributes and keeps what they ask for, as a server does before it takes the
+/// job.
+fn check_body(body: &[u8]) -> Result<Asked<'_>, DecodeError> {
     let mut reader = Reader::new(body);
     let length = reader.u32()? as usize;
     check_max("attributes", length, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_ALLOWED)?;
-    let mut terms = Terms::default();
+    let mut asked = Asked::default();
     let mut attributes = Reader::new(reader.bytes(length)?);
     while attributes.remaining() > 0 {
         let tag = attributes.u8()?;
@@ -299,10 +327,14 @@ fn check_body(body: &[u8]) -> Result<Terms, DecodeError> {
         match tag {
             ATTRIBUTE_KEY => {}
             ATTRIBUTE_HEADER => drop(read_header(&mut value)?),
-            tag => terms.read(tag, &mut value)?,
+            ATTRIBUTE_UNIQUE => {
+                once(asked.unique.is_some())?;
+                asked.unique = Some(Unique::read(&mut value)?);
+            }
+            tag => asked.terms.read(tag, &mut value)?,
         }
     }
-    Ok(terms)
+    Ok(asked)
 }
 
 fn check_max(
@@ -439,14 +471,15 @@ impl<'a> Batch<'a> {
         self.check_terms(job_bytes_max, |_, _| {})
     }
 
-    /// As [`Batch::check`]; also tells the terms of each job that has any, with its place.
+    /// As [`Batch::check`]; also tells what each job asks for that asks for anything, with its
+    /// place.
     ///
     /// # Errors
     /// [`JobError`] naming the first job that is wrong.
     pub fn check_terms(
         &self,
         job_bytes_max: usize,
-        mut found: impl FnMut(u32, Terms),
+        mut found: impl FnMut(u32, Asked<'a>),
     ) -> Result<(), JobError> {
         let mut start = 0;
         let wrong_end =
@@ -454,9 +487,9 @@ impl<'a> Batch<'a> {
         for (ordinal, row) in self.table.chunks_exact(TABLE_ROW_BYTES).enumerate() {
             let (end, flags, crc32) = read_row(row).unwrap_or_default();
             let body = self.bodies.get(start..end).ok_or_else(|| wrong_end(ordinal, end, start))?;
-            let terms = check_job(ordinal, body, flags, crc32, job_bytes_max)?;
-            if terms != Terms::default() {
-                found(ordinal as u32, terms);
+            let asked = check_job(ordinal, body, flags, crc32, job_bytes_max)?;
+            if asked != Asked::default() {
+                found(ordinal as u32, asked);
             }
             start = end;
         }
@@ -478,7 +511,7 @@ fn check_job(
     flags: u32,
     stated: u32,
     bytes_max: usize,
-) -> Result<Terms, JobError> {
+) -> Result<Asked<'_>, JobError> {
     if body.len() > bytes_max {
         return Err(JobError::TooLarge { ordinal, bytes: body.len(), bytes_max });
     }
@@ -502,6 +535,7 @@ mod tests {
             key: Some(b"k".to_vec()),
             headers: vec![("h".into(), b"v".to_vec()), (String::new(), Vec::new())],
             terms: Terms { due: Some(Due::In(7)), ttl_ms: Some(8), priority: 9, front: true },
+            unique: Some(Unique { key: b"u".to_vec(), window_ms: Some(9), replace: true }),
         }
     }
 
@@ -521,7 +555,7 @@ mod tests {
         let mut body = (attributes.len() as u32).to_le_bytes().to_vec();
         body.extend_from_slice(attributes);
         assert_eq!(check_body(&body).is_ok(), Job::from_body(&body).is_ok(), "{attributes:?}");
-        check_body(&body)
+        check_body(&body).map(|asked| asked.terms)
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod messages;
 pub mod name;
 pub mod opcode;
+pub mod unique;
 pub mod wire;
 
 pub use error_code::ErrorCode;

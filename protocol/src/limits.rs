@@ -29,6 +29,8 @@ limits! {
     FRAME_LENGTH_MAX = 8 * 1024 * 1024;
     /// Bytes of a queue's or a group's name.
     NAME_BYTES_MAX = 255;
+    /// Bytes of a unique key.
+    UNIQUE_KEY_BYTES_MAX = 255;
     /// Bytes of a token.
     TOKEN_BYTES_MAX = 32;
     /// Bytes of one job's body, as a server allows by default; it may set a lower limit.

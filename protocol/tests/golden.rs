@@ -271,7 +271,7 @@ fn enqueue(frames: &mut impl Iterator<Item = Frame>) {
     assert_eq!(bodies.collect::<Vec<_>>(), jobs());
     let enqueue = Enqueue { queue: "mail", create: true, producer: None, batch };
     next_is!(frames, header(Opcode::Enqueue, 0, 3), enqueue, Enqueue::encode, Enqueue::decode);
-    let reply = EnqueueReply { first_offset: 0, count: 2, created: false };
+    let reply = EnqueueReply { count: 2, ..EnqueueReply::default() };
     let (put, decode) = (EnqueueReply::encode, EnqueueReply::decode);
     next_is!(frames, header(Opcode::Enqueue, FLAG_REPLY, 3), reply, put, decode);
 }

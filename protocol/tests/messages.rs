@@ -17,12 +17,12 @@ use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupSeek,
     GroupSought, GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings,
-    QueueSummary, ResultCounts, SeekGroup, UpdateQueue,
+    QueueSummary, ResultCounts, SeekGroup, UniqueKeys, UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
     BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
 };
-use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer};
+use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer, UniqueHit};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::job_info::{JobDescription, JobQuery, JobState, LeaseInfo};
@@ -34,6 +34,7 @@ use joblog_protocol::messages::moving::{Move, MoveOutcome, MoveReply};
 use joblog_protocol::messages::session::{Hello, HelloReply};
 use joblog_protocol::messages::stats::{GroupStats, QueueStats, Stats};
 use joblog_protocol::messages::wait::{DeathCause, Wait, WaitReply};
+use joblog_protocol::unique::Unique;
 use joblog_protocol::{DecodeError, ErrorCode, Opcode, Token};
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -128,6 +129,7 @@ fn batch() -> BatchBuilder {
         key: Some(b"key".to_vec()),
         headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
         terms: Terms { due: Some(Due::At(9)), ttl_ms: Some(10), priority: 3, front: true },
+        unique: Some(Unique { key: b"once".to_vec(), window_ms: Some(11), replace: false }),
     };
     builder.push(&full).unwrap();
     builder.push(&Job::default()).unwrap();
@@ -182,7 +184,7 @@ fn move_cases() -> Vec<Case> {
         Case { name: "MOVE", value: format!("{moving:?}"), body, decode: decode_move }
     };
     let outcomes = vec![MoveOutcome::Movable, MoveOutcome::Leased, MoveOutcome::Gone];
-    let enqueued = EnqueueReply { first_offset: 5, count: 3, created: true };
+    let enqueued = EnqueueReply { first_offset: 5, count: 3, created: true, hits: vec![] };
     let reply = MoveReply { outcomes, enqueued };
     let case_of_reply = case!("MOVE reply", reply, MoveReply::encode, MoveReply::decode);
     vec![case(None), case(Some("")), case(Some("g")), case_of_reply]
@@ -204,11 +206,14 @@ fn enqueue_cases() -> Vec<Case> {
         let body = written(|out| enqueue.encode(out));
         Case { name, value: format!("{enqueue:?}"), body, decode: decode_enqueue }
     };
-    let reply = EnqueueReply { first_offset: 5, count: 3, created: true };
+    let hits = vec![UniqueHit { ordinal: 2, replaced: true, offset: 4 }];
+    let hit = EnqueueReply { first_offset: 5, count: 3, created: true, hits };
+    let reply = EnqueueReply { hits: Vec::new(), ..hit.clone() };
     vec![
         case("ENQUEUE", true),
         case("ENQUEUE no create", false),
         case!("ENQUEUE reply", reply, EnqueueReply::encode, EnqueueReply::decode),
+        case!("ENQUEUE reply with hits", hit, EnqueueReply::encode, EnqueueReply::decode),
     ]
 }
 
@@ -269,8 +274,8 @@ fn lease_cases() -> Vec<Case> {
         body: written(|out| chain.encode(out)),
         decode: decode_chain,
     };
-    let enqueued = EnqueueReply { first_offset: 1 << 40, count: 3, created: true };
-    let chained = ChainReply { status: None, enqueued };
+    let enqueued = EnqueueReply { first_offset: 1 << 40, count: 3, created: true, hits: vec![] };
+    let chained = ChainReply { status: None, enqueued: enqueued.clone() };
     let unchained = ChainReply { status: Some(ErrorCode::LeaseLost), enqueued };
     let statuses: Statuses = smallvec![None, Some(ErrorCode::LeaseLost), None];
     let refused = FailOutcome::Refused(ErrorCode::AlreadyConsumed);
@@ -457,6 +462,7 @@ fn admin_cases() -> Vec<Case> {
         unconsumed_bytes: Some(4),
         expired: 5,
         results: ResultCounts { kept: 6, bytes: 7, displaced: 8 },
+        unique: Some(UniqueKeys { held: 6, duplicates: 7, replaced: 8 }),
         groups: vec![group_description()],
     };
     let create_group =

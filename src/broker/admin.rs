@@ -4,7 +4,9 @@ use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::{JobBatch, Turn};
-use crate::queue::{DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueSettings, Refusal, Start};
+use crate::queue::{
+    DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueSettings, Refusal, Start, UniqueInfo,
+};
 use crate::types::{GroupId, Offset, QueueId};
 
 /// Dead jobs listed in one answer, of all groups together.
@@ -41,6 +43,8 @@ pub struct QueueDescription {
     pub results: (u64, u64, u64),
     /// Whether it is paused.
     pub paused: bool,
+    /// How its unique keys stand.
+    pub unique: UniqueInfo,
     /// Its groups by name.
     pub groups: Vec<GroupDescription>,
 }
@@ -168,6 +172,7 @@ impl Broker {
                 expired: info.expired,
                 results: machine.results(queue).unwrap_or_default(),
                 paused: info.paused,
+                unique: info.unique,
                 groups: groups.filter_map(&mut describe).collect(),
             })
         })

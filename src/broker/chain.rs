@@ -38,7 +38,7 @@ pub struct Following<'a> {
 }
 
 /// What became of the commit of one job.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CommittedOne {
     /// Of the commit itself.
     pub verdict: Result<(), JobRefusal>,
@@ -115,7 +115,8 @@ impl Turn<'_> {
         let number = open::numbered(producer, sequence, table)?;
         match self.core.machine.known(queue, number) {
             Known::Enqueued(EnqueuedBatch { first, .. }) => {
-                Some(Enqueued { first, created: false })
+                let hits = self.core.machine.hits_of(queue, number).to_vec();
+                Some(Enqueued { first, created: false, hits })
             }
             _ => None,
         }

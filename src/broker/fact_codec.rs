@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut};
 use smallvec::SmallVec;
 
 use super::fields::*;
-use crate::queue::{Fact, Outcome, Run, Runs};
+use crate::queue::{Fact, Numbered, Outcome, Run, Runs};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 const QUEUE_CREATED: u8 = 1;
@@ -31,6 +31,8 @@ const TERMED: u8 = 34;
 const WITHDRAWN: u8 = 35;
 const PAUSED: u8 = 36;
 const QUEUE_UPDATED: u8 = 48;
+const KEYS_HELD: u8 = 49;
+const UNIQUE_HITS: u8 = 50;
 const COMMITTED_WITH_RESULT: u8 = 53;
 const PROGRESSED: u8 = 54;
 
@@ -183,6 +185,25 @@ fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
                 put_terms(out, terms);
             }
         }
+        Fact::KeysHeld { queue, keys } => {
+            out.put_u8(KEYS_HELD);
+            out.put_u32_le(queue.0);
+            out.put_u32_le(keys.len() as u32);
+            keys.iter().for_each(|held| put_held_key(out, held));
+        }
+        Fact::UniqueHits { queue, batch, first, count, hits } => {
+            out.put_u8(UNIQUE_HITS);
+            out.put_u32_le(queue.0);
+            out.put_u8(u8::from(batch.is_some()));
+            if let Some(Numbered { producer, sequence, fingerprint }) = batch {
+                out.put_slice(&producer.0);
+                out.put_u64_le(*sequence);
+                out.put_u32_le(*fingerprint);
+            }
+            out.put_u64_le(first.0);
+            out.put_u32_le(*count);
+            put_hits(out, hits);
+        }
         Fact::Withdrawn { queue, cause, runs } => {
             out.put_u8(WITHDRAWN);
             out.put_u32_le(queue.0);
@@ -292,6 +313,17 @@ fn decode_about_jobs(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
             outcome: outcome(bytes)?,
             message: text(bytes)?,
         },
+        GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
+        EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
+        KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
+        OFFSETS_RESERVED => Fact::OffsetsReserved { count: u64(bytes)? },
+        OFFSETS_SKIPPED => Fact::OffsetsSkipped { count: u64(bytes)? },
+        tag => decode_job_fact(tag, bytes)?,
+    })
+}
+
+fn decode_job_fact(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
+    Ok(match tag {
         DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
         WITHDRAWN => Fact::Withdrawn {
             queue: QueueId(u32(bytes)?),
@@ -308,11 +340,28 @@ fn decode_about_jobs(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
             let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
             Fact::Termed { queue, runs }
         }
+        KEYS_HELD => {
+            let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
+            let keys = (0..count).map(|_| held_key(bytes)).collect::<Read<_>>()?;
+            Fact::KeysHeld { queue, keys }
+        }
+        UNIQUE_HITS => Fact::UniqueHits {
+            queue: QueueId(u32(bytes)?),
+            batch: flag(bytes)?.then(|| numbered(bytes)).transpose()?,
+            first: Offset(u64(bytes)?),
+            count: u32(bytes)?,
+            hits: hits(bytes)?,
+        },
         REMOVED => {
             Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
         }
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
+}
+
+fn numbered(bytes: &mut &[u8]) -> Read<Numbered> {
+    let (producer, sequence) = (producer(bytes)?, u64(bytes)?);
+    Ok(Numbered { producer, sequence, fingerprint: u32(bytes)? })
 }
 
 fn runs(bytes: &mut &[u8]) -> Read<Runs> {
@@ -337,8 +386,10 @@ fn outcome(bytes: &mut &[u8]) -> Read<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Rank, Removal};
-    use crate::types::SessionId;
+    use crate::queue::{
+        Due, GroupKind, HeldKey, Holder, JobTerms, QueueSettings, Rank, Removal, UniqueHit,
+    };
+    use crate::types::{ProducerId, SessionId};
 
     fn one_of_each() -> Vec<Fact> {
         let (group, queue, offset) = (GroupId(7), QueueId(3), Offset(1 << 40));
@@ -400,6 +451,14 @@ mod tests {
         facts.push(Fact::Termed { queue, runs: runs_of_terms });
         for group in [None, Some(group)] {
             facts.push(Fact::Paused { queue, group, paused: group.is_none() });
+        }
+        let held = |until_log_ms| HeldKey { offset, key: b"once"[..].into(), until_log_ms };
+        facts.push(Fact::KeysHeld { queue, keys: vec![held(None), held(Some(8))] });
+        let producer = ProducerId([7; 16]);
+        for batch in [None, Some(Numbered { producer, sequence: 9, fingerprint: 1 << 30 })] {
+            let replaced = batch.is_some();
+            let hits = vec![UniqueHit { ordinal: 3, replaced, offset }];
+            facts.push(Fact::UniqueHits { queue, batch, first: offset, count: 4, hits });
         }
         let cause = Removal::Purged;
         facts.push(Fact::Withdrawn { queue, cause, runs: runs.clone() });

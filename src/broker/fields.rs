@@ -5,9 +5,10 @@
 use bytes::{Buf, BufMut};
 
 use crate::queue::{
-    Due, EndReason, GroupKind, Holder, JobTerms, PRIORITY_MAX, QueueSettings, Rank, Removal,
+    Due, EndReason, GroupKind, HeldKey, Holder, JobTerms, PRIORITY_MAX, QueueSettings, Rank,
+    Removal, UniqueHit,
 };
-use crate::types::SessionId;
+use crate::types::{Offset, ProducerId, SessionId};
 
 const KIND_WORK: u8 = 1;
 const KIND_STREAM: u8 = 2;
@@ -40,6 +41,7 @@ pub(super) const CAUSES: &[(u8, Removal)] = &[
     (4, Removal::Purged),
     (5, Removal::Expired),
     (6, Removal::Moved),
+    (7, Removal::Replaced),
 ];
 
 pub(super) fn cause_code(cause: Removal) -> u8 {
@@ -74,6 +76,23 @@ pub(super) fn put_terms(out: &mut Vec<u8>, terms: &JobTerms) {
 
 pub(super) fn put_rank(out: &mut Vec<u8>, rank: Rank) {
     out.put_u8(rank.priority | if rank.front { RANK_FRONT } else { 0 });
+}
+
+pub(super) fn put_held_key(out: &mut Vec<u8>, held: &HeldKey) {
+    out.put_u64_le(held.offset.0);
+    out.put_u8(u8::from(held.until_log_ms.is_some()));
+    held.until_log_ms.into_iter().for_each(|ms| out.put_u64_le(ms));
+    out.put_u8(held.key.len() as u8);
+    out.put_slice(&held.key);
+}
+
+pub(super) fn put_hits(out: &mut Vec<u8>, hits: &[UniqueHit]) {
+    out.put_u32_le(hits.len() as u32);
+    for hit in hits {
+        out.put_u32_le(hit.ordinal);
+        out.put_u8(u8::from(hit.replaced));
+        out.put_u64_le(hit.offset.0);
+    }
 }
 
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -196,6 +215,30 @@ pub(super) fn rank(bytes: &mut &[u8]) -> Read<Rank> {
     let rank = Rank { priority: byte & !RANK_FRONT, front: byte & RANK_FRONT != 0 };
     let fits = rank.priority <= PRIORITY_MAX && rank != Rank::ORDINARY;
     if fits { Ok(rank) } else { Err("its rank is none that a job can have") }
+}
+
+pub(super) fn held_key(bytes: &mut &[u8]) -> Read<HeldKey> {
+    let offset = Offset(u64(bytes)?);
+    let until_log_ms = flag(bytes)?.then(|| u64(bytes)).transpose()?;
+    let length = usize::from(u8(bytes)?);
+    let (key, rest) = bytes.split_at_checked(length).ok_or(SHORT)?;
+    *bytes = rest;
+    Ok(HeldKey { offset, key: key.into(), until_log_ms })
+}
+
+pub(super) fn hits(bytes: &mut &[u8]) -> Read<Vec<UniqueHit>> {
+    let count = u32(bytes)?;
+    let hit = |_| {
+        let (ordinal, replaced) = (u32(bytes)?, flag(bytes)?);
+        Ok(UniqueHit { ordinal, replaced, offset: Offset(u64(bytes)?) })
+    };
+    (0..count).map(hit).collect()
+}
+
+pub(super) fn producer(bytes: &mut &[u8]) -> Read<ProducerId> {
+    let (id, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
+    *bytes = rest;
+    Ok(ProducerId(*id))
 }
 
 pub(super) fn flag(bytes: &mut &[u8]) -> Read<bool> {

@@ -20,6 +20,7 @@
 //! | `jobs` | one job, described |
 //! | `chain` | a commit with a result, and with jobs that follow from it |
 //! | `moving` | jobs that go to another queue |
+//! | `unique` | batches with unique keys |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -62,6 +63,7 @@ mod sessions;
 mod stats;
 mod threads;
 mod turn;
+mod unique;
 mod waiters;
 mod withdraw;
 
@@ -97,7 +99,8 @@ pub use withdraw::{CancelledJob, Purged};
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     Cancel, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
-    QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, Start,
+    QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, Start, UniqueHit,
+    UniqueInfo, WishedKey,
 };
 
 use self::checkpoint::Checkpoints;

@@ -10,7 +10,7 @@ use super::fields::*;
 use crate::queue::{
     CHUNK_WORDS, ChunkMembers, DeadJob, EnqueuedBatch, MarkedPlace, Record, RemovedCounts,
 };
-use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
+use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 const COUNTERS: u8 = 1;
 const RETIRED: u8 = 2;
@@ -35,6 +35,9 @@ const LAST_ERROR: u8 = 24;
 const DISPLACED: u8 = 25;
 const OFFSETS: u8 = 28;
 const SKIPPED: u8 = 29;
+const HELD: u8 = 20;
+const MET: u8 = 21;
+const TOLD: u8 = 30;
 
 const MEMBERS_SPARSE: u8 = 1;
 const MEMBERS_DENSE: u8 = 2;
@@ -167,6 +170,30 @@ fn encode_terms_and_groups(out: &mut Vec<u8>, record: &Record) {
             out.put_u8(u8::from(*paused));
         }
         Record::Consumed { chunk, members } => put_chunk(out, CONSUMED, *chunk, members),
+        other => encode_unique(out, other),
+    }
+}
+
+fn encode_unique(out: &mut Vec<u8>, record: &Record) {
+    match record {
+        Record::Held { queue, held } => {
+            out.put_u8(HELD);
+            out.put_u32_le(queue.0);
+            put_held_key(out, held);
+        }
+        Record::Met { queue, duplicates, replaced } => {
+            out.put_u8(MET);
+            out.put_u32_le(queue.0);
+            out.put_u64_le(*duplicates);
+            out.put_u64_le(*replaced);
+        }
+        Record::Told { queue, producer, sequence, hits } => {
+            out.put_u8(TOLD);
+            out.put_u32_le(queue.0);
+            out.put_slice(&producer.0);
+            out.put_u64_le(*sequence);
+            put_hits(out, hits);
+        }
         about_job => encode_job(out, about_job),
     }
 }
@@ -309,6 +336,24 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
             result: byte_string(bytes)?.into(),
         },
         DISPLACED => Record::Displaced { queue: QueueId(u32(bytes)?), count: u64(bytes)? },
+        tag => decode_unique(tag, bytes)?,
+    })
+}
+
+fn decode_unique(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
+    Ok(match tag {
+        HELD => Record::Held { queue: QueueId(u32(bytes)?), held: held_key(bytes)? },
+        MET => Record::Met {
+            queue: QueueId(u32(bytes)?),
+            duplicates: u64(bytes)?,
+            replaced: u64(bytes)?,
+        },
+        TOLD => Record::Told {
+            queue: QueueId(u32(bytes)?),
+            producer: producer(bytes)?,
+            sequence: u64(bytes)?,
+            hits: hits(bytes)?,
+        },
         about_job => decode_job(about_job, bytes)?,
     })
 }
@@ -336,12 +381,6 @@ fn decode_job(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
         DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
-}
-
-fn producer(bytes: &mut &[u8]) -> Read<ProducerId> {
-    let (id, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
-    *bytes = rest;
-    Ok(ProducerId(*id))
 }
 
 fn batches(bytes: &mut &[u8]) -> Read<SmallVec<[EnqueuedBatch; 1]>> {
@@ -418,8 +457,10 @@ fn dead_job(bytes: &mut &[u8]) -> Read<DeadJob> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::queue::{Due, GroupKind, Holder, JobTerms, QueueSettings, Rank, Removal};
-    use crate::types::SessionId;
+    use crate::queue::{
+        Due, GroupKind, HeldKey, Holder, JobTerms, QueueSettings, Rank, Removal, UniqueHit,
+    };
+    use crate::types::{ProducerId, SessionId};
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
 
@@ -450,6 +491,10 @@ pub(super) mod tests {
             let rank = Rank { priority: 9, front: true };
             let terms = JobTerms { due: Some(due), expires_log_ms: Some(9), rank };
             Record::Termed { queue: QueueId(3), offset, terms }
+        };
+        let held_key = |until_log_ms| Record::Held {
+            queue: QueueId(3),
+            held: HeldKey { offset, key: b"once"[..].into(), until_log_ms },
         };
         let mut records = vec![
             Record::Counters {
@@ -486,6 +531,18 @@ pub(super) mod tests {
                 producer: ProducerId([4; 16]),
                 last_log_ms: 1 << 41,
                 batches: [batch(7), batch(8)].into_iter().collect(),
+            },
+            held_key(None),
+            held_key(Some(1 << 40)),
+            Record::Met { queue: QueueId(3), duplicates: 1 << 33, replaced: 5 },
+            Record::Told {
+                queue: QueueId(3),
+                producer: ProducerId([4; 16]),
+                sequence: 8,
+                hits: vec![
+                    UniqueHit { ordinal: 1, replaced: false, offset },
+                    UniqueHit { ordinal: 2, replaced: true, offset: Offset(9) },
+                ],
             },
             Record::Result {
                 queue: QueueId(3),

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::turn::Turn;
 use super::{
     Broker, BrokerError, Event, Failed, FetchTerms, Gated, Grants, Held, JobBatch, Mailbox,
-    SessionHandle, Verdicts, Wait, WaiterId, open,
+    SessionHandle, UniqueHit, Verdicts, Wait, WaiterId, open,
 };
 use crate::log::JobLocation;
 use crate::queue::{EnqueuedBatch, Fact, JobRefusal, Known, QueueSettings, Retry, SessionEnd};
@@ -29,12 +29,14 @@ pub struct Greeted {
 }
 
 /// Jobs that were enqueued.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Enqueued {
-    /// The offset of the first.
+    /// The offset of the first that is new, or what it would have been.
     pub first: Offset,
     /// Whether the queue was made for them.
     pub created: bool,
+    /// Those whose unique keys were held already.
+    pub hits: Vec<UniqueHit>,
 }
 
 /// Leased jobs of one group, by name.
@@ -293,22 +295,29 @@ impl Turn<'_> {
         };
         let sequence = batch.sequence;
         let batch_number = open::numbered(batch.producer, sequence, batch.table);
-        match batch_number.map_or(Known::New, |number| self.core.machine.known(id, number)) {
+        let known = |number| self.core.machine.known(id, number);
+        match batch_number.map_or(Known::New, known) {
             Known::New => {}
             // It is in the log already, so this turn's gate covers it.
             Known::Enqueued(EnqueuedBatch { first, .. }) => {
                 with.into_iter().for_each(|fact| self.record(fact));
-                return Ok(Enqueued { first, created: false });
+                let machine = &self.core.machine;
+                let hits = batch_number.map_or(&[][..], |number| machine.hits_of(id, number));
+                return Ok(Enqueued { first, created: false, hits: hits.to_vec() });
             }
             Known::Another => return Err(BrokerError::SequenceTaken { sequence }),
             Known::TooOld { least } => {
                 return Err(BrokerError::SequenceTooOld { sequence, least });
             }
         }
-        self.check_room(id, queue, &batch)?;
         let first = self.core.machine.next_offset(id).unwrap_or_default();
-        self.append_jobs(id, first, batch, with)?;
-        Ok(Enqueued { first, created })
+        if !batch.keys.is_empty() {
+            let hits = self.append_unique(id, queue, first, batch, with)?;
+            return Ok(Enqueued { first, created, hits });
+        }
+        self.check_room(id, queue, &batch)?;
+        self.append_jobs(id, first, batch, with, &[])?;
+        Ok(Enqueued { first, created, hits: Vec::new() })
     }
 
     /// Whether the caller's connection is still its session's.

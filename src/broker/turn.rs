@@ -16,7 +16,7 @@ use super::mailbox::{Event, Mailbox};
 use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
-use crate::queue::{Due, Fact, JobTerms, Rank, Run, Runs, push_offset};
+use crate::queue::{Due, Fact, JobTerms, Rank, Run, Runs, WishedKey, push_offset};
 use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
 
 /// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
@@ -34,6 +34,8 @@ pub struct JobBatch<'a> {
     pub sequence: u64,
     /// What jobs of it want, by their place in it, where it is not what all want.
     pub wishes: &'a [(u32, Wish)],
+    /// The unique keys that jobs of it want, by their place in it.
+    pub keys: &'a [WishedKey<'a>],
 }
 
 /// What a producer wants of one job.
@@ -146,24 +148,28 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Appends jobs to a queue, behind the facts of the turn so far, and applies them; with them a
-    /// fact that was validated, in the same entry.
+    /// Appends jobs to a queue, behind the facts of the turn so far, and applies them; with them
+    /// facts that were validated, in the same entry. There may be such facts alone.
     pub(super) fn append_jobs(
         &mut self,
         queue: QueueId,
         base: Offset,
         batch: JobBatch<'_>,
         with: Option<&Fact>,
+        more: &[Fact],
     ) -> Result<(), BrokerError> {
         self.reserve_offsets(batch.count)?;
         self.append_facts()?;
-        let JobBatch { count, table, bodies, producer, sequence, wishes } = batch;
+        let JobBatch { count, table, bodies, producer, sequence, wishes, .. } = batch;
         let terms = terms(queue, base, wishes, self.stamp);
+        let about = || terms.iter().chain(with).chain(more);
         let mut facts = std::mem::take(&mut self.facts);
-        terms.iter().chain(with).for_each(|fact| fact_codec::encode(&mut facts, fact));
+        about().for_each(|fact| fact_codec::encode(&mut facts, fact));
+        let entry_queue = if count > 0 { queue } else { QueueId(0) };
+        let base_offset = if count > 0 { base } else { Offset(0) };
         let entry = NewEntry {
-            queue,
-            base_offset: base,
+            queue: entry_queue,
+            base_offset,
             count,
             table,
             facts: &facts,
@@ -176,16 +182,18 @@ impl<'a> Turn<'a> {
         facts.clear();
         self.facts = facts;
         appended?;
-        self.use_offsets(count);
-        let bytes = bodies.len() as u64;
-        let applied = self.core.machine.apply_jobs(queue, base, count, bytes, self.stamp);
-        applied.expect("the base was read from this state, under the same lock");
+        if count > 0 {
+            self.use_offsets(count);
+            let bytes = bodies.len() as u64;
+            let applied = self.core.machine.apply_jobs(queue, base, count, bytes, self.stamp);
+            applied.expect("the base was read from this state, under the same lock");
+        }
         if let Some(batch) = numbered(producer, sequence, table) {
             let log_ms = self.stamp.log_ms;
             let applied = self.core.machine.apply_numbered(queue, batch, base, count, log_ms);
             applied.expect("the batch was looked for in this state, under the same lock");
         }
-        terms.iter().chain(with).for_each(|fact| self.apply(fact));
+        about().for_each(|fact| self.apply(fact));
         Ok(())
     }
 
@@ -284,7 +292,7 @@ fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Op
 }
 
 /// A time that has passed is no due time.
-fn due_time(due: WishedDue, now: Stamp) -> Option<Due> {
+pub(super) fn due_time(due: WishedDue, now: Stamp) -> Option<Due> {
     match due {
         WishedDue::In { delay_ms: 0 } => None,
         WishedDue::In { delay_ms } => Some(Due::Log(now.log_ms.saturating_add(delay_ms))),

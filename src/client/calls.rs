@@ -289,7 +289,8 @@ impl Client {
         Ok(())
     }
 
-    /// Enqueues one job.
+    /// Enqueues one job. If another job of the queue holds its unique key, the reply's
+    /// [`hits`](EnqueueReply::hits) say which, and nothing is enqueued.
     ///
     /// # Errors
     /// [`ClientError`]. After a cut it is sent again, and enqueued once whatever became of the
@@ -301,7 +302,8 @@ impl Client {
         self.enqueue_batch(queue, &batch).await
     }
 
-    /// Enqueues a batch: all of its jobs, or none. Their offsets follow each other.
+    /// Enqueues a batch: all of its jobs, or none, but for those whose unique keys are held. The
+    /// offsets of the new ones follow each other; [`EnqueueReply::outcomes`] has that of each job.
     ///
     /// # Errors
     /// As [`Client::enqueue`].

@@ -49,7 +49,7 @@ pub enum JobEnd {
 }
 
 /// What became of a commit with jobs that follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chained {
     /// Of the commit.
     pub status: CommitStatus,

@@ -58,16 +58,17 @@ pub use joblog_protocol::error_code::ErrorCode;
 pub use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
 pub use joblog_protocol::messages::admin::{
     DeadJob, GroupDescription, GroupKind, GroupSeek, GroupSought, GroupStart, QueueDescription,
-    QueueList, QueueSettings, QueueSummary, ResultCounts,
+    QueueList, QueueSettings, QueueSummary, ResultCounts, UniqueKeys,
 };
 pub use joblog_protocol::messages::bulk::{
     BulkDone, CancelOutcome, DeadList, DeadQuery, PurgeReply,
 };
-pub use joblog_protocol::messages::enqueue::EnqueueReply as Enqueued;
+pub use joblog_protocol::messages::enqueue::{EnqueueOutcome, EnqueueReply as Enqueued, UniqueHit};
 pub use joblog_protocol::messages::job_info::{JobDescription, JobState, LeaseInfo};
 pub use joblog_protocol::messages::moving::{MoveOutcome, MoveReply};
 pub use joblog_protocol::messages::stats::{GroupStats, QueueStats, Stats};
 pub use joblog_protocol::messages::wait::DeathCause;
+pub use joblog_protocol::unique::Unique;
 pub use joblog_protocol::wire::{DecodeError, Token};
 pub use jobs::{Chained, JobEnd};
 pub use options::Options;

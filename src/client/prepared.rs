@@ -148,9 +148,12 @@ impl PreparedBatch {
 }
 
 /// The error for an answer about another number of jobs than were sent.
-pub(crate) fn check_enqueued(enqueued: EnqueueReply, jobs: usize) -> Result<u64, ClientError> {
+pub(crate) fn check_enqueued(
+    enqueued: EnqueueReply,
+    jobs: usize,
+) -> Result<EnqueueReply, ClientError> {
     if enqueued.count as usize == jobs {
-        return Ok(enqueued.first_offset);
+        return Ok(enqueued);
     }
     let cause = DecodeError::Range {
         field: "count",

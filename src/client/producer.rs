@@ -9,6 +9,7 @@ use std::time::Duration;
 use joblog_protocol::error_code::ErrorCode;
 use joblog_protocol::job::{BatchBuilder, Job};
 use joblog_protocol::limits::{BATCH_BYTES_MAX, BATCH_JOBS_MAX};
+use joblog_protocol::messages::enqueue::{EnqueueOutcome, EnqueueReply};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -322,8 +323,9 @@ impl Line {
         while let Some((batch, waiting)) = parts.pop() {
             let result = self.enqueue(&batch).await;
             match result {
-                Ok(first) => {
-                    (first..).zip(waiting).for_each(|(offset, to)| drop(to.send(Ok(offset))));
+                Ok(enqueued) => {
+                    let offsets = enqueued.outcomes().map(EnqueueOutcome::offset);
+                    offsets.zip(waiting).for_each(|(offset, to)| drop(to.send(Ok(offset))));
                 }
                 Err(error) if is_about_a_job(&error) && batch.len() > 1 => {
                     let (left, right) = halves(&batch, waiting);
@@ -337,7 +339,7 @@ impl Line {
         drop(room);
     }
 
-    async fn enqueue(&self, batch: &BatchBuilder) -> Answer {
+    async fn enqueue(&self, batch: &BatchBuilder) -> Result<EnqueueReply, ClientError> {
         let Shared { client, options, .. } = &*self.shared;
         let deadline = Instant::now() + options.delivery_timeout;
         let mut backoff = Backoff::new();
@@ -390,7 +392,8 @@ fn halves(batch: &BatchBuilder, mut waiting: Vec<oneshot::Sender<Answer>>) -> (P
     ((left, waiting), (right, behind))
 }
 
-/// A job that was handed over to a [`Producer`]: a future with its offset.
+/// A job that was handed over to a [`Producer`]: a future with its offset; if another job holds
+/// its unique key, with the offset of that one.
 ///
 /// It ends with the [`ClientError`] that ended its batch, or with [`ClientError::OutcomeUnknown`]
 /// if the runtime that sent it ended.

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::machine::Queue;
-use super::{GroupKind, Holder, Machine, PRIORITY_COUNT, QueueSettings, RemovedCounts};
+use super::{GroupKind, Holder, Machine, PRIORITY_COUNT, QueueSettings, RemovedCounts, UniqueInfo};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// Dead jobs that are passed over to find the oldest one that is not: the state is locked for it.
@@ -32,6 +32,8 @@ pub struct QueueInfo<'a> {
     pub expired: u64,
     /// Whether nothing is fetched from it for now.
     pub paused: bool,
+    /// How its unique keys stand.
+    pub unique: UniqueInfo,
 }
 
 /// A group, described.
@@ -161,7 +163,7 @@ impl Machine {
 
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
-        let Queue { name, settings, next, groups, unconsumed, expired, paused, .. } =
+        let Queue { name, settings, next, groups, unconsumed, expired, paused, unique, .. } =
             self.queues.get(&queue)?;
         Some(QueueInfo {
             queue,
@@ -174,6 +176,7 @@ impl Machine {
             unconsumed_bytes: self.unconsumed_bytes(queue),
             expired: *expired,
             paused: *paused,
+            unique: unique.info(),
         })
     }
 

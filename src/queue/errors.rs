@@ -192,6 +192,14 @@ pub enum Contradiction {
         /// The job.
         offset: Offset,
     },
+    /// A unique key that another job holds, or a job that has one already.
+    #[error("the log gives offset {offset} of queue {queue} a unique key that it can't have")]
+    KeyTwice {
+        /// The queue.
+        queue: QueueId,
+        /// The job.
+        offset: Offset,
+    },
     /// A batch of a producer that was enqueued before, or that is older than what is known.
     #[error("the log enqueues batch {sequence} of a producer to queue {queue} a second time")]
     SequenceTwice {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Due, QueueSettings, Rank, Removal};
+use super::{Due, HeldKey, Numbered, QueueSettings, Rank, Removal, UniqueHit};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// Something that has happened to the queues and groups of a log, other than new jobs.
@@ -164,6 +164,27 @@ pub enum Fact {
         queue: QueueId,
         /// The jobs by offset, each run with its terms.
         runs: Vec<(Run, JobTerms)>,
+    },
+    /// New jobs hold unique keys. Stands in the entry of the jobs.
+    KeysHeld {
+        /// The queue.
+        queue: QueueId,
+        /// The jobs with their keys, by offset.
+        keys: Vec<HeldKey>,
+    },
+    /// Jobs of a batch had unique keys that others held. Stands in the entry of the batch's new
+    /// jobs, if it has any.
+    UniqueHits {
+        /// The queue.
+        queue: QueueId,
+        /// The number of the batch, if it has one.
+        batch: Option<Numbered>,
+        /// The offset of the batch's first new job, or what it would have been.
+        first: Offset,
+        /// How many jobs the batch has.
+        count: u32,
+        /// Those jobs.
+        hits: Vec<UniqueHit>,
     },
     /// Jobs are not delivered any more, to no group: those that are not out are consumed.
     Withdrawn {

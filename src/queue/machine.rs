@@ -14,6 +14,7 @@ use super::producers::Producer;
 use super::ranks::Ranks;
 use super::results::Results;
 use super::sizes::Sizes;
+use super::unique::UniqueKeys;
 use super::{
     Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal,
     Run,
@@ -49,6 +50,8 @@ pub struct Machine {
     pub(super) producer_checks: BTreeSet<(u64, QueueId, ProducerId)>,
     /// The queues that keep results, by when the next one goes in `log_ms`.
     pub(super) result_ends: BTreeSet<(u64, QueueId)>,
+    /// When the unique keys are free again that are held for a time, in `log_ms`.
+    pub(super) key_ends: BTreeSet<(u64, QueueId, Offset)>,
     /// When dead jobs go, in `log_ms`, where they are not kept for ever.
     pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
@@ -82,6 +85,7 @@ pub(super) struct Queue {
     pub(super) expired: u64,
     pub(super) sizes: Sizes,
     pub(super) delays: Delays,
+    pub(super) unique: UniqueKeys,
     /// When jobs expire that do.
     pub(super) expiries: Delays,
     /// Those that have, among the withdrawn ones.
@@ -117,6 +121,7 @@ impl Queue {
             expired: 0,
             sizes: Sizes::default(),
             delays: Delays::default(),
+            unique: UniqueKeys::default(),
             expiries: Delays::default(),
             lapsed: OffsetSet::new(first),
             ranks: Ranks::default(),
@@ -145,6 +150,7 @@ impl Machine {
             expiry_order: BTreeSet::new(),
             producer_checks: BTreeSet::new(),
             result_ends: BTreeSet::new(),
+            key_ends: BTreeSet::new(),
             dead_ends: BTreeSet::new(),
             woken: Vec::new(),
             next_queue: QueueId(1),
@@ -234,6 +240,10 @@ impl Machine {
             Fact::LeaseEnded { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
             }
+            Fact::KeysHeld { queue, keys } => self.keys_held(*queue, keys),
+            Fact::UniqueHits { queue, batch, first, count, hits } => {
+                self.unique_hits(*queue, *batch, (*first, *count), hits, stamp.log_ms)
+            }
             Fact::Termed { queue, runs } => self.termed(*queue, runs),
             Fact::Withdrawn { queue, cause, runs } => self.withdrawn(*queue, *cause, runs),
             Fact::Paused { queue, group, paused } => self.paused(*queue, *group, *paused),
@@ -250,6 +260,7 @@ impl Machine {
         self.advance_refills(log_ms);
         self.forget_producers(log_ms);
         self.forget_results(log_ms);
+        self.advance_keys(log_ms);
         while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
             && due_log_ms <= log_ms
         {
@@ -317,6 +328,7 @@ impl Machine {
         groups.into_iter().for_each(|group| drop(self.remove_group(group)));
         self.forget_producers_of(queue);
         self.change_results(queue, |results| *results = Results::default());
+        self.forget_keys(queue);
         let expiry = self.next_expiry(queue);
         let dues = self.next_dues(queue);
         let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
@@ -355,6 +367,7 @@ impl Machine {
         self.count_skipped(group);
         self.count_unconsumed(queue);
         self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
+        self.free_all_keys(queue);
         wake(&mut self.groups, &mut self.woken, group);
         Ok(())
     }
@@ -373,6 +386,7 @@ impl Machine {
         }
         self.count_unconsumed(queue);
         self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
+        self.free_all_keys(queue);
         Ok(())
     }
 
@@ -475,6 +489,7 @@ impl Machine {
         if was_full {
             wake(&mut self.groups, &mut self.woken, group);
         }
+        self.free_keys(queue, runs);
         Ok(())
     }
 
@@ -509,6 +524,7 @@ impl Machine {
         state.fresh_from_floor();
         self.count_unconsumed(queue);
         self.forget_ranks_within(queue, before..through.next());
+        self.free_keys_within(queue, ..=through);
         Ok(())
     }
 
@@ -563,6 +579,7 @@ impl Machine {
                 let (queue, run) = (state.queue, Run { first: offset, count: 1 });
                 self.note_consumed(queue, &[run], 1);
                 self.forget_ranks(queue, [offset]);
+                self.free_keys(queue, &[run]);
             }
         }
         if was_full {

@@ -27,6 +27,7 @@
 //! | `producers` | which batches were enqueued lately |
 //! | `expiry` | jobs that are not delivered after a time |
 //! | `dead` | dead jobs: listed, retried, dropped |
+//! | `unique` | unique keys: held, met, freed |
 //! | `update` | changes of a queue's settings |
 //! | `withdraw` | jobs that are cancelled or purged, and pauses |
 //! | `job` | one job as people ask about it: its state, progress and last error |
@@ -61,6 +62,7 @@ mod settings;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod update;
 mod wheel;
 mod withdraw;
@@ -88,4 +90,5 @@ pub use settings::{
     AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings,
     RATE_PER_SECOND_MAX, SettingsError,
 };
+pub use unique::{HeldKey, UniqueHit, UniqueInfo, UniquePlan, WishedKey};
 pub use withdraw::{Cancel, Purge};

@@ -3,9 +3,11 @@
 //! A batch is remembered while its sequence number is among the last 64 up to the producer's
 //! highest for the queue, and for a day after the producer's last batch.
 
+use std::collections::BTreeMap;
+
 use smallvec::SmallVec;
 
-use super::{Contradiction, Machine};
+use super::{Contradiction, Machine, UniqueHit};
 use crate::types::{Offset, ProducerId, QueueId};
 
 /// How many sequence numbers up to the highest are remembered.
@@ -63,12 +65,15 @@ pub(super) struct Producer {
     check_log_ms: u64,
     /// Its batches within the window, ascending.
     batches: SmallVec<[EnqueuedBatch; 1]>,
+    /// The unique keys that were held, by the numbers of those batches that met any.
+    hits: BTreeMap<u64, Vec<UniqueHit>>,
 }
 
 impl Producer {
     fn new(log_ms: u64) -> Self {
         let check_log_ms = log_ms.saturating_add(PRODUCER_KEPT_MS);
-        Self { last_log_ms: log_ms, check_log_ms, batches: SmallVec::new() }
+        let (batches, hits) = (SmallVec::new(), BTreeMap::new());
+        Self { last_log_ms: log_ms, check_log_ms, batches, hits }
     }
 
     fn highest(&self) -> u64 {
@@ -90,6 +95,9 @@ impl Producer {
         let least = least(self.highest());
         let gone = self.batches.iter().take_while(|batch| batch.sequence < least).count();
         self.batches.drain(..gone);
+        while self.hits.first_key_value().is_some_and(|(sequence, _)| *sequence < least) {
+            self.hits.pop_first();
+        }
         true
     }
 }
@@ -140,6 +148,49 @@ impl Machine {
             return Err(Contradiction::SequenceTwice { queue, sequence });
         }
         Ok(())
+    }
+
+    /// Remembers what a batch was told of its unique keys.
+    pub(super) fn remember_hits(&mut self, queue: QueueId, batch: Numbered, hits: &[UniqueHit]) {
+        let state = self.queues.get_mut(&queue);
+        let producer = state.and_then(|state| state.producers.get_mut(&batch.producer));
+        if let Some(producer) = producer {
+            producer.hits.insert(batch.sequence, hits.to_vec());
+        }
+    }
+
+    /// What a batch that is enqueued was told of its unique keys.
+    pub fn hits_of(&self, queue: QueueId, batch: Numbered) -> &[UniqueHit] {
+        let producer =
+            self.queues.get(&queue).and_then(|state| state.producers.get(&batch.producer));
+        producer.and_then(|producer| producer.hits.get(&batch.sequence)).map_or(&[], Vec::as_slice)
+    }
+
+    /// What batches of a queue were told of their unique keys, by producer and number.
+    pub(super) fn all_hits(&self, queue: QueueId) -> Vec<(ProducerId, u64, &[UniqueHit])> {
+        let producers = self.queues.get(&queue).into_iter().flat_map(|state| &state.producers);
+        let mut hits: Vec<_> = producers
+            .flat_map(|(id, producer)| producer.hits.iter().map(|(n, hits)| (*id, *n, &hits[..])))
+            .collect();
+        hits.sort_unstable_by_key(|(id, sequence, _)| (*id, *sequence));
+        hits
+    }
+
+    /// Takes back a part of what a batch was told; false if it can't be.
+    pub(super) fn restore_hits(
+        &mut self,
+        queue: QueueId,
+        id: ProducerId,
+        sequence: u64,
+        hits: Vec<UniqueHit>,
+    ) -> bool {
+        let producer = self.queues.get_mut(&queue).and_then(|state| state.producers.get_mut(&id));
+        let Some(producer) = producer else { return false };
+        let Ok(batch) = producer.find(sequence).copied() else { return false };
+        let all = producer.hits.entry(sequence).or_default();
+        all.extend(hits);
+        let ascends = all.is_sorted_by(|one, next| one.ordinal < next.ordinal);
+        ascends && all.last().is_some_and(|last| last.ordinal < batch.count)
     }
 
     /// How many producers are remembered.

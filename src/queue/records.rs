@@ -17,8 +17,8 @@ use super::machine::Queue;
 use super::offset_set::{ChunkMembers, OffsetSet};
 use super::sizes::Sizes;
 use super::{
-    DeadJob, Due, EnqueuedBatch, GroupKind, Holder, JobTerms, Machine, QueueSettings, Rank,
-    RemovedCounts,
+    DeadJob, Due, EnqueuedBatch, GroupKind, HeldKey, Holder, JobTerms, Machine, QueueSettings,
+    Rank, RemovedCounts, UniqueHit,
 };
 use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId};
 
@@ -136,6 +136,33 @@ pub enum Record {
         last_log_ms: u64,
         /// Its batches that are remembered, ascending.
         batches: SmallVec<[EnqueuedBatch; 1]>,
+    },
+    /// A unique key that a job holds.
+    Held {
+        /// The queue.
+        queue: QueueId,
+        /// The job and its key.
+        held: HeldKey,
+    },
+    /// How often unique keys were met, if ever.
+    Met {
+        /// The queue.
+        queue: QueueId,
+        /// Jobs that were not enqueued.
+        duplicates: u64,
+        /// Jobs that gave way to others.
+        replaced: u64,
+    },
+    /// What a batch of a producer was told of its unique keys, or a part of it.
+    Told {
+        /// The queue.
+        queue: QueueId,
+        /// The producer.
+        producer: ProducerId,
+        /// The number of the batch.
+        sequence: u64,
+        /// The jobs of the batch whose keys were held.
+        hits: Vec<UniqueHit>,
     },
     /// What a worker said of a job, while it is kept.
     Result {
@@ -297,6 +324,7 @@ impl Machine {
             })
         });
         let results = queues.clone().into_iter().flat_map(|queue| self.result_records(queue));
+        let unique = queues.clone().into_iter().flat_map(|queue| self.unique_records(queue));
         let mut groups: Vec<_> = self.groups.keys().copied().collect();
         groups.sort_unstable();
         let leases = self.leases.jobs();
@@ -311,6 +339,7 @@ impl Machine {
             .chain(queues.into_iter().flat_map(|queue| self.queue_records(queue)))
             .chain(termed)
             .chain(producers)
+            .chain(unique)
             .chain(results)
             .chain(groups.into_iter().flat_map(group_records))
     }
@@ -530,6 +559,7 @@ impl Restore {
             | Record::Producer { .. }
             | Record::Result { .. }
             | Record::Displaced { .. }) => self.add_to_known_queue(record),
+            record if record.is_unique() => self.machine.restore_unique(record),
             Record::Group {
                 group,
                 queue,
@@ -831,6 +861,6 @@ impl Restore {
 
 const BAD_ID: &str = "its id was given before or never";
 
-fn check(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
+pub(super) fn check(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(otherwise) }
 }

@@ -18,12 +18,21 @@ pub enum Removal {
     Expired,
     /// Somebody moved it to another queue.
     Moved,
+    /// A new job with its unique key took its place.
+    Replaced,
 }
 
 impl Removal {
     /// Every cause, in the order of the counts.
-    pub const ALL: [Self; 6] =
-        [Self::Dropped, Self::Aged, Self::Cancelled, Self::Purged, Self::Expired, Self::Moved];
+    pub const ALL: [Self; 7] = [
+        Self::Dropped,
+        Self::Aged,
+        Self::Cancelled,
+        Self::Purged,
+        Self::Expired,
+        Self::Moved,
+        Self::Replaced,
+    ];
 }
 
 /// How many jobs left a group without a commit, by cause.
@@ -62,6 +71,7 @@ impl Machine {
         if let Some(queue) = self.queue_of(group) {
             self.note_consumed(queue, runs, count);
             self.forget_ranks(queue, runs.iter().flat_map(|run| run.offsets()));
+            self.free_keys(queue, runs);
         }
         Ok(())
     }

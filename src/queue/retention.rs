@@ -236,6 +236,7 @@ impl Machine {
             state.expired += before - state.unconsumed;
         }
         self.forget_ranks_within(queue, Offset(0)..below);
+        self.free_keys_within(queue, ..below);
         Ok(())
     }
 
@@ -353,6 +354,7 @@ impl Machine {
         self.count_skipped(id);
         self.count_unconsumed(queue);
         self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
+        self.free_all_keys(queue);
         wake(&mut self.groups, &mut self.woken, id);
         Ok(())
     }

@@ -44,6 +44,7 @@ impl Machine {
                 state.turned_log_ms = stamp.log_ms;
             }
         }
+        self.free_all_keys(queue);
         for group in groups {
             self.note_dead_ends(group);
             self.limits_changed(group, rate);

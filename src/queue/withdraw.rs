@@ -216,6 +216,10 @@ impl Machine {
         }
         self.due_changed(queue, dues);
         self.expiry_changed(queue, expiry);
+        match cause {
+            Removal::Replaced => self.free_replaced(queue, runs),
+            _ => self.free_keys(queue, runs),
+        }
         for group in groups {
             self.settle(group);
             // An expired job may have stood before one that is ready.

@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 use bytes::BytesMut;
 use joblog_protocol::job::{Due, Terms};
 use joblog_protocol::limits::BULK_JOBS_MAX;
+use joblog_protocol::messages::enqueue::{EnqueueReply, UniqueHit};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::job_info::JobState;
 use joblog_protocol::messages::lease::{CancelNotice, Fail, FailOutcome};
 use joblog_protocol::messages::{admin, bulk, job_info, stats};
+use joblog_protocol::unique::Unique;
 use joblog_protocol::{ErrorCode, Token};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::reply::DescribedJob;
 use crate::broker::{
-    BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason, Failed, Found,
-    GroupDescription, GroupKind, GroupStats, Held, HeldSet, Holder, JobInfo, JobRefusal,
-    JobStanding, Purged, QueueDescription, QueueSettings, QueueStats, QueueSummary, Rank, Refusal,
-    Removal, RemovedCounts, Retry, Seek, SeekTo, Start, Wish, WishedDue,
+    self, BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason,
+    Enqueued, Failed, Found, GroupDescription, GroupKind, GroupStats, Held, HeldSet, Holder,
+    JobInfo, JobRefusal, JobStanding, Purged, QueueDescription, QueueSettings, QueueStats,
+    QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, SeekTo, Start, UniqueInfo,
+    Wish, WishedDue, WishedKey,
 };
 use crate::types::{Grant, LogId, Offset};
 
@@ -234,6 +237,7 @@ pub(super) fn queue_description(
         unconsumed_bytes: queue.unconsumed_bytes,
         expired: queue.expired,
         results: admin::ResultCounts { kept, bytes, displaced },
+        unique: unique(queue.unique),
         groups: queue.groups.into_iter().map(group_description).collect(),
     }
 }
@@ -263,6 +267,29 @@ fn by_priority(counts: &[u64]) -> BTreeMap<u8, u64> {
     above.filter(|(_, count)| *count > 0).collect()
 }
 
+/// Left out where there never was a unique key that mattered.
+fn unique(info: UniqueInfo) -> Option<admin::UniqueKeys> {
+    let UniqueInfo { held, duplicates, replaced } = info;
+    (info != UniqueInfo::default()).then_some(admin::UniqueKeys { held, duplicates, replaced })
+}
+
+/// The unique key that a producer wants for a job. Whether the job is delayed is for the broker.
+pub(super) fn wished_key<'a>(ordinal: u32, unique: &Unique<&'a [u8]>) -> WishedKey<'a> {
+    let Unique { key, window_ms, replace } = *unique;
+    WishedKey { ordinal, key, window_ms, replace, delayed: false }
+}
+
+pub(super) fn enqueued(enqueued: Enqueued, count: u32) -> EnqueueReply {
+    let hit = |hit: &broker::UniqueHit| UniqueHit {
+        ordinal: hit.ordinal,
+        replaced: hit.replaced,
+        offset: hit.offset.0,
+    };
+    let Enqueued { first, created, hits } = enqueued;
+    let hits = hits.iter().map(hit).collect();
+    EnqueueReply { first_offset: first.0, count, created, hits }
+}
+
 fn removed(counts: &RemovedCounts) -> BTreeMap<String, u64> {
     let name = |cause| match cause {
         Removal::Dropped => "dropped",
@@ -271,6 +298,7 @@ fn removed(counts: &RemovedCounts) -> BTreeMap<String, u64> {
         Removal::Purged => "purged",
         Removal::Expired => "expired",
         Removal::Moved => "moved",
+        Removal::Replaced => "replaced",
     };
     let counted = Removal::ALL.into_iter().map(|cause| (name(cause).to_owned(), counts.of(cause)));
     counted.filter(|(_, count)| *count > 0).collect()

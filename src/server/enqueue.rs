@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use joblog_protocol::DecodeError;
-use joblog_protocol::job::Batch;
+use joblog_protocol::job::{Batch, Terms};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::lease::{ChainReply, CommitOne as WireCommit};
 use joblog_protocol::messages::moving::{Move, MoveOutcome, MoveReply};
@@ -13,11 +13,16 @@ use super::convert;
 use super::dispatch::{Answer, answer};
 use super::reply::Body;
 use crate::broker::{
-    CommitOne, Enqueued, Following, Gates, JobBatch, Movable, Moved, Moving, Wish,
+    CommitOne, Enqueued, Following, Gates, JobBatch, Movable, Moved, Moving, Wish, WishedKey,
 };
 use crate::types::ProducerId;
 
-type Wishes = Vec<(u32, Wish)>;
+/// What the jobs of a batch want.
+#[derive(Default)]
+struct Wishes<'a> {
+    wishes: Vec<(u32, Wish)>,
+    keys: Vec<WishedKey<'a>>,
+}
 
 impl Connection {
     pub(super) fn enqueue(&self, body: &[u8]) -> Answer {
@@ -92,28 +97,30 @@ impl Connection {
     }
 
     /// Checks every job of a batch, and finds what they want.
-    fn wishes(&self, batch: &Batch<'_>) -> Result<Wishes, Body> {
-        let mut wishes = Wishes::new();
-        let wish = |ordinal, terms| wishes.push((ordinal, convert::wish(&terms)));
-        match batch.check_terms(self.options.job_bytes_max, wish) {
-            Ok(()) => Ok(wishes),
+    fn wishes<'a>(&self, batch: &Batch<'a>) -> Result<Wishes<'a>, Body> {
+        let mut all = Wishes::default();
+        let checked = batch.check_terms(self.options.job_bytes_max, |ordinal, asked| {
+            if asked.terms != Terms::default() {
+                all.wishes.push((ordinal, convert::wish(&asked.terms)));
+            }
+            all.keys.extend(asked.unique.map(|unique| convert::wished_key(ordinal, &unique)));
+        });
+        match checked {
+            Ok(()) => Ok(all),
             Err(error) => Err(Body::Error(error.code(), error.to_string())),
         }
     }
 }
 
-fn job_batch<'a>(enqueue: &Enqueue<'a>, wishes: &'a [(u32, Wish)]) -> JobBatch<'a> {
+fn job_batch<'a>(enqueue: &Enqueue<'a>, all: &'a Wishes<'a>) -> JobBatch<'a> {
     let Batch { count, table, bodies } = enqueue.batch;
     let producer = enqueue.producer;
     let (producer, sequence) = producer
         .map_or_else(Default::default, |producer| (ProducerId(producer.id), producer.sequence));
-    JobBatch { count, table, bodies, producer, sequence, wishes }
+    let (wishes, keys) = (&all.wishes[..], &all.keys[..]);
+    JobBatch { count, table, bodies, producer, sequence, wishes, keys }
 }
 
 fn enqueue_reply(enqueued: Option<Enqueued>, count: u32) -> EnqueueReply {
-    EnqueueReply {
-        first_offset: enqueued.map_or(0, |enqueued| enqueued.first.0),
-        count: enqueued.map_or(0, |_| count),
-        created: enqueued.is_some_and(|enqueued| enqueued.created),
-    }
+    enqueued.map_or_else(Default::default, |enqueued| convert::enqueued(enqueued, count))
 }

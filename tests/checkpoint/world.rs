@@ -158,6 +158,7 @@ impl World {
             producer: ProducerId::default(),
             sequence: 0,
             wishes: &[],
+            keys: &[],
         };
         self.broker.enqueue(queue, true, batch).result.unwrap().first
     }

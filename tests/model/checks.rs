@@ -16,6 +16,7 @@ impl World {
         self.check_kept();
         self.check_ranks();
         self.check_refills();
+        self.check_keys();
         let again = self.groups.values().flat_map(|group| group.jobs.values());
         let due = |job: &Job| {
             if let Place::Delayed(due) = job.place { Some(due) } else { None }

@@ -1,5 +1,6 @@
 //! Jobs that are enqueued with a due time, on either clock.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use joblog::queue::{Due, Fact, GroupKind, JobTerms, Removal, Run};
@@ -8,8 +9,13 @@ use joblog::types::{Offset, QueueId};
 use crate::world::{Place, WALL_AHEAD_MS, World};
 
 impl World {
-    /// Terms for some of the jobs that have just been enqueued.
-    pub(crate) fn terms_of_new(&mut self, queue: QueueId, offsets: Range<u64>) -> Option<Fact> {
+    /// Terms for some of the jobs that have just been enqueued; those in `dues` are due then.
+    pub(crate) fn terms_of_new(
+        &mut self,
+        queue: QueueId,
+        offsets: Range<u64>,
+        dues: &BTreeMap<u64, Option<u64>>,
+    ) -> Option<Fact> {
         let mut runs = Vec::new();
         for offset in offsets {
             let due_ms = self.log_ms + 1 + self.rng.below(30_000);
@@ -18,6 +24,7 @@ impl World {
                 1 => Some(Due::Wall(due_ms + WALL_AHEAD_MS)),
                 _ => None,
             };
+            let due = dues.get(&offset).map_or(due, |due_ms| due_ms.map(Due::Log));
             let expires_ms = self.log_ms + 1 + self.rng.below(60_000);
             let expires_log_ms = (self.rng.below(6) == 0).then_some(expires_ms);
             let terms = JobTerms { due, expires_log_ms, rank: self.rank_of_new() };

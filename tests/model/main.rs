@@ -24,6 +24,7 @@ mod reserved;
 mod results;
 mod retention;
 mod time;
+mod unique;
 mod update;
 mod withdraw;
 mod world;
@@ -86,6 +87,12 @@ fn agrees_with_the_model() {
 
 /// What must have happened in some history, or the agreement shows little.
 const WANTED: &[&str] = &[
+    "replaced",
+    "replaced in the batch",
+    "duplicate",
+    "duplicate in the batch",
+    "nothing new",
+    "told again",
     "commit",
     "fail",
     "release",
@@ -108,7 +115,6 @@ const WANTED: &[&str] = &[
     "updated",
     "keeps from now",
     "keeps no more",
-    "goes at once",
     "sent again",
     "number taken",
     "too old",

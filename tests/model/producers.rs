@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use joblog::queue::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
+use joblog::queue::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW, UniqueHit};
 use joblog::types::{Offset, ProducerId, QueueId};
 
 use crate::world::World;
@@ -12,6 +12,8 @@ use crate::world::World;
 pub(crate) struct Batches {
     by_number: BTreeMap<u64, EnqueuedBatch>,
     last_log_ms: u64,
+    /// What batches were told of unique keys that were held.
+    told: BTreeMap<u64, Vec<UniqueHit>>,
 }
 
 impl World {
@@ -44,6 +46,14 @@ impl World {
             None => (Known::New, "numbered"),
         };
         assert_eq!(self.machine.known(queue, numbered), expected);
+        if what == "sent again" {
+            let told = &self.producers[&(queue, producer)].told;
+            let told = told.get(&sequence).map_or(&[][..], Vec::as_slice);
+            assert_eq!(self.machine.hits_of(queue, numbered), told);
+            if !told.is_empty() {
+                self.seen.insert("told again");
+            }
+        }
         self.seen.insert(what);
         (expected == Known::New).then_some(Some(numbered))
     }
@@ -55,14 +65,28 @@ impl World {
         first: Offset,
         count: u32,
     ) {
-        let Some(Numbered { producer, sequence, fingerprint }) = numbered else {
+        if numbered.is_none() {
             return;
-        };
+        }
         let log_ms = self.log_ms;
         self.machine.apply_numbered(queue, numbered.unwrap(), first, count, log_ms).unwrap();
+        self.note_batch(queue, numbered.unwrap(), first, count, Vec::new());
+    }
+
+    pub(crate) fn note_batch(
+        &mut self,
+        queue: QueueId,
+        numbered: Numbered,
+        first: Offset,
+        count: u32,
+        told: Vec<UniqueHit>,
+    ) {
+        let Numbered { producer, sequence, fingerprint } = numbered;
+        let log_ms = self.log_ms;
         let batches = self.producers.entry((queue, producer)).or_default();
         batches.by_number.insert(sequence, EnqueuedBatch { sequence, first, count, fingerprint });
         batches.last_log_ms = log_ms;
+        batches.told.insert(sequence, told);
     }
 
     pub(crate) fn forget_producers(&mut self) {

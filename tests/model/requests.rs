@@ -1,10 +1,12 @@
 //! Random requests, and what the model says to each.
 
+use std::collections::BTreeMap;
+
 use joblog::queue::{
-    EndReason, Fact, GroupKind, Holder, JobRefusal, Outcome, Picked, Refusal, Retry, Runs, Start,
-    push_offset,
+    EndReason, Fact, GroupKind, Holder, JobRefusal, Numbered, Outcome, Picked, Refusal, Retry,
+    Runs, Start, push_offset,
 };
-use joblog::types::{Grant, GroupId, Offset};
+use joblog::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 use crate::replay::{JOB_BYTES, Record};
 use crate::world::{FRESH, Job, Place, World};
@@ -21,13 +23,41 @@ impl World {
             return;
         };
         let (base, stamp) = (self.machine.next_offset(queue).unwrap(), self.stamp());
+        let wanted = self.wanted_keys(count);
+        let plan = self.plan(queue, base, &wanted);
+        let new: Vec<_> = (0..count).filter(|ordinal| plan.is_new(*ordinal)).collect();
+        // A batch that meets keys has its number in the fact about that.
+        let (of_jobs, of_fact) =
+            if plan.hits.is_empty() { (numbered, None) } else { (None, numbered) };
+        let facts: Vec<_> = plan.facts(queue, of_fact, base, count).collect();
+        let dues = (base.0..).zip(&new);
+        let dues = dues.filter_map(|(at, ordinal)| Some((at, wanted.get(ordinal)?.due_ms)));
+        let dues: BTreeMap<_, _> = dues.collect();
+        if new.is_empty() && !facts.is_empty() {
+            self.seen.insert("nothing new");
+        } else {
+            self.enqueue_new(queue, new.len() as u32, of_jobs, stamp, &dues);
+        }
+        facts.into_iter().for_each(|fact| self.record(fact));
+        self.check_keys();
+    }
+
+    fn enqueue_new(
+        &mut self,
+        queue: QueueId,
+        count: u32,
+        numbered: Option<Numbered>,
+        stamp: Stamp,
+        dues: &BTreeMap<u64, Option<u64>>,
+    ) {
+        let base = self.machine.next_offset(queue).unwrap();
         self.machine.take_woken(&mut Vec::new());
         let bytes = u64::from(count) * JOB_BYTES;
         self.machine.apply_jobs(queue, base, count, bytes, stamp).unwrap();
         self.note_numbered(queue, numbered, base, count);
         self.records.push(Record::Jobs(queue, base, count, numbered, stamp));
         let end = base.0 + u64::from(count);
-        let terms = self.terms_of_new(queue, base.0..end);
+        let terms = self.terms_of_new(queue, base.0..end, dues);
         self.ends.insert(self.queues[&queue], end);
         self.reserved = self.reserved.saturating_sub(u64::from(count));
         let mut woken = Vec::new();

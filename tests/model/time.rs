@@ -44,6 +44,7 @@ impl World {
             }
         }
         self.note_enqueued_due();
+        self.free_keys();
     }
 
     fn session_leases(&self, session: SessionId) -> Vec<(GroupId, Offset, Lease)> {

@@ -3,8 +3,8 @@
 use joblog::queue::{Fact, QueueSettings, Refusal};
 use joblog::types::{GroupId, QueueId};
 
-use crate::world::{Place, World};
-use crate::{DEAD_KEPT_MS, KEEP_MS, settings};
+use crate::world::World;
+use crate::{DEAD_KEPT_MS, GROUP_NAMES, KEEP_MS, settings};
 
 impl World {
     pub(crate) fn settings_of(&self, group: GroupId) -> &QueueSettings {
@@ -22,16 +22,17 @@ impl World {
         };
         let mut new = self.settings[&queue].clone();
         let own = settings(self.queues[&queue]);
-        match self.rng.below(9) {
+        match self.rng.below(13) {
             0 => new.failures_max = self.rng.below(4) as u32,
             1 => new.crashes_max = self.rng.below(4) as u32,
             2 => new.backoff_delays_ms = vec![700; self.rng.below(3) as usize],
-            3 => new.dead_kept_ms = [0, 1_000, DEAD_KEPT_MS][self.rng.below(3) as usize],
+            3 | 9..12 => new.dead_kept_ms = [0, 1_000, DEAD_KEPT_MS][self.rng.below(3) as usize],
             4 if self.rng.below(2) == 0 => self.draw_limits(&mut new),
             4 => new.max_bytes = [None, Some(1 << 20)][self.rng.below(2) as usize],
             5..8 => {
                 new.keep_consumed_for_ms = [0, KEEP_MS, KEEP_MS / 2][self.rng.below(3) as usize]
             }
+            8 => new.primary_group = self.rng.one_of(&GROUP_NAMES).unwrap().into(),
             _ => new = own,
         }
         let wrong = QueueSettings { backoff_first_ms: 0, ..new.clone() };
@@ -65,15 +66,6 @@ impl World {
                 self.seen.insert("keeps no more");
             }
             _ => {}
-        }
-        let dead = |place: &Place| match place {
-            Place::Dead(died_ms) => died_ms + new.dead_kept_ms < self.log_ms,
-            _ => false,
-        };
-        let groups = self.groups.values().filter(|group| group.queue == queue);
-        let mut jobs = groups.flat_map(|group| group.jobs.values());
-        if new.dead_kept_ms > 0 && jobs.any(|job| dead(&job.place)) {
-            self.seen.insert("goes at once");
         }
         let mut woken = Vec::new();
         self.machine.take_woken(&mut woken);

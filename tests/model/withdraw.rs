@@ -124,6 +124,9 @@ impl World {
             assert!(self.gone.insert((queue, offset.0)), "{offset} is withdrawn twice");
             self.delayed.remove(&(queue, offset.0));
             self.expiries.remove(&(queue, offset.0));
+            if cause == Removal::Replaced {
+                self.free_replaced(queue, offset.0);
+            }
             if cause == Removal::Expired {
                 self.expired.insert((queue, offset.0));
             }

@@ -13,6 +13,7 @@ use crate::producers::Batches;
 use crate::replay::{Record, Rng};
 use crate::results::Results;
 use crate::retention::Kept;
+use crate::unique::Keys;
 use crate::{FAILURE, QUEUE_NAMES, SESSION_COUNT};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +89,7 @@ pub(crate) struct World {
     pub(crate) term: u64,
     pub(crate) queues: BTreeMap<QueueId, &'static str>,
     pub(crate) settings: BTreeMap<QueueId, QueueSettings>,
+    pub(crate) keys: BTreeMap<QueueId, Keys>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) kept: BTreeMap<QueueId, Kept>,
     /// Jobs that were enqueued with a due time, while they wait for it.
@@ -139,6 +141,7 @@ impl World {
             term: 1,
             queues: BTreeMap::new(),
             settings: BTreeMap::new(),
+            keys: BTreeMap::new(),
             groups: BTreeMap::new(),
             kept: BTreeMap::new(),
             delayed: BTreeMap::new(),
@@ -206,6 +209,7 @@ impl World {
         }
         self.machine.apply(&fact, stamp, self.lease_ms).expect("a validated fact applies");
         self.note(&fact);
+        self.free_keys();
         self.records.push(Record::Fact(fact, stamp));
     }
 
@@ -243,6 +247,7 @@ impl World {
         match fact {
             Fact::QueueCreated { queue, name, settings, first_offset } => {
                 self.settings.insert(*queue, settings.clone());
+                self.keys.insert(*queue, Keys::default());
                 let name = *QUEUE_NAMES.iter().find(|known| **known == &**name).unwrap();
                 let end = self.ends.get(name).copied().unwrap_or(self.first_of_new);
                 assert_eq!(first_offset.0, end, "{name} goes on where none was given");
@@ -253,6 +258,7 @@ impl World {
             Fact::QueueUpdated { queue, settings } => self.note_updated(*queue, settings),
             Fact::QueueDeleted { queue } => {
                 self.settings.remove(queue);
+                self.keys.remove(queue);
                 self.queues.remove(queue).unwrap();
                 self.groups.retain(|_, group| group.queue != *queue);
                 self.delayed.retain(|(of, _), _| of != queue);
@@ -378,6 +384,9 @@ impl World {
             Fact::Withdrawn { queue, cause, runs } => self.note_withdrawn(*queue, *cause, runs),
             Fact::Paused { queue, group, paused } => self.note_paused(*queue, *group, *paused),
             Fact::Termed { queue, runs } => self.note_terms(*queue, runs),
+            Fact::KeysHeld { queue, .. } | Fact::UniqueHits { queue, .. } => {
+                self.note_keys(*queue, fact);
+            }
             Fact::DeadRetried { group, runs } => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     let job = self.job_mut(*group, offset);

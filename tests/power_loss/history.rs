@@ -322,6 +322,7 @@ impl History {
             producer: ProducerId::default(),
             sequence: 0,
             wishes: &[],
+            keys: &[],
         };
         let enqueued = life.broker.enqueue(queue, true, batch);
         if let Some((enqueued, gate)) = self.answer(enqueued) {

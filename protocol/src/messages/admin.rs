@@ -184,6 +184,9 @@ pub struct QueueDescription {
     /// The results that it keeps; left out if there never were any.
     #[serde(default, skip_serializing_if = "ResultCounts::is_zero")]
     pub results: ResultCounts,
+    /// How its unique keys stand; left out if it never had one that mattered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<UniqueKeys>,
     /// Its groups by name.
     pub groups: Vec<GroupDescription>,
 }
@@ -203,6 +206,17 @@ impl ResultCounts {
     fn is_zero(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// How the unique keys of a queue stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UniqueKeys {
+    /// Keys that are held.
+    pub held: u64,
+    /// Jobs that were not enqueued because another held their keys, ever.
+    pub duplicates: u64,
+    /// Delayed jobs that gave way to others with their keys, ever.
+    pub replaced: u64,
 }
 
 /// A group: in QueueDescription, in the array that LIST_GROUPS gives, and as the reply to

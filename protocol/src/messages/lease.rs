@@ -96,7 +96,7 @@ impl<'a> CommitOne<'a> {
 }
 
 /// The reply to a COMMIT of one job that carries jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainReply {
     /// What became of the commit; `None` is done.
     pub status: Option<ErrorCode>,

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use joblog::client::{Client, Due, Job, Terms};
+use joblog::client::{Client, Due, EnqueueOutcome, Job, Terms, Unique};
 use serde::Serialize;
 
 use crate::args::EnqueueArgs;
@@ -19,6 +19,12 @@ use crate::values::parse_header;
 #[derive(Serialize)]
 struct JobPlace {
     job: String,
+    /// Whether it is another one, which has the unique key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    /// The job that gave way to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +47,7 @@ pub(crate) async fn run(
             .map(|header| parse_header(header).map_err(CliError::Usage))
             .collect::<Result<_, _>>()?,
         terms: terms(&args),
+        unique: unique(&mut args),
     };
     let create = !args.no_create;
     if let Some(path) = &args.lines {
@@ -58,13 +65,42 @@ pub(crate) async fn run(
     if enqueued.created {
         tell_created(&args.queue);
     }
-    let job = format!("{}:{}", args.queue, enqueued.first_offset);
-    if let Some(wait) = args.wait {
-        tell!("{job} is enqueued.");
-        return wait_for_end(client, &args.queue, enqueued.first_offset, wait, out).await;
+    let outcome = enqueued.outcomes().next();
+    let offset = outcome.map_or(enqueued.first_offset, EnqueueOutcome::offset);
+    let place = place(&args.queue, offset, outcome);
+    if place.duplicate {
+        tell!("Nothing is enqueued: job {} has this unique key.", place.job);
     }
-    out.print(&JobPlace { job }, |place| place.job.clone().into_bytes())?;
+    if let Some(replaced) = &place.replaced {
+        tell!("Job {replaced} gave way.");
+    }
+    if let Some(wait) = args.wait {
+        if !place.duplicate {
+            tell!("{} is enqueued.", place.job);
+        }
+        return wait_for_end(client, &args.queue, offset, wait, out).await;
+    }
+    out.print(&place, |place| place.job.clone().into_bytes())?;
     Ok(Exit::Done)
+}
+
+/// Where the job of a batch of one is.
+fn place(queue: &str, offset: u64, outcome: Option<EnqueueOutcome>) -> JobPlace {
+    let name = |offset: u64| format!("{queue}:{offset}");
+    let replaced = match outcome {
+        Some(EnqueueOutcome::Replaced { old, .. }) => Some(name(old)),
+        _ => None,
+    };
+    let duplicate = matches!(outcome, Some(EnqueueOutcome::Duplicate { .. }));
+    JobPlace { job: name(offset), duplicate, replaced }
+}
+
+fn unique(args: &mut EnqueueArgs) -> Option<Unique> {
+    Some(Unique {
+        key: args.unique.take()?.into_vec(),
+        window_ms: args.unique_for.map(|window| window.as_millis() as u64),
+        replace: args.replace,
+    })
 }
 
 async fn enqueue_lines(

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use joblog::client::{Due, Job, LeasedJob};
-use serde::Serialize;
+use joblog::client::{Due, Job, LeasedJob, Unique};
+use serde::{Deserialize, Serialize};
 
 use crate::color::{ALARM, Colors, HEAD, When};
 use crate::values::{format_millis, format_time};
@@ -176,6 +176,27 @@ fn is_zero(priority: &u8) -> bool {
     *priority == 0
 }
 
+/// The unique key of a job as it is shown, and read back.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UniqueView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) replace: bool,
+}
+
+impl UniqueView {
+    fn new(unique: &Unique) -> Self {
+        let (key, key_base64) = Text::new(&unique.key).split();
+        Self { key, key_base64, window_ms: unique.window_ms, replace: unique.replace }
+    }
+}
+
 /// A job as it is shown.
 #[derive(Debug, Serialize)]
 pub(crate) struct JobView {
@@ -195,6 +216,8 @@ pub(crate) struct JobView {
     priority: u8,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     front: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique: Option<UniqueView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_ends_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -238,6 +261,7 @@ impl JobView {
             ttl_ms: raw.terms.ttl_ms,
             priority: raw.terms.priority,
             front: raw.terms.front,
+            unique: raw.unique.as_ref().map(UniqueView::new),
             lease_ends_at: None,
             key,
             key_base64,
@@ -291,6 +315,9 @@ impl JobView {
         if let Some(end) = &self.lease_ends_at {
             let text = format!("ends {end} (in {})", format_millis(self.lease_ms));
             lines.push(("lease", text.into_bytes()));
+        }
+        if let Some(unique) = &self.raw.unique {
+            lines.push(("unique", unique.key.clone()));
         }
         if let Some(key) = &self.raw.key {
             lines.push(("key", key.clone()));

@@ -2,6 +2,7 @@
 
 use joblog::client::{
     Client, ConnectionState, QueueDescription, QueueSettings, QueueSummary, ResultCounts,
+    UniqueKeys,
 };
 use serde::Serialize;
 
@@ -215,6 +216,10 @@ fn retention(queue: &QueueDescription) -> String {
     let ResultCounts { kept, bytes, displaced } = queue.results;
     if queue.results != ResultCounts::default() {
         lines.push(format!("results     {kept} kept, {bytes} bytes; {displaced} went for others"));
+    }
+    if let Some(UniqueKeys { held, duplicates, replaced }) = queue.unique {
+        let met = format!("{duplicates} duplicates not enqueued, {replaced} replaced");
+        lines.push(format!("unique      {held} keys held; {met}"));
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
 }

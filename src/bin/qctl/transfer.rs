@@ -2,14 +2,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use joblog::client::{Due, Job, ReadJobs, Terms};
+use joblog::client::{Due, Job, ReadJobs, Terms, Unique};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{ExportArgs, ImportArgs};
 use crate::bulk::{Enqueuer, Lines, ReadLine, Source};
 use crate::error::{CliError, Exit};
 use crate::fetch::{READ_BYTES, READ_JOBS};
-use crate::output::{JobView, Output};
+use crate::output::{JobView, Output, UniqueView};
 use crate::server::Server;
 use crate::values::parse_time;
 use crate::{confirm, progress, tail};
@@ -120,6 +120,7 @@ struct JobLine {
     priority: u8,
     #[serde(default)]
     front: bool,
+    unique: Option<UniqueView>,
     key: Option<String>,
     key_base64: Option<String>,
     #[serde(default)]
@@ -150,12 +151,18 @@ fn read_job(line: &[u8]) -> Result<Job, String> {
         let missing = || format!("has the header {:?} without a value", header.name);
         Ok((header.name.clone(), value.ok_or_else(missing)?))
     };
+    let unique = |unique: UniqueView| {
+        let UniqueView { key, key_base64, window_ms, replace } = unique;
+        let key = bytes("key", key, key_base64)?.ok_or("has a unique without a key")?;
+        Ok::<_, String>(Unique { key, window_ms, replace })
+    };
     let payload = bytes("payload", line.payload, line.payload_base64)?;
     Ok(Job {
         payload: payload.ok_or("has no payload, nor payload_base64")?,
         key: bytes("key", line.key, line.key_base64)?,
         headers: line.headers.into_iter().map(header).collect::<Result<_, String>>()?,
         terms: Terms { due, ttl_ms: line.ttl_ms, priority: line.priority, front: line.front },
+        unique: line.unique.map(unique).transpose()?,
     })
 }
 
@@ -188,10 +195,14 @@ mod tests {
         let headers = prop::collection::vec((any::<String>(), bytes()), 0..4);
         let rank = (any::<u8>(), any::<bool>());
         let terms = (prop::option::of(due), prop::option::of(any::<u64>()), rank);
-        (bytes(), prop::option::of(bytes()), headers, terms).prop_map(
-            |(payload, key, headers, (due, ttl_ms, (priority, front)))| {
+        let unique = (bytes(), prop::option::of(any::<u64>()), any::<bool>());
+        let unique =
+            unique.prop_map(|(key, window_ms, replace)| Unique { key, window_ms, replace });
+        let unique = prop::option::of(unique);
+        (bytes(), prop::option::of(bytes()), headers, terms, unique).prop_map(
+            |(payload, key, headers, (due, ttl_ms, (priority, front)), unique)| {
                 let terms = Terms { due, ttl_ms, priority, front };
-                Job { payload, key, headers, terms }
+                Job { payload, key, headers, terms, unique }
             },
         )
     }

@@ -49,6 +49,17 @@ pub(crate) struct EnqueueArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "lines")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "10m")]
     pub(crate) wait: Option<Duration>,
+    /// Enqueue the job only if no other job of the queue has this unique key and is not done yet.
+    /// [default: none]
+    #[arg(long, value_name = "KEY", conflicts_with = "lines")]
+    pub(crate) unique: Option<OsString>,
+    /// Let the job hold its unique key for DURATION, whatever becomes of it.
+    /// [default: until it is done]
+    #[arg(long, value_name = "DURATION", value_parser = parse_delay, requires = "unique")]
+    pub(crate) unique_for: Option<Duration>,
+    /// Take the place of a job with the unique key that is delayed.
+    #[arg(long, requires = "unique")]
+    pub(crate) replace: bool,
     /// Refuse if the queue does not exist.
     #[arg(long)]
     pub(crate) no_create: bool,
