@@ -113,6 +113,8 @@ fn jobs_run_at_once_as_many_as_there_are_places_and_no_more_are_taken() {
             move |delivery: Delivery| {
                 let (gate, seen) = (Arc::clone(&gate), Arc::clone(&seen));
                 async move {
+                    // One that had been taken without a place would come a second time.
+                    assert_eq!(delivery.attempt, 1);
                     let id = (delivery.handle.queue.to_string(), delivery.handle.offset);
                     seen.lock().unwrap().push(id);
                     gate.acquire().await.unwrap().forget();
@@ -137,6 +139,33 @@ fn jobs_run_at_once_as_many_as_there_are_places_and_no_more_are_taken() {
         let first_of_second = seen.iter().position(|(queue, _)| queue == "second").unwrap();
         assert!(first_of_second >= JOBS, "the queue that was named first comes first");
         assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "none came twice");
+    });
+}
+
+#[test]
+fn queues_take_turns_if_they_are_told_to() {
+    const JOBS: usize = 10;
+    block_on(async {
+        let place = Place::new().await;
+        place.fill("first", JOBS).await;
+        place.fill("second", JOBS).await;
+        let (stop, stopped) = stopper();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let for_handler = Arc::clone(&seen);
+        let worker = Worker::new(place.client.clone()).queues(["first", "second"]);
+        let worker = worker.concurrency(1).by_turns().until(stopped);
+        let running = tokio::spawn(worker.run(move |delivery: Delivery| {
+            for_handler.lock().unwrap().push(delivery.handle.queue.to_string());
+            std::future::ready(Ok::<(), JobError>(()))
+        }));
+        for queue in ["first", "second"] {
+            place.until(queue, |group| group.committed_offset == JOBS as u64).await;
+        }
+        stop.notify_one();
+        running.await.unwrap().unwrap();
+        let half = &seen.lock().unwrap()[..JOBS];
+        let of_second = half.iter().filter(|queue| *queue == "second").count();
+        assert_eq!(of_second, JOBS / 2);
     });
 }
 

@@ -79,6 +79,13 @@ impl Consumer {
         self
     }
 
+    /// Lets the queues take turns, so that a full one starves none. Default: a queue is asked when
+    /// those before it have nothing that is ready.
+    pub fn by_turns(mut self) -> Self {
+        self.request.by_turns = true;
+        self
+    }
+
     /// Jobs of one FETCH at most, 1 to 10,000. All but the first wait here for their turn, leased,
     /// while others could have them. Default: 1.
     pub fn prefetch(mut self, jobs: u32) -> Self {

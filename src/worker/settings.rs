@@ -34,6 +34,7 @@ pub struct Worker<L = Identity> {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) queues: Vec<Arc<str>>,
+    pub(super) by_turns: bool,
     pub(super) group: Arc<str>,
     pub(super) concurrency: usize,
     pub(super) run_time_max: Duration,
@@ -46,6 +47,7 @@ impl Worker {
     pub fn new(client: Client) -> Self {
         let plan = Plan {
             queues: Vec::new(),
+            by_turns: false,
             group: Arc::from(""),
             concurrency: 8,
             run_time_max: Duration::from_secs(3600),
@@ -67,6 +69,13 @@ impl<L> Worker<L> {
     /// Adds queues, in their order.
     pub fn queues<Q: Into<Arc<str>>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
         self.plan.queues.extend(queues.into_iter().map(Into::into));
+        self
+    }
+
+    /// Lets the queues take turns, so that a full one starves none. Default: a queue is asked when
+    /// those before it have nothing that is ready.
+    pub fn by_turns(mut self) -> Self {
+        self.plan.by_turns = true;
         self
     }
 
@@ -179,6 +188,7 @@ impl Plan {
         FetchRequest {
             group: Arc::clone(&self.group),
             jobs_max: free,
+            by_turns: self.by_turns,
             wait: self.wait,
             lease: Lease::Session(Some(self.lease())),
             ..FetchRequest::new(self.queues.iter().cloned())
