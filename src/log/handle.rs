@@ -226,6 +226,11 @@ impl Log {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn reserve(&self, bytes: u32) -> Result<(), LogError> {
+        let max = entry_bytes_max(self.shared.options.segment_bytes);
+        // No new segment would ever have the room.
+        if u64::from(bytes) > max {
+            return Err(LogError::EntryTooLarge { bytes: bytes.into(), max });
+        }
         self.shared.make_room(bytes).map(drop)
     }
 

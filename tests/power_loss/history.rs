@@ -21,7 +21,7 @@ use crate::support::{Disk, Random};
 const QUEUES: [&str; 3] = ["mail", "images", "bills"];
 const SESSION: SessionId = SessionId([7; 16]);
 /// The smallest segments that a turn of the broker fits.
-const SEGMENT_BYTES: u32 = 256 << 10;
+const SEGMENT_BYTES: u32 = 512 << 10;
 /// Few, so that answers are held for want of a synced reservation.
 const RESERVED_JOBS: u64 = 8;
 
