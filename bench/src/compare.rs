@@ -204,7 +204,7 @@ fn warm_up(
         let first = if workload.connections <= 2 { JOBS_MIN } else { WARM_UP_JOBS };
         let first = first.max(workload.batch as u64 * 50);
         measure::run(server, workload, first, 0, &mut rounds)?;
-        let names = ["enqueue", "consume", "through"];
+        let names = ["enqueue", "consume", "consume-last", "through"];
         let all = names.iter().flat_map(|name| rounds.rates(name));
         rates.push(all.fold(f64::INFINITY, f64::min));
     }
@@ -218,7 +218,7 @@ fn warm_up(
 }
 
 fn measures(servers: &[(Server, Rounds)], workload: &Workload, goal: f64) -> Vec<Measure> {
-    let names = ["enqueue", "consume", "through"];
+    let names = ["enqueue", "consume", "consume-last", "through"];
     let present = names
         .into_iter()
         .filter(|name| servers.iter().all(|(_, rounds)| rounds.measures.contains_key(name)));
