@@ -54,6 +54,11 @@ number! {
     Grant(u64)
 }
 
+number! {
+    /// What a job's key is known by: the first 64 bits of a hash that stays the same for ever.
+    KeyHash(u64)
+}
+
 impl Offset {
     /// The offset after this one.
     pub fn next(self) -> Self {

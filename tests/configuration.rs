@@ -61,6 +61,7 @@ fn queue_defaults() -> Vec<(String, String)> {
     let text = |value| match value {
         serde_json::Value::String(text) => text,
         serde_json::Value::Number(number) => number.to_string(),
+        serde_json::Value::Bool(value) => value.to_string(),
         _ => "none".to_owned(),
     };
     let mut defaults: Vec<_> = settings.map(|(name, value)| (name, text(value))).collect();

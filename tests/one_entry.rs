@@ -41,6 +41,7 @@ impl Place {
             checkpoint_bytes: u64::MAX,
             reserved_jobs: 1_000,
             log: LogId(0),
+            key_of: |_| None,
         };
         let broker = loop {
             // Another test's child may still hold a copy of the lock.

@@ -337,6 +337,23 @@ fn check_body(body: &[u8]) -> Result<Asked<'_>, DecodeError> {
     Ok(asked)
 }
 
+/// The key in a body, if it has one; none also for a body that can't be read.
+pub fn key_of(body: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(body);
+    let length = reader.u32().ok()? as usize;
+    let mut attributes = Reader::new(reader.bytes(length).ok()?);
+    let mut key = None;
+    while attributes.remaining() > 0 {
+        let tag = attributes.u8().ok()?;
+        let length = attributes.u16().ok()?;
+        let value = attributes.bytes(usize::from(length)).ok()?;
+        if tag == ATTRIBUTE_KEY {
+            key = Some(value);
+        }
+    }
+    key
+}
+
 fn check_max(
     field: &'static str,
     value: usize,

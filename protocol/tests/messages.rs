@@ -13,7 +13,7 @@ use std::fmt::Debug;
 
 use bytes::BytesMut;
 use joblog_protocol::frame::{Header, Peek};
-use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms};
+use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms, key_of};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupSeek,
     GroupSought, GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings,
@@ -374,6 +374,8 @@ fn group_description() -> GroupDescription {
         leased: 4,
         delayed: 5,
         dead: 6,
+        parked: 9,
+        parked_full: true,
         paused: true,
         removed: BTreeMap::from([("dropped".into(), 7), ("aged".into(), 8)]),
         dead_jobs: vec![dead],
@@ -588,6 +590,15 @@ fn an_attribute_of_a_later_version_is_refused() {
 }
 
 #[test]
+fn of_several_keys_the_last_one_holds() {
+    let attributes = [1, 1, 0, b'a', 2, 2, 0, 1, b'h', 1, 1, 0, b'b'];
+    let body = [&13_u32.to_le_bytes()[..], &attributes, b"payload"].concat();
+    assert_eq!(Job::from_body(&body).unwrap().key.as_deref(), Some(&b"b"[..]));
+    assert_eq!(key_of(&body), Some(&b"b"[..]));
+    assert_eq!(key_of(&body[..16]), None, "cut short");
+}
+
+#[test]
 fn a_long_wait_is_cut_and_a_long_reason_too() {
     let fetch = cases().into_iter().find(|case| case.name == "FETCH").unwrap();
     let waits = with(&fetch.body, 28, 0xff);
@@ -606,6 +617,7 @@ fn decode_with_everything(bytes: &[u8]) {
         let _ = (case.decode)(bytes);
     }
     let _ = Job::from_body(bytes);
+    let _ = key_of(bytes);
     let _ = Token::new(bytes);
     let _ = std::str::from_utf8(bytes).map(str::parse::<Token>);
     if let Peek::Whole(header) = Header::peek(bytes) {
@@ -653,6 +665,7 @@ proptest! {
         prop_assert_eq!(builder.batch().check(1 << 20), Ok(()));
         let body = builder.batch().rows().next().unwrap().body.to_vec();
         prop_assert_eq!(body.len(), job.body_bytes());
+        prop_assert_eq!(key_of(&body), job.key.as_deref());
         prop_assert_eq!(Job::from_body(&body).unwrap(), job);
     }
 }

@@ -11,7 +11,7 @@ use clap::Parser;
 use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Logs, RESERVED_JOBS, Threads};
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
-use joblog::server::{ServerOptions, serve};
+use joblog::server::{ServerOptions, key_hash, serve};
 use joblog::types::LogId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -111,6 +111,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
             checkpoint_bytes: config.checkpoint_bytes,
             reserved_jobs: RESERVED_JOBS,
             log,
+            key_of: key_hash,
         };
         brokers.push(Broker::open(&data_dir.log_dir(log), log_options.clone(), options)?);
     }

@@ -447,7 +447,6 @@ mod tests {
 
     use super::*;
     use crate::log::SystemFiles;
-    use crate::queue::QueueSettings;
     use crate::types::{Grant, GroupId, Offset, QueueId};
 
     const LOG_ID: [u8; 16] = [9; 16];
@@ -467,7 +466,7 @@ mod tests {
         let queue = |number| Record::Queue {
             queue: QueueId(number),
             name: format!("queue-{number}").into(),
-            settings: QueueSettings::default(),
+            settings: Box::default(),
             next: Offset(u64::from(number)),
             gone: Offset(0),
             aging: Offset(0),

@@ -40,6 +40,8 @@ pub(super) struct Core {
     pub(super) facts_buffer: Vec<u8>,
     /// Where groups with new ready jobs are listed; kept for the same reason.
     pub(super) woken_buffer: Vec<GroupId>,
+    /// Groups in which the last turn stopped to read keys; one may stand here more than once.
+    pub(super) unread: Vec<GroupId>,
     seed: u64,
 }
 
@@ -67,6 +69,7 @@ impl Core {
             stopping: false,
             facts_buffer: Vec::new(),
             woken_buffer: Vec::new(),
+            unread: Vec::new(),
             seed,
         }
     }

@@ -103,6 +103,15 @@ pub enum BrokerError {
         /// The number.
         sequence: u64,
     },
+    /// A job has a priority, or is for the front, in a queue where keys matter.
+    #[error(
+        "queue {queue:?} gives out the jobs of a key in their order or not too many at a time, \
+         which a priority or a place at the front would break; enqueue without"
+    )]
+    RankByKey {
+        /// The queue's name.
+        queue: String,
+    },
     /// The connection's session has another connection by now.
     #[error(
         "the session of this connection has ended: it was silent for too long, or another \

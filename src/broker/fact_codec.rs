@@ -30,6 +30,7 @@ const REMOVED: u8 = 33;
 const TERMED: u8 = 34;
 const WITHDRAWN: u8 = 35;
 const PAUSED: u8 = 36;
+const PASSED: u8 = 44;
 const QUEUE_UPDATED: u8 = 48;
 const KEYS_HELD: u8 = 49;
 const UNIQUE_HITS: u8 = 50;
@@ -180,8 +181,7 @@ fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u32_le(queue.0);
             out.put_u32_le(runs.len() as u32);
             for (run, terms) in runs {
-                out.put_u64_le(run.first.0);
-                out.put_u32_le(run.count);
+                put_run(out, *run);
                 put_terms(out, terms);
             }
         }
@@ -210,6 +210,15 @@ fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u8(cause_code(*cause));
             put_runs(out, runs);
         }
+        Fact::Passed { group, runs } => {
+            out.put_u8(PASSED);
+            out.put_u32_le(group.0);
+            out.put_u32_le(runs.len() as u32);
+            for (run, key) in runs {
+                put_run(out, *run);
+                put_key(out, *key);
+            }
+        }
         Fact::Paused { queue, group, paused } => {
             out.put_u8(PAUSED);
             out.put_u32_le(queue.0);
@@ -227,10 +236,12 @@ fn put_job(out: &mut Vec<u8>, group: GroupId, offset: Offset) {
 
 fn put_runs(out: &mut Vec<u8>, runs: &[Run]) {
     out.put_u32_le(runs.len() as u32);
-    for run in runs {
-        out.put_u64_le(run.first.0);
-        out.put_u32_le(run.count);
-    }
+    runs.iter().for_each(|run| put_run(out, *run));
+}
+
+fn put_run(out: &mut Vec<u8>, run: Run) {
+    out.put_u64_le(run.first.0);
+    out.put_u32_le(run.count);
 }
 
 /// Reads all facts of an entry.
@@ -340,6 +351,11 @@ fn decode_job_fact(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
             let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
             Fact::Termed { queue, runs }
         }
+        PASSED => {
+            let (group, count) = (GroupId(u32(bytes)?), u32(bytes)?);
+            let runs = (0..count).map(|_| Ok((run(bytes)?, key(bytes)?))).collect::<Read<_>>()?;
+            Fact::Passed { group, runs }
+        }
         KEYS_HELD => {
             let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
             let keys = (0..count).map(|_| held_key(bytes)).collect::<Read<_>>()?;
@@ -389,7 +405,7 @@ mod tests {
     use crate::queue::{
         Due, GroupKind, HeldKey, Holder, JobTerms, QueueSettings, Rank, Removal, UniqueHit,
     };
-    use crate::types::{ProducerId, SessionId};
+    use crate::types::{KeyHash, ProducerId, SessionId};
 
     fn one_of_each() -> Vec<Fact> {
         let (group, queue, offset) = (GroupId(7), QueueId(3), Offset(1 << 40));
@@ -449,6 +465,8 @@ mod tests {
         };
         let runs_of_terms = dues.map(|due| (run, terms_of(due))).collect();
         facts.push(Fact::Termed { queue, runs: runs_of_terms });
+        let keys = [Some(KeyHash(u64::MAX)), None].map(|key| (run, key));
+        facts.push(Fact::Passed { group, runs: keys.to_vec() });
         for group in [None, Some(group)] {
             facts.push(Fact::Paused { queue, group, paused: group.is_none() });
         }

@@ -41,7 +41,7 @@ pub(super) enum Place {
 pub(super) type Places = SmallVec<[Place; 1]>;
 
 impl Place {
-    fn group(self) -> Option<(QueueId, GroupId)> {
+    pub(super) fn group(self) -> Option<(QueueId, GroupId)> {
         match self {
             Self::Group(queue, group) => Some((queue, group)),
             Self::Unborn(_) | Self::NoQueue => None,
@@ -91,12 +91,6 @@ impl Turn<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether something is ready in one of these groups.
-    pub(super) fn is_ready(&self, places: &[Place]) -> bool {
-        let machine = &self.core.machine;
-        places.iter().any(|place| place.group().is_some_and(|(_, id)| machine.has_for_fetch(id)))
     }
 
     /// When the group was last served by turns that has something ready and waits for its turn the
@@ -169,6 +163,10 @@ impl Turn<'_> {
         bytes_left: &mut u64,
         grants: &mut Grants,
     ) {
+        let jobs_max = terms.jobs_max - grants.jobs.len();
+        if self.core.machine.is_keyed(group) {
+            self.read_keys(queue, group, jobs_max);
+        }
         let log = self.log;
         let machine = &self.core.machine;
         let mut first = grants.jobs.is_empty();
@@ -186,7 +184,7 @@ impl Turn<'_> {
             true
         };
         let mut picked = Picked::new();
-        machine.pick(group, terms.jobs_max - grants.jobs.len(), &mut fits, &mut picked);
+        machine.pick(group, jobs_max, &mut fits, &mut picked);
         if picked.is_empty() {
             return;
         }
@@ -302,6 +300,7 @@ impl Turn<'_> {
     pub(super) fn serve_waiters(&mut self) {
         let mut woken = std::mem::take(&mut self.core.woken_buffer);
         self.core.machine.take_woken(&mut woken);
+        woken.append(&mut self.core.unread);
         for group in woken.drain(..) {
             while self.core.machine.has_for_fetch(group)
                 && let Some(id) = self.core.waiters.first(group)

@@ -8,7 +8,7 @@ use crate::queue::{
     Due, EndReason, GroupKind, HeldKey, Holder, JobTerms, PRIORITY_MAX, QueueSettings, Rank,
     Removal, UniqueHit,
 };
-use crate::types::{Offset, ProducerId, SessionId};
+use crate::types::{KeyHash, Offset, ProducerId, SessionId};
 
 const KIND_WORK: u8 = 1;
 const KIND_STREAM: u8 = 2;
@@ -128,6 +128,11 @@ pub(super) fn put_settings(out: &mut Vec<u8>, settings: &QueueSettings) {
     put_text(out, &json);
 }
 
+pub(super) fn put_key(out: &mut Vec<u8>, key: Option<KeyHash>) {
+    out.put_u8(u8::from(key.is_some()));
+    key.into_iter().for_each(|key| out.put_u64_le(key.0));
+}
+
 /// What is read, or why not.
 pub(super) type Read<T> = Result<T, &'static str>;
 
@@ -241,6 +246,10 @@ pub(super) fn producer(bytes: &mut &[u8]) -> Read<ProducerId> {
     Ok(ProducerId(*id))
 }
 
+pub(super) fn key(bytes: &mut &[u8]) -> Read<Option<KeyHash>> {
+    flag(bytes)?.then(|| u64(bytes).map(KeyHash)).transpose()
+}
+
 pub(super) fn flag(bytes: &mut &[u8]) -> Read<bool> {
     match u8(bytes)? {
         0 => Ok(false),
@@ -252,7 +261,7 @@ pub(super) fn flag(bytes: &mut &[u8]) -> Read<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::DEAD_KEPT_MS;
+    use crate::queue::{DEAD_KEPT_MS, PARKED_MAX};
 
     #[test]
     fn settings_of_older_logs_are_read_with_defaults_and_all_come_back() {
@@ -266,7 +275,8 @@ mod tests {
         let found = read(old).unwrap();
         assert_eq!((found.failures_max, found.crash_backoff_longest_ms), (3, 6));
         assert_eq!((found.keep_consumed_for_ms, found.max_age_ms), (0, None));
-        assert_eq!(found.dead_kept_ms, DEAD_KEPT_MS);
+        assert_eq!((found.dead_kept_ms, found.parked_max), (DEAD_KEPT_MS, PARKED_MAX));
+        assert!(!found.ordered_by_key && found.key_concurrency_max.is_none());
         let new = QueueSettings {
             backoff_delays_ms: vec![1, 2],
             primary_group: "main".into(),
@@ -277,6 +287,10 @@ mod tests {
             max_age_ms: Some(8),
             max_jobs: Some(7),
             max_bytes: Some(6),
+            ordered_by_key: true,
+            key_concurrency_max: Some(1),
+            dead_keeps_key: true,
+            parked_max: 5,
             ..found
         };
         let mut bytes = Vec::new();

@@ -15,6 +15,7 @@
 //! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `rotation` | whose turn it is in a FETCH by turns |
+//! | `keys` | reading the keys of jobs ahead of a FETCH |
 //! | `leases`, `admin`, `dead`, `withdraw` | the other requests |
 //! | `ends` | those that wait for the end of a job |
 //! | `jobs` | one job, described |
@@ -48,6 +49,7 @@ mod gate;
 mod grants;
 mod jobs;
 mod keeper;
+mod keys;
 mod leases;
 mod logs;
 mod mailbox;
@@ -83,6 +85,7 @@ pub use gate::{Gate, Gated, Gates, Release};
 pub use grants::{DamagedJob, FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 pub use jobs::JobDescription;
 pub use keeper::{KeeperError, Kept};
+pub use keys::KeyOf;
 pub use leases::{Failed, Held, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
@@ -131,6 +134,8 @@ pub struct BrokerOptions {
     pub shards: usize,
     /// Which log of the server it is.
     pub log: LogId,
+    /// How the key of a job is found in its body.
+    pub key_of: KeyOf,
     /// Bytes of log after which a checkpoint is made, or four times the last one, if that is more.
     pub checkpoint_bytes: u64,
     /// Below `fsync`: for how many jobs offsets are reserved at first; see [`RESERVED_JOBS`].
@@ -340,7 +345,8 @@ impl Broker {
         let (stamp, lease_now_ms) = (self.clock.stamp(), self.lease_clock.now_ms());
         // What is due must not become so between the validation of a fact and its application.
         core.machine.advance(stamp);
-        let mut turn = Turn::begin(&mut core, &self.log, stamp, lease_now_ms);
+        let key_of = self.options.key_of;
+        let mut turn = Turn::begin(&mut core, &self.log, key_of, stamp, lease_now_ms);
         let result = act(&mut turn);
         turn.serve_waiters();
         let finished = turn.finish();

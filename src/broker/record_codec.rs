@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use super::fields::*;
 use crate::queue::{
-    CHUNK_WORDS, ChunkMembers, DeadJob, EnqueuedBatch, MarkedPlace, Record, RemovedCounts,
+    CHUNK_WORDS, ChunkMembers, DeadJob, EnqueuedBatch, KeyedPlace, MarkedPlace, Record,
+    RemovedCounts,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
@@ -29,6 +30,7 @@ const WITHDRAWN: u8 = 14;
 const LAPSED: u8 = 15;
 const OWED: u8 = 16;
 const BUCKET: u8 = 17;
+const KEYED: u8 = 18;
 const RESULT: u8 = 22;
 const PROGRESS: u8 = 23;
 const LAST_ERROR: u8 = 24;
@@ -46,6 +48,16 @@ const MEMBERS_FULL: u8 = 3;
 const PLACE_READY: u8 = 1;
 const PLACE_DELAYED: u8 = 2;
 const PLACE_LEASED: u8 = 3;
+const PLACE_PARKED: u8 = 4;
+
+/// Every place that a job has for its key, with its number.
+const KEYED_PLACES: &[(u8, KeyedPlace)] = &[
+    (1, KeyedPlace::Holding),
+    (2, KeyedPlace::Parked),
+    (3, KeyedPlace::Away),
+    (4, KeyedPlace::Passed),
+    (5, KeyedPlace::Unread),
+];
 
 /// Appends one record.
 pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
@@ -210,6 +222,7 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
                     out.put_u64_le(*due_log_ms);
                 }
                 MarkedPlace::Leased => out.put_u8(PLACE_LEASED),
+                MarkedPlace::Parked => out.put_u8(PLACE_PARKED),
             }
             out.put_u32_le(*attempts);
             out.put_u32_le(*failures);
@@ -252,6 +265,13 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             out.put_u64_le(job.died.wall_ms);
             out.put_u64_le(job.died.log_ms);
         }
+        Record::Keyed { offset, key, place } => {
+            let row = KEYED_PLACES.iter().find(|(_, known)| known == place);
+            out.put_u8(KEYED);
+            out.put_u64_le(offset.0);
+            out.put_u8(row.expect("the table has every place; a test goes through them").0);
+            put_key(out, *key);
+        }
         _ => unreachable!("the other records are encoded by those that call this"),
     }
 }
@@ -289,7 +309,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Read<Record> {
         QUEUE => Record::Queue {
             queue: QueueId(u32(bytes)?),
             name: text(bytes)?,
-            settings: settings(bytes)?,
+            settings: Box::new(settings(bytes)?),
             next: Offset(u64(bytes)?),
             gone: Offset(u64(bytes)?),
             aging: Offset(u64(bytes)?),
@@ -379,6 +399,11 @@ fn decode_job(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
         PROGRESS => Record::Progress { offset: Offset(u64(bytes)?), note: text(bytes)? },
         LAST_ERROR => Record::LastError { offset: Offset(u64(bytes)?), error: text(bytes)? },
         DEAD => Record::Dead { offset: Offset(u64(bytes)?), job: dead_job(bytes)? },
+        KEYED => Record::Keyed {
+            offset: Offset(u64(bytes)?),
+            place: keyed_place(bytes)?,
+            key: key(bytes)?,
+        },
         _ => return Err("its tag is unknown; a newer version may have written it"),
     })
 }
@@ -420,8 +445,15 @@ fn place(bytes: &mut &[u8]) -> Read<MarkedPlace> {
         PLACE_READY => Ok(MarkedPlace::Ready),
         PLACE_DELAYED => Ok(MarkedPlace::Delayed { due_log_ms: u64(bytes)? }),
         PLACE_LEASED => Ok(MarkedPlace::Leased),
+        PLACE_PARKED => Ok(MarkedPlace::Parked),
         _ => Err("the place of its job is unknown"),
     }
+}
+
+fn keyed_place(bytes: &mut &[u8]) -> Read<KeyedPlace> {
+    let code = u8(bytes)?;
+    let row = KEYED_PLACES.iter().find(|(known, _)| *known == code);
+    row.map(|(_, place)| *place).ok_or("the place of its job is unknown")
 }
 
 fn members(bytes: &mut &[u8]) -> Read<ChunkMembers> {
@@ -460,7 +492,7 @@ pub(super) mod tests {
     use crate::queue::{
         Due, GroupKind, HeldKey, Holder, JobTerms, QueueSettings, Rank, Removal, UniqueHit,
     };
-    use crate::types::{ProducerId, SessionId};
+    use crate::types::{KeyHash, ProducerId, SessionId};
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
 
@@ -507,7 +539,7 @@ pub(super) mod tests {
             Record::Queue {
                 queue: QueueId(3),
                 name: "mail".into(),
-                settings: QueueSettings { failures_max: 3, ..QueueSettings::default() },
+                settings: Box::new(QueueSettings { failures_max: 3, ..QueueSettings::default() }),
                 next: offset,
                 gone: Offset(2),
                 aging: Offset(3),
@@ -569,6 +601,7 @@ pub(super) mod tests {
             marked(MarkedPlace::Ready),
             marked(MarkedPlace::Delayed { due_log_ms: 1 << 60 }),
             marked(MarkedPlace::Leased),
+            marked(MarkedPlace::Parked),
             lease(Holder::Timed),
             lease(Holder::Session(SessionId([3; 16]))),
         ];
@@ -577,6 +610,10 @@ pub(super) mod tests {
         records.push(Record::Owed { rank: Rank { priority: 0, front: true } });
         records.push(Record::Progress { offset, note: "halfway".into() });
         records.push(Record::LastError { offset, error: "no ink".into() });
+        records.extend(KEYED_PLACES.iter().map(|(_, place)| {
+            let key = (*place != KeyedPlace::Unread).then_some(KeyHash(1 << 63));
+            Record::Keyed { offset, key, place: *place }
+        }));
         records
     }
 

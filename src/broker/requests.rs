@@ -310,6 +310,7 @@ impl Turn<'_> {
                 return Err(BrokerError::SequenceTooOld { sequence, least });
             }
         }
+        self.check_ranks(id, queue, &batch)?;
         let first = self.core.machine.next_offset(id).unwrap_or_default();
         if !batch.keys.is_empty() {
             let hits = self.append_unique(id, queue, first, batch, with)?;

@@ -211,14 +211,15 @@ impl Turn<'_> {
 }
 
 impl Core {
-    /// When the next delayed job is due, a rate allows one more, a dead one goes, or a wait is
-    /// over, on the log's clock.
+    /// When the next delayed job is due, a rate allows one more, a dead one goes, a wait is over,
+    /// or keys are to be read, on the log's clock.
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
         let due_ms = self.machine.next_due_log_ms().into_iter();
         let dead_ms = self.machine.next_dead_end_log_ms();
         let expiry_ms = self.machine.next_expiry_log_ms();
         let refill_ms = self.machine.next_refill_log_ms();
-        let wait_ms = [self.waiters.next_deadline_ms(), self.ends.next_deadline_ms()];
+        let at_once = (!self.unread.is_empty()).then_some(0);
+        let wait_ms = [self.waiters.next_deadline_ms(), self.ends.next_deadline_ms(), at_once];
         let wait_ms = wait_ms.into_iter().flatten();
         due_ms.chain(expiry_ms).chain(refill_ms).chain(dead_ms).chain(wait_ms).min()
     }

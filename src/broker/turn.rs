@@ -12,6 +12,7 @@ use super::error::BrokerError;
 use super::fact_codec;
 use super::gate::Gate;
 use super::grants::Grants;
+use super::keys::{KEYS_PER_TURN_MAX, KeyOf};
 use super::mailbox::{Event, Mailbox};
 use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
@@ -86,6 +87,9 @@ pub(super) struct Turn<'a> {
     pub(super) log: &'a Log,
     pub(super) stamp: Stamp,
     pub(super) lease_now_ms: u64,
+    pub(super) key_of: KeyOf,
+    /// How many keys it may still read.
+    pub(super) keys_left: usize,
     facts: Vec<u8>,
     committed: Option<(GroupId, Runs)>,
     /// The first append that failed behind applied facts.
@@ -95,12 +99,27 @@ pub(super) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn begin(core: &'a mut Core, log: &'a Log, stamp: Stamp, lease_now_ms: u64) -> Self {
+    pub(super) fn begin(
+        core: &'a mut Core,
+        log: &'a Log,
+        key_of: KeyOf,
+        stamp: Stamp,
+        lease_now_ms: u64,
+    ) -> Self {
         let facts = std::mem::take(&mut core.facts_buffer);
-        let hand_offs = SmallVec::new();
-        let notices = Vec::new();
-        let committed = None;
-        Self { core, log, stamp, lease_now_ms, facts, committed, failed: None, hand_offs, notices }
+        Self {
+            core,
+            log,
+            stamp,
+            lease_now_ms,
+            key_of,
+            keys_left: KEYS_PER_TURN_MAX,
+            facts,
+            committed: None,
+            failed: None,
+            hand_offs: SmallVec::new(),
+            notices: Vec::new(),
+        }
     }
 
     /// Applies a fact that has just been validated, and has it stand in this turn's entry.

@@ -288,6 +288,17 @@ impl Log {
         self.shared.find(queue, offset)
     }
 
+    /// Gives what `look` makes of a job's body, also while its entry is in memory only. None if
+    /// the job is not there, or can't be read. The body is not checked.
+    pub fn with_body<T>(
+        &self,
+        queue: QueueId,
+        offset: Offset,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        self.shared.with_body(queue, offset, look)
+    }
+
     /// Hands the written entries above `after`, up to `through`, to `each`, in the order of their
     /// indexes. No lock is held over reading or over `each`.
     ///

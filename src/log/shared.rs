@@ -20,6 +20,7 @@ use super::compact::Compaction;
 use super::entry::{EntryView, body_len};
 use super::error::LogError;
 use super::format::*;
+use super::frame::FramedEntry;
 use super::index::Found;
 use super::location::{FoundJob, JobLocation};
 use super::reader::Resume;
@@ -311,6 +312,26 @@ impl Shared {
             }
         }
         at
+    }
+
+    pub(super) fn with_body<T>(
+        &self,
+        queue: QueueId,
+        offset: Offset,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let tail = self.tail.lock();
+        let found = tail.index.find(&tail.active.segment, queue, offset)?;
+        if let Found::Row(segment, row) = &found
+            && let Some(frame) = tail.in_memory(segment, row.position)
+        {
+            let framed = FramedEntry::again(frame).ok()?;
+            let ordinal = offset.0.checked_sub(row.base)? as u32;
+            return framed.view.job(ordinal).map(|job| look(job.body));
+        }
+        drop(tail);
+        let location = JobLocation::new(found, queue, offset)?;
+        location.read_unchecked().ok().map(|job| look(job.body))
     }
 
     pub(super) fn locate(&self, queue: QueueId, offset: Offset) -> Option<JobLocation> {

@@ -353,7 +353,7 @@ impl Machine {
             group.enqueued_delayed -= 1;
             match state.ranks.get(offset) {
                 Some(rank) => group.ranked.add_fresh(rank, offset),
-                None if offset < group.next_fetch => drop(group.ready.insert(offset)),
+                None if offset < group.next_fetch => group.come_due(offset),
                 None => group.skipped_ahead -= 1,
             }
             wake(&mut self.groups, &mut self.woken, *id);

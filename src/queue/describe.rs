@@ -3,7 +3,10 @@
 use std::ops::Bound;
 
 use super::machine::Queue;
-use super::{GroupKind, Holder, Machine, PRIORITY_COUNT, QueueSettings, RemovedCounts, UniqueInfo};
+use super::{
+    GroupKind, Holder, KeyedPlace, Machine, PRIORITY_COUNT, QueueSettings, RemovedCounts,
+    UniqueInfo,
+};
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
 /// Dead jobs that are passed over to find the oldest one that is not: the state is locked for it.
@@ -54,10 +57,11 @@ pub struct GroupInfo<'a> {
 }
 
 /// Where the jobs of a group stand. Every job from `committed` to the end of the queue that is not
-/// `consumed_above` is exactly one of ready, leased, delayed and dead.
+/// `consumed_above` is exactly one of ready, leased, delayed, dead and parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupCounts {
-    /// Jobs that can be fetched now, fresh or again.
+    /// Jobs that can be fetched now, fresh or again. Where keys matter, fresh jobs of a key that
+    /// has no place for them are among these until the pointer comes to them.
     pub ready: u64,
     /// Of these, those of each priority.
     pub ready_by_priority: [u64; PRIORITY_COUNT],
@@ -67,6 +71,10 @@ pub struct GroupCounts {
     pub delayed: u64,
     /// Jobs that are not fetched again.
     pub dead: u64,
+    /// Jobs that wait for others of their key.
+    pub parked: u64,
+    /// Whether as many are parked as may be: then the pointer waits at the next one.
+    pub parked_full: bool,
     /// Jobs that left without a commit since the group was made.
     pub removed: RemovedCounts,
     /// The lowest offset that is not consumed: the oldest job that the group keeps alive.
@@ -110,6 +118,8 @@ pub enum JobState {
     Leased,
     /// It can be fetched.
     Ready,
+    /// It waits for others of its key.
+    Parked,
     /// It can be fetched later.
     Delayed {
         /// When, on the clock of the log.
@@ -193,12 +203,16 @@ impl Machine {
         let consumed = &state.consumed;
         let queue = self.queues.get(&state.queue);
         let skipped = queue.map_or(0, |queue| queue.skipped_above(consumed.floor()));
+        let parked = state.keys.as_ref().map_or(0, |keys| keys.parked_count());
+        let parked_max = queue.map_or(u64::MAX, |queue| queue.settings.parked_max);
         let counts = GroupCounts {
             ready: self.ready_count(group),
             ready_by_priority: self.ready_by_priority(group),
             leased: state.leased_count,
             delayed: state.delayed_count + state.enqueued_delayed,
             dead: state.dead.len() as u64,
+            parked,
+            parked_full: parked >= parked_max,
             removed: state.removed,
             committed: consumed.floor(),
             consumed_above: consumed.above_count().saturating_sub(skipped),
@@ -217,7 +231,8 @@ impl Machine {
         };
         let next = self.next_offset(state.queue).unwrap_or_default();
         let fresh = next.0 - state.next_fetch.0 - state.holes - state.skipped_ahead;
-        fresh + state.ready.len() as u64 + state.ranked.len()
+        let by_key = state.keys.as_ref().map_or(0, |keys| keys.ready_count());
+        fresh + state.ready.len() as u64 + state.ranked.len() + by_key
     }
 
     /// As [`ready_count`](Self::ready_count), for each priority.
@@ -264,6 +279,11 @@ impl Machine {
         };
         if is_ready {
             return Some(JobState::Ready);
+        }
+        match state.keys.as_ref().and_then(|keys| keys.place(offset)) {
+            Some(KeyedPlace::Passed | KeyedPlace::Unread) => return Some(JobState::Ready),
+            Some(KeyedPlace::Parked) => return Some(JobState::Parked),
+            _ => {}
         }
         if state.dead.contains_key(&offset) {
             return Some(JobState::Dead);

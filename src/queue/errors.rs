@@ -40,6 +40,16 @@ pub enum Refusal {
     /// A setting is not allowed.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// What a queue says about keys can't change under the jobs that are parked and out.
+    #[error(
+        "ordered_by_key, key_concurrency_max and dead_keeps_key can be changed only while no job \
+         is to be consumed, and none with a priority is kept; {unconsumed} are to be consumed; \
+         use a new queue"
+    )]
+    KeysInUse {
+        /// How many jobs some group has still to consume.
+        unconsumed: u64,
+    },
     /// The queue has as much as its settings allow.
     #[error(
         "the queue is full: its {limit} is {most}, and {held} are waiting; retry when some are \
@@ -167,6 +177,15 @@ pub enum Contradiction {
         group: GroupId,
         /// The job.
         offset: Offset,
+    },
+    /// What a queue says about keys changes while jobs are to be consumed.
+    #[error("the log changes the rule for keys of queue {0}, which has jobs to be consumed")]
+    KeysInUse(QueueId),
+    /// Keys in a group to which they do not matter.
+    #[error("the log reads keys for group {group}, whose queue has no rule for keys")]
+    NotKeyed {
+        /// The group.
+        group: GroupId,
     },
     /// The job was not leased.
     #[error("the log ends or changes a lease on offset {offset} of group {group}; there is none")]

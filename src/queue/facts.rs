@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{Due, HeldKey, Numbered, QueueSettings, Rank, Removal, UniqueHit};
-use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
+use crate::types::{Grant, GroupId, KeyHash, Offset, QueueId, SessionId};
 
 /// Something that has happened to the queues and groups of a log, other than new jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +99,14 @@ pub enum Fact {
         first_grant: Grant,
         /// The jobs.
         runs: Runs,
+    },
+    /// The pointer has passed jobs of a group with keys. Those whose key has a place for them can
+    /// be fetched, the others are parked.
+    Passed {
+        /// The work group.
+        group: GroupId,
+        /// The jobs, each run with the key of its jobs, if they have one.
+        runs: Vec<(Run, Option<KeyHash>)>,
     },
     /// A lease runs for a new duration from now on.
     Extended {
@@ -348,6 +356,11 @@ impl EndReason {
 }
 
 impl Run {
+    /// The offset behind the last; none if that would be more than an offset can be.
+    pub fn end(self) -> Option<Offset> {
+        self.first.0.checked_add(u64::from(self.count)).map(Offset)
+    }
+
     /// The offsets of the run, in order.
     pub fn offsets(self) -> impl Iterator<Item = Offset> {
         (0..u64::from(self.count)).map(move |n| self.first.plus(n))

@@ -95,6 +95,7 @@ impl Group {
     pub(super) fn consume(&mut self, offset: Offset) {
         self.remove_mark(offset);
         self.consumed.insert(offset);
+        self.forget_key(offset);
         if offset >= self.next_fetch {
             self.skipped_ahead -= 1;
             self.holes += 1;

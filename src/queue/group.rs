@@ -1,8 +1,8 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), waiting in its rank, or fresh. Fresh jobs are those from `next_fetch` on that are not
-//! consumed and not set aside (see `fresh`), and cost nothing.
+//! delayed), waiting in its rank, passed with its key (see `keys`), or fresh. Fresh jobs are those
+//! from `next_fetch` on that are not consumed and not set aside (see `fresh`), and cost nothing.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,11 @@ use rustc_hash::FxHashMap;
 
 use super::dead::DeadJobs;
 use super::job::Sayings;
+use super::keys::Keys;
 use super::limits::Bucket;
 use super::offset_set::OffsetSet;
 use super::ranks::Levels;
-use super::{EndReason, GroupKind, RemovedCounts};
+use super::{EndReason, GroupKind, QueueSettings, RemovedCounts};
 use crate::types::{Offset, QueueId};
 
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub(super) struct Group {
     pub(super) enqueued_delayed: u64,
     /// How many jobs from `next_fetch` on are set aside and not consumed.
     pub(super) skipped_ahead: u64,
+    /// What it knows of keys; none where they do not matter.
+    pub(super) keys: Option<Box<Keys>>,
     /// Whether nothing is fetched for now.
     pub(super) paused: bool,
     /// Whether the last grant took more redelivered jobs than fresh ones, ordinary ones, so that
@@ -77,7 +80,7 @@ const _: () = assert!(size_of::<(Offset, Mark)>() == 40);
 impl Group {
     /// A group to which nothing was delivered yet. What lies below `start` is in `consumed`.
     pub(super) fn new(
-        queue: QueueId,
+        (queue, settings): (QueueId, &QueueSettings),
         name: Box<str>,
         kind: GroupKind,
         start: Offset,
@@ -103,6 +106,7 @@ impl Group {
             delayed_count: 0,
             enqueued_delayed: 0,
             skipped_ahead: 0,
+            keys: Keys::of_queue(settings, kind),
             paused: false,
             fresh_owed: false,
             woken: false,

@@ -40,6 +40,8 @@ pub struct LeaseView {
 pub enum JobStanding {
     /// It can be fetched.
     Ready,
+    /// It waits for others of its key.
+    Parked,
     /// It can be fetched later.
     Delayed {
         /// When, on the clock of the log.
@@ -148,7 +150,7 @@ impl Machine {
         let counts = match &info.standing {
             JobStanding::Dead(dead) => Some((dead.attempts, dead.failures, dead.crashes)),
             JobStanding::Leased(_) => Some((mark.attempts + 1, mark.failures, mark.crashes)),
-            JobStanding::Ready | JobStanding::Delayed { .. } => {
+            JobStanding::Ready | JobStanding::Parked | JobStanding::Delayed { .. } => {
                 Some((mark.attempts, mark.failures, mark.crashes))
             }
             _ => None,
@@ -184,6 +186,7 @@ impl Machine {
         };
         Some(match self.job(group, offset)? {
             JobState::Ready => JobStanding::Ready,
+            JobState::Parked => JobStanding::Parked,
             JobState::Delayed { due_log_ms } => JobStanding::Delayed { due_log_ms },
             JobState::Leased => {
                 let lease = self.leases.get(group, offset)?;

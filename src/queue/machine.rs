@@ -222,6 +222,7 @@ impl Machine {
                 let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
                 self.granted(*group, (*holder, *first_grant), lease_ms, runs, lease_now_ms)
             }
+            Fact::Passed { group, runs } => self.passed(*group, runs),
             Fact::Extended { group, offset, lease_ms } => {
                 let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
                 let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
@@ -269,7 +270,7 @@ impl Machine {
                 && let Some(queue) = self.queues.get(&state.queue)
             {
                 state.undelay(offset);
-                state.wait_again(queue, offset);
+                state.come_back(queue, offset);
             }
             wake(&mut self.groups, &mut self.woken, group);
         }
@@ -358,11 +359,12 @@ impl Machine {
         }
         let mut consumed = self.not_for_new(state);
         consumed.raise(start);
+        let made = Group::new((queue, &state.settings), name.into(), kind, start, consumed);
         if let Some(state) = self.queues.get_mut(&queue) {
             state.groups.insert(name.into(), group);
         }
         self.next_group = GroupId(group.0 + 1);
-        self.groups.insert(group, Group::new(queue, name.into(), kind, start, consumed));
+        self.groups.insert(group, made);
         self.limits_changed(group, None);
         self.count_skipped(group);
         self.count_unconsumed(queue);
@@ -428,6 +430,8 @@ impl Machine {
                 if offset == state.next_fetch {
                     state.pass_fresh(queue);
                     fresh_count += 1;
+                } else if state.keys.as_mut().is_some_and(|keys| keys.grant(offset)) {
+                    fresh_count += 1;
                 } else if take_waiting(state, queue, delayed, (group, offset), true) {
                     let ranked = u64::from(queue.ranks.get(offset).is_some());
                     ranked_count += ranked;
@@ -455,7 +459,7 @@ impl Machine {
 
     /// Whether to wait for a due time is for the one who grants: the wall clock may have gone back
     /// since.
-    fn undelay_granted(&mut self, group: GroupId, runs: &[Run]) {
+    pub(super) fn undelay_granted(&mut self, group: GroupId, runs: &[Run]) {
         let Some(queue) = self.groups.get(&group).map(|state| state.queue) else { return };
         let delays = self.queues.get(&queue).map(|state| &state.delays);
         if delays.is_none_or(|delays| delays.is_empty()) {
@@ -484,6 +488,7 @@ impl Machine {
                 ended += 1;
             }
         }
+        self.wake_keyed(group);
         self.note_consumed(queue, runs, ended);
         self.forget_terms(queue, runs);
         if was_full {
@@ -558,10 +563,13 @@ impl Machine {
                 state.marks.insert(offset, mark);
                 state.delayed_count += 1;
                 self.delayed.insert((due_log_ms, group, offset));
+                state.step_aside(offset, false);
+                self.wake_keyed(group);
             }
             Outcome::Dead => {
                 state.remove_mark(offset);
                 state.said.forget(offset);
+                state.step_aside(offset, true);
                 let job = DeadJob {
                     reason,
                     message: message.into(),
@@ -571,12 +579,14 @@ impl Machine {
                     died: stamp,
                 };
                 self.died(group, offset, job);
+                self.wake_keyed(group);
             }
             Outcome::Withdrawn => {
                 let expired = queue.has_lapsed(offset);
                 let cause = if expired { Removal::Expired } else { Removal::Cancelled };
                 state.leave(offset, cause);
                 let (queue, run) = (state.queue, Run { first: offset, count: 1 });
+                self.wake_keyed(group);
                 self.note_consumed(queue, &[run], 1);
                 self.forget_ranks(queue, [offset]);
                 self.free_keys(queue, &[run]);
@@ -591,13 +601,25 @@ impl Machine {
 
 /// What the facts of other files need.
 impl Machine {
+    /// A group to which nothing was delivered yet; none if there is no such queue.
+    pub(super) fn new_group(
+        &self,
+        queue: QueueId,
+        name: Box<str>,
+        (kind, start): (GroupKind, Offset),
+        consumed: OffsetSet,
+    ) -> Option<Group> {
+        let settings = &self.queues.get(&queue)?.settings;
+        Some(Group::new((queue, settings), name, kind, start, consumed))
+    }
+
     /// Makes a job ready again that was delivered so many times.
     pub(super) fn made_ready(&mut self, group: GroupId, offset: Offset, attempts: u32) {
         if let Some(state) = self.groups.get_mut(&group)
             && let Some(queue) = self.queues.get(&state.queue)
         {
             state.marks.insert(offset, Mark { attempts, ..Mark::default() });
-            state.wait_again(queue, offset);
+            state.come_back(queue, offset);
         }
         wake(&mut self.groups, &mut self.woken, group);
     }

@@ -25,6 +25,7 @@
 //! | `retry` | backoff and death |
 //! | `delays` | jobs enqueued with a due time |
 //! | `producers` | which batches were enqueued lately |
+//! | `keys` | order and concurrency by key |
 //! | `expiry` | jobs that are not delivered after a time |
 //! | `dead` | dead jobs: listed, retried, dropped |
 //! | `unique` | unique keys: held, met, freed |
@@ -44,6 +45,7 @@ mod facts;
 mod fresh;
 mod group;
 mod job;
+mod keys;
 mod leases;
 mod limits;
 mod machine;
@@ -76,6 +78,7 @@ pub use facts::{
     push_offset,
 };
 pub use job::{JobInfo, JobStanding, LAST_ERROR_BYTES_MAX, LeaseView};
+pub use keys::KeyedPlace;
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
@@ -87,8 +90,8 @@ pub use removed::{Removal, RemovedCounts};
 pub use results::{JobEnd, RESULT_OVERHEAD_BYTES};
 pub use retention::Seek;
 pub use settings::{
-    AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, QueueSettings,
-    RATE_PER_SECOND_MAX, SettingsError,
+    AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, PARKED_MAX,
+    QueueSettings, RATE_PER_SECOND_MAX, SettingsError,
 };
 pub use unique::{HeldKey, UniqueHit, UniqueInfo, UniquePlan, WishedKey};
 pub use withdraw::{Cancel, Purge};

@@ -137,9 +137,13 @@ impl Choice<'_> {
 /// The fresh jobs of a group, ordinary ones, in order.
 fn fresh<'a>(state: &'a Group, queue: &'a Queue) -> impl Iterator<Item = Offset> + 'a {
     let inside = |offset: &Offset| *offset < queue.next;
-    successors(Some(state.next_fetch).filter(inside), move |offset| {
+    // Where keys matter, only those can go that the pointer has passed.
+    let passed = state.keys.iter().flat_map(|keys| keys.passed().iter().copied());
+    let first = Some(state.next_fetch).filter(|_| state.keys.is_none());
+    let ahead = successors(first.filter(inside), move |offset| {
         Some(state.next_fresh(queue, offset.next())).filter(inside)
-    })
+    });
+    ahead.chain(passed)
 }
 
 /// Offers jobs of two sorts in turn, and what is left of one when the other is at its end, until

@@ -17,10 +17,10 @@ use super::machine::Queue;
 use super::offset_set::{ChunkMembers, OffsetSet};
 use super::sizes::Sizes;
 use super::{
-    DeadJob, Due, EnqueuedBatch, GroupKind, HeldKey, Holder, JobTerms, Machine, QueueSettings,
-    Rank, RemovedCounts, UniqueHit,
+    DeadJob, Due, EnqueuedBatch, GroupKind, HeldKey, Holder, JobTerms, KeyedPlace, Machine,
+    QueueSettings, Rank, RemovedCounts, UniqueHit,
 };
-use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId};
+use crate::types::{Grant, GroupId, KeyHash, Offset, ProducerId, QueueId};
 
 /// One piece of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub enum Record {
         /// Its name.
         name: Box<str>,
         /// Its settings.
-        settings: QueueSettings,
+        settings: Box<QueueSettings>,
         /// The offset that its next job gets.
         next: Offset,
         /// All below is gone.
@@ -270,6 +270,15 @@ pub enum Record {
         /// Why and when.
         job: DeadJob,
     },
+    /// A job that the pointer has passed, where keys matter.
+    Keyed {
+        /// The job.
+        offset: Offset,
+        /// Its key, if it is known to have one.
+        key: Option<KeyHash>,
+        /// Where it stands for its key.
+        place: KeyedPlace,
+    },
 }
 
 /// Where a job stands that was handed back before.
@@ -284,6 +293,8 @@ pub enum MarkedPlace {
     },
     /// It is out again.
     Leased,
+    /// It waits for others of its key.
+    Parked,
 }
 
 /// A record that cannot follow those before it: the checkpoint is damaged or foreign.
@@ -350,7 +361,7 @@ impl Machine {
             let head = Record::Queue {
                 queue,
                 name: state.name.clone(),
-                settings: state.settings.clone(),
+                settings: Box::new(state.settings.clone()),
                 next: state.next,
                 gone: state.gone.floor(),
                 aging: state.aging.floor(),
@@ -378,19 +389,6 @@ impl Machine {
             let skipped = state.skipped.iter();
             let skipped = skipped.map(|&(first, end)| Record::Skipped { first, end });
             std::iter::once(head).chain(sets).chain(sizes).chain(skipped)
-        })
-    }
-
-    fn result_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
-        let results = self.queues.get(&queue).map(|state| &state.results).into_iter();
-        results.flat_map(move |results| {
-            let kept = results.iter().map(move |(offset, until_log_ms, result)| {
-                let result = Arc::clone(result);
-                Record::Result { queue, offset, until_log_ms, result }
-            });
-            let count = results.displaced;
-            let displaced = (count > 0).then_some(Record::Displaced { queue, count });
-            kept.chain(displaced)
         })
     }
 
@@ -447,7 +445,10 @@ impl Machine {
             let bucket = state
                 .bucket
                 .map(|Bucket { millijobs, at_log_ms }| Record::Bucket { millijobs, at_log_ms });
-            let jobs = marks.chain(leases).chain(dead).chain(owed).chain(state.said.records());
+            let keyed = state.keys.iter().flat_map(|keys| keys.all());
+            let keyed = keyed.map(|(offset, key, place)| Record::Keyed { offset, key, place });
+            let jobs = marks.chain(leases).chain(dead).chain(owed);
+            let jobs = jobs.chain(state.said.records()).chain(keyed);
             std::iter::once(head).chain(bucket).chain(consumed).chain(jobs)
         })
     }
@@ -459,6 +460,7 @@ fn mark_record(state: &Group, queue: &Queue, offset: Offset) -> Record {
     let place = match due_log_ms {
         Some(due_log_ms) => MarkedPlace::Delayed { due_log_ms },
         None if state.waits_again(queue, offset) => MarkedPlace::Ready,
+        None if state.is_parked(offset) => MarkedPlace::Parked,
         None => MarkedPlace::Leased,
     };
     Record::Marked { offset, place, attempts, failures, crashes }
@@ -478,6 +480,8 @@ pub struct Restore {
     leases_owed: u64,
     /// Ranks of which the group has a fresh job first next time.
     owed: Vec<Rank>,
+    /// Marks of the group whose key is still to come.
+    keys_owed: u64,
 }
 
 impl Restore {
@@ -537,7 +541,7 @@ impl Restore {
                 lapsed,
                 paused,
             } => {
-                let mut state = Queue::new(name, settings, gone, turned_log_ms);
+                let mut state = Queue::new(name, *settings, gone, turned_log_ms);
                 state.next = next;
                 state.aging = OffsetSet::new(aging);
                 state.expired = expired;
@@ -575,15 +579,30 @@ impl Restore {
                 self.finish_group()?;
                 self.group = group;
                 let consumed = OffsetSet::new(committed);
-                let mut state = Group::new(queue, name, kind, start, consumed);
+                let state = self.machine.new_group(queue, name, (kind, start), consumed);
+                let mut state = state.ok_or("its queue is missing")?;
                 state.next_fetch = next_fetch;
                 state.fresh_owed = fresh_owed;
                 state.removed = removed;
                 state.paused = paused;
                 self.add_group(state)
             }
-            about_job => self.add_job(about_job),
+            about_job => self.add_about_job(about_job),
         }
+    }
+
+    fn add_about_job(&mut self, record: Record) -> Result<(), &'static str> {
+        if let Record::Keyed { offset, key, place } = record {
+            let is_marked = self.machine.restore_keyed(self.group, offset, key, place)?;
+            let owed = u64::from(place == KeyedPlace::Parked && is_marked);
+            let left = self.keys_owed.checked_sub(owed);
+            self.keys_owed = left.ok_or("the job is out as well")?;
+            return Ok(());
+        }
+        let state = self.machine.groups.get(&self.group);
+        let keys = state.and_then(|state| state.keys.as_ref());
+        check(keys.is_none_or(|keys| keys.is_empty()), "keys come behind all else about jobs")?;
+        self.add_job(record)
     }
 
     fn add_queue(&mut self, queue: QueueId, state: Queue) -> Result<(), &'static str> {
@@ -746,7 +765,7 @@ impl Restore {
             Record::Marked { place, attempts, failures, crashes, .. } => {
                 let due_log_ms = match place {
                     MarkedPlace::Delayed { due_log_ms } => Some(due_log_ms),
-                    MarkedPlace::Ready | MarkedPlace::Leased => None,
+                    MarkedPlace::Ready | MarkedPlace::Leased | MarkedPlace::Parked => None,
                 };
                 let mark = Mark { due_log_ms, attempts, failures, crashes };
                 return self.add_marked(offset, place, mark);
@@ -758,7 +777,8 @@ impl Restore {
                 let waits = mark.is_some_and(|mark| mark.due_log_ms.is_some())
                     || state.waits_again(queue, offset);
                 check(!waits, "the job waits to be fetched")?;
-                self.leases_owed -= u64::from(mark.is_some());
+                let owed = self.leases_owed.checked_sub(u64::from(mark.is_some()));
+                self.leases_owed = owed.ok_or("the job waits for others of its key")?;
                 leases.insert((group, offset), (holder, grant), lease_ms, 0);
                 state.leased_count += 1;
             }
@@ -817,6 +837,7 @@ impl Restore {
         match (mark.due_log_ms, place) {
             (Some(due_log_ms), _) => drop(delayed.insert((due_log_ms, self.group, offset))),
             (None, MarkedPlace::Ready) => state.wait_again(queue, offset),
+            (None, MarkedPlace::Parked) => self.keys_owed += 1,
             (None, _) => self.leases_owed += 1,
         }
         Ok(())
@@ -829,6 +850,12 @@ impl Restore {
             return Ok(());
         };
         check(self.leases_owed == 0, "a job that is out has no lease")?;
+        check(self.keys_owed == 0, "a parked job has no key")?;
+        let keys = state.keys.as_ref();
+        let parked = keys.map_or(0, |keys| keys.parked_count());
+        let by_key = parked + keys.map_or(0, |keys| keys.ready_count());
+        let full = keys.is_none_or(|keys| keys.parks_only_what_it_must());
+        check(full, "a job is parked whose key is free")?;
         let next = queues.get(&state.queue).map(|queue| queue.next).unwrap_or_default();
         let last = state.consumed.last();
         check(last.is_none_or(|last| last < next), "a job is consumed that is still to come")?;
@@ -849,6 +876,7 @@ impl Restore {
         check(owed, "no job of a rank waits of which a fresh one is first")?;
         let waiting = state.ready.len() as u64 + state.ranked.len() + state.delayed_count;
         let accounted = waiting
+            + by_key
             + state.enqueued_delayed
             + state.leased_count
             + state.dead.len() as u64

@@ -67,6 +67,7 @@ impl Machine {
             }
             Ok(())
         })?;
+        self.wake_keyed(group);
         let count = runs.iter().map(|run| u64::from(run.count)).sum();
         if let Some(queue) = self.queue_of(group) {
             self.note_consumed(queue, runs, count);

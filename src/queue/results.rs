@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::machine::Queue;
-use super::{Contradiction, DeadJob, Fact, JobRefusal, JobState, Machine, Run};
+use super::{Contradiction, DeadJob, Fact, JobRefusal, JobState, Machine, Record, Run};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// What a kept result counts as beside its bytes: its places in two ordered sets, and the head of
@@ -116,6 +116,22 @@ impl Results {
             count += 1;
         }
         count
+    }
+}
+
+/// What a checkpoint holds.
+impl Machine {
+    pub(super) fn result_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
+        let results = self.queues.get(&queue).map(|state| &state.results).into_iter();
+        results.flat_map(move |results| {
+            let kept = results.iter().map(move |(offset, until_log_ms, result)| {
+                let result = Arc::clone(result);
+                Record::Result { queue, offset, until_log_ms, result }
+            });
+            let count = results.displaced;
+            let displaced = (count > 0).then_some(Record::Displaced { queue, count });
+            kept.chain(displaced)
+        })
     }
 }
 

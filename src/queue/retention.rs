@@ -227,7 +227,10 @@ impl Machine {
         // A job that waits for its time is as any other from here on.
         let delayed: Vec<_> = state.delays.within(Offset(0), below).collect();
         delayed.into_iter().for_each(|offset| self.undelay_enqueued(queue, offset));
-        groups.into_iter().for_each(|group| self.expire_in(group, below));
+        for group in groups {
+            self.expire_in(group, below);
+            self.wake_keyed(group);
+        }
         if let Some(state) = self.queues.get_mut(&queue) {
             state.gone.raise(unseen);
         }
@@ -347,7 +350,10 @@ impl Machine {
             let (name, start) = (std::mem::take(&mut group.name), group.start.min(to));
             let (woken, removed, paused) = (group.woken, group.removed, group.paused);
             let (in_flight_max, bucket) = (group.in_flight_max, group.bucket);
-            *group = Group::new(queue, name, group.kind, start, consumed);
+            let kind = group.kind;
+            if let Some(state) = self.queues.get(&queue) {
+                *group = Group::new((queue, &state.settings), name, kind, start, consumed);
+            }
             (group.woken, group.removed, group.paused) = (woken, removed, paused);
             (group.in_flight_max, group.bucket) = (in_flight_max, bucket);
         }

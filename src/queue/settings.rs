@@ -21,6 +21,8 @@ const RETENTION_MS_MIN: u64 = 1_000;
 /// How long dead jobs are kept where nothing else is set: 90 days, in milliseconds.
 pub const DEAD_KEPT_MS: u64 = 90 * 24 * 3_600 * 1_000;
 
+/// How many jobs of a group may wait for others of their keys where nothing else is set.
+pub const PARKED_MAX: u64 = 1_000_000;
 /// How many delays a list of them can have: the rest of a job's failures waits as the last one.
 pub const BACKOFF_DELAYS_MAX: usize = 100;
 
@@ -71,6 +73,15 @@ pub struct QueueSettings {
     pub rate_per_second: Option<u64>,
     /// How many of these it is given at once at most; none for those of a second.
     pub rate_burst: Option<u64>,
+    /// Whether each group is given the jobs of one key in their order, and one at a time.
+    pub ordered_by_key: bool,
+    /// How many jobs of one key may be out at a time in each group. None for any number; one, if
+    /// the queue is ordered by key.
+    pub key_concurrency_max: Option<u32>,
+    /// Whether a dead job goes on to hold the place of its key.
+    pub dead_keeps_key: bool,
+    /// How many jobs of each group may wait for others of their keys.
+    pub parked_max: u64,
     /// The group that says when a job is done, where that matters beyond its groups: for unique
     /// keys, for results, and for those who wait for the end of a job.
     pub primary_group: Box<str>,
@@ -124,6 +135,10 @@ impl QueueSettings {
         check("max_bytes", self.max_bytes.unwrap_or(1), u64::MAX)?;
         check_from("result_kept_ms", self.result_kept_ms, 0, KEEP_MS_MAX)?;
         check_from("result_bytes_max", self.result_bytes_max, RESULTS_BYTES_LEAST, u64::MAX)?;
+        let places_max = if self.ordered_by_key { 1 } else { u32::MAX };
+        let places = u64::from(self.key_concurrency_max.unwrap_or(1));
+        check("key_concurrency_max", places, u64::from(places_max))?;
+        check("parked_max", self.parked_max, u64::MAX)?;
         check("max_in_flight", self.max_in_flight.unwrap_or(1), u64::MAX)?;
         check("rate_per_second", self.rate_per_second.unwrap_or(1), RATE_PER_SECOND_MAX)?;
         match (self.rate_per_second, self.rate_burst) {
@@ -151,6 +166,10 @@ impl Default for QueueSettings {
             max_in_flight: None,
             rate_per_second: None,
             rate_burst: None,
+            ordered_by_key: false,
+            key_concurrency_max: None,
+            dead_keeps_key: false,
+            parked_max: PARKED_MAX,
             primary_group: PRIMARY_GROUP.into(),
             result_kept_ms: 500_000,
             result_bytes_max: 64 * 1024 * 1024,
@@ -205,6 +224,12 @@ mod tests {
         let wrong = QueueSettings { rate_burst: Some(5), ..base.clone() };
         let text = wrong.validate().unwrap_err().to_string();
         assert!(text.starts_with("rate_burst without rate_per_second is 5"), "{text}");
+        let wrong = QueueSettings { parked_max: 0, ..base.clone() };
+        assert_eq!(wrong.validate().unwrap_err().field, "parked_max");
+        let ordered = QueueSettings { ordered_by_key: true, ..base.clone() };
+        assert_eq!(ordered.validate(), Ok(()));
+        let wrong = QueueSettings { key_concurrency_max: Some(2), ..ordered };
+        assert_eq!(wrong.validate().unwrap_err().most, 1);
         let wrong = QueueSettings { backoff_delays_ms: vec![1; 101], ..base.clone() };
         let text = wrong.validate().unwrap_err().to_string();
         assert_eq!(text, "the length of backoff_delays_ms is 101; allowed is 0 to 100");

@@ -3,6 +3,7 @@
 //! A setting is looked at when it is needed, so most changes need nothing more. What was computed
 //! from one before is computed anew here, so that a change holds for the jobs that are there.
 
+use super::keys::Keys;
 use super::machine::wake;
 use super::{Contradiction, Fact, Machine, QueueSettings, Refusal};
 use crate::types::{GroupId, Offset, QueueId, Stamp};
@@ -11,7 +12,8 @@ impl Machine {
     /// Gives a queue other settings; no fact if it has them.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchQueue`], [`Refusal::Settings`].
+    /// [`Refusal::NoSuchQueue`], [`Refusal::Settings`]; [`Refusal::KeysInUse`] for what a queue
+    /// says about keys, while jobs of it are to be consumed.
     pub fn update_queue(
         &self,
         queue: QueueId,
@@ -19,6 +21,9 @@ impl Machine {
     ) -> Result<Option<Fact>, Refusal> {
         let state = self.queues.get(&queue).ok_or(Refusal::NoSuchQueue)?;
         settings.validate()?;
+        if state.holds_to_keys() && !state.settings.has_key_rule_of(&settings) {
+            return Err(Refusal::KeysInUse { unconsumed: state.unconsumed });
+        }
         let changes = state.settings != settings;
         Ok(changes.then_some(Fact::QueueUpdated { queue, settings }))
     }
@@ -32,6 +37,10 @@ impl Machine {
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let groups: Vec<_> = state.groups.values().copied().collect();
         let rate = state.settings.rate();
+        let other_keys = !state.settings.has_key_rule_of(settings);
+        if other_keys && state.holds_to_keys() {
+            return Err(Contradiction::KeysInUse(queue));
+        }
         // What is gone without being kept stays gone; what is consumed from now on is kept.
         let begins_to_keep = !state.keeps_consumed() && settings.keep_consumed_for_ms > 0;
         let gone = begins_to_keep.then(|| self.gone(state));
@@ -48,6 +57,9 @@ impl Machine {
         for group in groups {
             self.note_dead_ends(group);
             self.limits_changed(group, rate);
+            if let Some(state) = self.groups.get_mut(&group).filter(|_| other_keys) {
+                state.keys = Keys::of_queue(settings, state.kind);
+            }
             // What is allowed now may let a job go out.
             wake(&mut self.groups, &mut self.woken, group);
         }

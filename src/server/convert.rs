@@ -14,6 +14,7 @@ use joblog_protocol::unique::Unique;
 use joblog_protocol::{ErrorCode, Token};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use siphasher::sip::SipHasher13;
 
 use super::reply::DescribedJob;
 use crate::broker::{
@@ -23,7 +24,7 @@ use crate::broker::{
     QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, SeekTo, Start, UniqueInfo,
     Wish, WishedDue, WishedKey,
 };
-use crate::types::{Grant, LogId, Offset};
+use crate::types::{Grant, KeyHash, LogId, Offset};
 
 /// The token of a grant: its number, little-endian, and behind it the log's unless that is 0.
 /// Clients do not look inside.
@@ -59,6 +60,13 @@ pub(super) fn held(handle: &Handle) -> Held {
 pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
     let jobs = set.handles.iter().map(held).collect();
     HeldSet { queue: set.queue, group: group(set.group), jobs }
+}
+
+/// What the key in a job's body is known by, if it has one that can be read: SipHash-1-3 under a
+/// key of zeros. It stands in the log, so it stays what it is.
+pub fn key_hash(body: &[u8]) -> Option<KeyHash> {
+    let key = joblog_protocol::job::key_of(body)?;
+    Some(KeyHash(SipHasher13::new().hash(key)))
 }
 
 /// What a producer wants of one job.
@@ -119,6 +127,7 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
         BrokerError::NotPrimary { .. } => ErrorCode::NotPrimaryGroup,
         BrokerError::OtherLog { .. } => ErrorCode::OtherLog,
         BrokerError::SequenceTooOld { .. } => ErrorCode::SequenceTooOld,
+        BrokerError::RankByKey { .. } => ErrorCode::Unsupported,
         BrokerError::SequenceTaken { .. } => ErrorCode::BadRequest,
         BrokerError::SessionReplaced => ErrorCode::SessionReplaced,
         BrokerError::ShuttingDown => ErrorCode::ShuttingDown,
@@ -255,6 +264,8 @@ pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescript
         leased: counts.leased,
         delayed: counts.delayed,
         dead: counts.dead,
+        parked: counts.parked,
+        parked_full: counts.parked_full,
         paused: group.paused,
         removed: removed(&counts.removed),
         dead_jobs: group.dead.into_iter().map(dead_job).collect(),
@@ -364,6 +375,7 @@ pub(super) fn job_description(
     let JobInfo { standing, attempts, failures, crashes, .. } = &described.info;
     let state = match standing {
         JobStanding::Ready => JobState::Ready,
+        JobStanding::Parked => JobState::Parked,
         JobStanding::Delayed { .. } => JobState::Delayed,
         JobStanding::Leased(_) => JobState::Leased,
         JobStanding::Dead(_) => JobState::Dead,
@@ -437,6 +449,8 @@ fn dead_job((offset, job): (Offset, DeadJob)) -> admin::DeadJob {
 
 #[cfg(test)]
 mod tests {
+    use joblog_protocol::job::Job;
+
     use super::*;
 
     #[test]
@@ -450,6 +464,7 @@ mod tests {
         let other = |(name, value): (String, Value)| match value {
             Value::Number(number) => (name, (number.as_u64().unwrap() + 1).into()),
             Value::Null => (name, 1.into()),
+            Value::Bool(value) => (name, (!value).into()),
             Value::Array(_) => (name, vec![7].into()),
             _ => (name, "other".into()),
         };
@@ -463,5 +478,19 @@ mod tests {
         let one = admin::QueueSettings { max_jobs: Some(5), ..admin::QueueSettings::default() };
         let expected = QueueSettings { max_jobs: Some(5), ..default };
         assert_eq!(settings(&changed, &one, &names), expected);
+    }
+
+    #[test]
+    fn the_hash_of_a_key_is_what_it_was_in_every_log() {
+        let hash_of = |key: &[u8]| {
+            let mut body = BytesMut::new();
+            let job = Job { key: Some(key.to_vec()), ..Job::new("hello") };
+            job.put_body(&mut body).unwrap();
+            key_hash(&body)
+        };
+        assert_eq!(hash_of(b"user-7"), Some(KeyHash(0xec60_244a_7350_3c84)));
+        assert_eq!(hash_of(b""), Some(KeyHash(0xd1fb_a762_150c_532c)));
+        assert_eq!(key_hash(&[0, 0, 0, 0, b'x']), None);
+        assert_eq!(key_hash(b"x"), None);
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn options() -> BrokerOptions {
         checkpoint_bytes: u64::MAX,
         reserved_jobs: RESERVED_JOBS,
         log: LogId(0),
+        key_of: |_| None,
     }
 }
 

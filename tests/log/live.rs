@@ -24,18 +24,22 @@ fn a_job_is_measured_in_memory_and_read_once_written() {
     let entry = Entry::job(1, 7, b"body");
     assert_eq!(entry.append(&log).unwrap(), EntryIndex(1));
     assert_eq!(log.find(QueueId(1), Offset(7)).map(|job| job.bytes), Some(4));
+    let body = || log.with_body(QueueId(1), Offset(7), <[u8]>::to_vec);
+    assert_eq!(body().as_deref(), Some(&b"body"[..]));
     let location = log.locate(QueueId(1), Offset(7)).unwrap();
     assert!(matches!(location.read(), Err(LogError::NotWritten)));
     assert_eq!((log.written(), log.synced()), (EntryIndex(0), EntryIndex(0)));
     assert_eq!(log.write().unwrap(), EntryIndex(1));
     assert_eq!((log.written(), log.synced()), (EntryIndex(1), EntryIndex(0)));
     entry.assert_readable(&log);
+    assert_eq!(body().as_deref(), Some(&b"body"[..]));
     assert_eq!(log.sync().unwrap(), EntryIndex(1));
     assert_eq!((log.written(), log.synced()), (EntryIndex(1), EntryIndex(1)));
     assert!(log.find(QueueId(1), Offset(8)).is_none());
     assert!(log.locate(QueueId(2), Offset(7)).is_none());
     log.forget(QueueId(1));
     assert!(log.locate(QueueId(1), Offset(7)).is_none());
+    assert_eq!(body(), None);
     assert_eq!(location.read().unwrap().body, b"body", "a location outlives the index");
 }
 

@@ -1,6 +1,6 @@
 //! What must hold whatever happened.
 
-use joblog::queue::{JobState, Removal};
+use joblog::queue::{GroupKind, JobState, Removal};
 use joblog::types::{GroupId, Offset};
 
 use crate::world::{Job, Place, World};
@@ -10,6 +10,9 @@ impl World {
         for group in self.groups.keys().copied().collect::<Vec<_>>() {
             self.check_group(group);
             self.check_infos(group);
+            if self.is_keyed(group) && self.groups[&group].kind == GroupKind::Work {
+                self.check_places(group);
+            }
         }
         self.check_leases();
         self.check_ends();
@@ -44,9 +47,13 @@ impl World {
         let group = self.groups.get_mut(&id).unwrap();
         let counts = self.machine.group(id).unwrap().counts;
         let (mut ready, mut leased, mut delayed, mut dead, mut consumed) = (0, 0, 0, 0, 0);
+        let mut parked = 0;
         for (offset, job) in &group.jobs {
             let (count, state) = match job.place {
-                Place::Fresh | Place::Again | Place::Passed => (&mut ready, JobState::Ready),
+                Place::Fresh | Place::Again | Place::Passed | Place::AtHand => {
+                    (&mut ready, JobState::Ready)
+                }
+                Place::Parked => (&mut parked, JobState::Parked),
                 Place::Leased(_) => (&mut leased, JobState::Leased),
                 Place::Delayed(due_log_ms) | Place::NotDue(due_log_ms) => {
                     (&mut delayed, JobState::Delayed { due_log_ms })
@@ -57,7 +64,7 @@ impl World {
             *count += 1;
             assert_eq!(self.machine.job(id, Offset(*offset)), Some(state), "job {offset}");
         }
-        assert_eq!((counts.ready, counts.leased), (ready, leased));
+        assert_eq!((counts.ready, counts.leased, counts.parked), (ready, leased, parked));
         assert_eq!((counts.delayed, counts.dead), (delayed, dead));
         assert_eq!(self.machine.group(id).unwrap().paused, group.paused);
         for cause in Removal::ALL {
@@ -67,7 +74,8 @@ impl World {
         let past = |job: &&Job| match job.place {
             Place::Leased(_) => job.deliveries > 1,
             Place::Again | Place::Delayed(_) => true,
-            Place::Fresh | Place::NotDue(_) => false,
+            Place::Parked => job.deliveries > 0,
+            Place::Fresh | Place::NotDue(_) | Place::AtHand => false,
             Place::Passed | Place::Consumed | Place::Dead(_) => false,
         };
         let marked_count = group.jobs.values().filter(past).count() as u64;

@@ -15,6 +15,7 @@
 mod checks;
 mod dead;
 mod delays;
+mod keys;
 mod limits;
 mod order;
 mod producers;
@@ -33,10 +34,13 @@ use std::collections::BTreeSet;
 
 use joblog::queue::{QueueSettings, Restore};
 
+use keys::{KEYED_QUEUE_NAMES, with_keys};
 use replay::{Rng, replay, restored};
 use world::World;
 
 const STEP_COUNT: u64 = 10_000;
+/// Fewer, since each looks at all jobs of a key.
+const KEYED_STEP_COUNT: u64 = 6_000;
 const SEED_COUNT: u64 = 8;
 /// Short, so that dead jobs go.
 const DEAD_KEPT_MS: u64 = 3_000_000;
@@ -57,7 +61,7 @@ const KEEP_MS: u64 = 60_000;
 fn settings(queue: &str) -> QueueSettings {
     let keep_consumed_for_ms = if queue == KEPT_QUEUE { KEEP_MS } else { 0 };
     let default = QueueSettings::default();
-    QueueSettings {
+    let settings = QueueSettings {
         failures_max: 2,
         crashes_max: 2,
         dead_kept_ms: DEAD_KEPT_MS,
@@ -65,7 +69,8 @@ fn settings(queue: &str) -> QueueSettings {
         result_kept_ms: RESULT_KEPT_MS,
         result_bytes_max: RESULT_BYTES_MAX,
         ..default
-    }
+    };
+    with_keys(queue, settings)
 }
 
 #[test]
@@ -73,7 +78,7 @@ fn agrees_with_the_model() {
     let (seeds, mut seen) = (seeds(), BTreeSet::<&str>::new());
     let seed_count = seeds.end - seeds.start;
     for seed in seeds {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, QUEUE_NAMES);
         for _ in 0..STEP_COUNT {
             world.step();
         }
@@ -140,13 +145,58 @@ const WANTED: &[&str] = &[
     "turned",
 ];
 
+#[test]
+fn agrees_with_the_model_where_keys_matter() {
+    let (seeds, mut seen) = (seeds(), BTreeSet::<&str>::new());
+    let seed_count = seeds.end - seeds.start;
+    for seed in seeds {
+        let mut world = World::new(seed, KEYED_QUEUE_NAMES);
+        for _ in 0..KEYED_STEP_COUNT {
+            world.step();
+        }
+        world.check_all();
+        world.restart();
+        seen.extend(&world.seen);
+    }
+    let never: Vec<_> = WANTED_BY_KEY.iter().filter(|what| !seen.contains(*what)).collect();
+    assert!(never.is_empty() || seed_count < SEED_COUNT, "never saw {never:?}");
+}
+
+/// As `WANTED`, where keys matter.
+const WANTED_BY_KEY: &[&str] = &[
+    "granted by key",
+    "parked",
+    "parked late",
+    "parked again",
+    "unparked",
+    "pointer waits",
+    "keys in use",
+    "other keys",
+    "dead",
+    "retried",
+    "dropped",
+    "silent",
+    "cancelled",
+    "purged",
+    "over",
+    "sought",
+    "aged out",
+    "checkpoint",
+    "restart",
+];
+
+/// Every other seed has queues where keys matter.
+fn names_of(seed: u64) -> [&'static str; 3] {
+    if seed.is_multiple_of(2) { QUEUE_NAMES } else { KEYED_QUEUE_NAMES }
+}
+
 /// A log with an entry lost, doubled or out of place is refused or gives some state: no panic, and
 /// no token twice.
 #[test]
 fn a_damaged_log_is_a_contradiction_and_no_panic() {
     let mut refused_count = 0;
     for seed in seeds() {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, names_of(seed));
         (0..1_500).for_each(|_| world.step());
         let mut rng = Rng(seed);
         for _ in 0..60 {
@@ -169,7 +219,7 @@ fn a_damaged_log_is_a_contradiction_and_no_panic() {
 fn a_damaged_checkpoint_is_refused_and_no_panic() {
     let mut refused_count = 0;
     for seed in seeds() {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, names_of(seed));
         (0..1_500).for_each(|_| world.step());
         let records: Vec<_> = world.machine.records().collect();
         let mut rng = Rng(seed);

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use joblog::queue::{JobTerms, Picked, Rank, Record, Run};
 use joblog::types::{GroupId, Offset, QueueId};
 
+use crate::keys::KEYED_QUEUE_NAMES;
 use crate::world::{Place, World};
 
 impl World {
     /// A rank for one in three new jobs.
     pub(crate) fn rank_of_new(&mut self) -> Rank {
-        if self.rng.below(3) > 0 {
+        // Where keys matter, there are none.
+        if self.names == KEYED_QUEUE_NAMES || self.rng.below(3) > 0 {
             return Rank::ORDINARY;
         }
         let priority = [0, 1, 5, 9][self.rng.below(4) as usize];
@@ -27,14 +29,16 @@ impl World {
         self.ranks.get(&(queue, offset)).copied().unwrap_or_default()
     }
 
-    /// Of each rank, the jobs that wait, in their order: redelivered ones and fresh ones.
+    /// Of each rank, the jobs that can be picked, in their order: redelivered ones and fresh ones.
     fn waiting(&self, id: GroupId) -> BTreeMap<Rank, [Vec<u64>; 2]> {
-        let group = &self.groups[&id];
+        let (group, keyed) = (&self.groups[&id], self.is_keyed(id));
         let mut waiting: BTreeMap<Rank, [Vec<u64>; 2]> = BTreeMap::new();
         for (offset, job) in &group.jobs {
             let sort = match job.place {
-                Place::Again | Place::Passed => 0,
-                Place::Fresh => 1,
+                Place::Again => 0,
+                Place::AtHand => 1,
+                Place::Passed if !keyed => 0,
+                Place::Fresh if !keyed => 1,
                 _ => continue,
             };
             let of_rank = waiting.entry(self.rank(group.queue, *offset)).or_default();
@@ -84,6 +88,10 @@ impl World {
     pub(crate) fn check_priorities(&self, id: GroupId) {
         let counts = self.machine.group(id).unwrap().counts;
         let mut expected = [0; 10];
+        if self.is_keyed(id) {
+            expected[0] = counts.ready;
+            return assert_eq!(counts.ready_by_priority, expected);
+        }
         for (rank, sorts) in self.waiting(id) {
             let count = sorts.iter().map(Vec::len).sum::<usize>() as u64;
             let is_stream = counts.ready_by_priority[0] == counts.ready;

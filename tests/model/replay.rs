@@ -35,7 +35,7 @@ impl Rng {
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
     Jobs(QueueId, Offset, u32, Option<Numbered>, Stamp),
-    Fact(Fact, Stamp),
+    Fact(Box<Fact>, Stamp),
 }
 
 pub(crate) fn replay(records: &[Record]) -> Result<Machine, Contradiction> {

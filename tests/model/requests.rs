@@ -10,7 +10,7 @@ use joblog::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 use crate::replay::{JOB_BYTES, Record};
 use crate::world::{FRESH, Job, Place, World};
-use crate::{FAILURE, GROUP_NAMES, QUEUE_NAMES, settings};
+use crate::{FAILURE, GROUP_NAMES, settings};
 
 impl World {
     pub(crate) fn enqueue(&mut self) {
@@ -77,6 +77,9 @@ impl World {
         };
         let jobs_max = [1, 1, 2, 3, 7][self.rng.below(5) as usize];
         let fit_max = if self.rng.below(4) == 0 { self.rng.below(4) as usize } else { 99 };
+        if self.is_keyed(group) {
+            self.read_keys(group);
+        }
         let mut picked = Picked::new();
         let mut fit_count = 0;
         let mut take = |_| {
@@ -235,7 +238,7 @@ impl World {
     }
 
     pub(crate) fn create(&mut self) {
-        let name = self.rng.one_of(&QUEUE_NAMES).unwrap();
+        let name = self.rng.one_of(&self.names).unwrap();
         let created = self.machine.create_queue(name, settings(name));
         match self.machine.queue_id(name) {
             None => self.record(created.unwrap()),

@@ -38,11 +38,19 @@ impl World {
     }
 
     fn note_due(&mut self) {
-        for job in self.groups.values_mut().flat_map(|group| group.jobs.values_mut()) {
-            if matches!(job.place, Place::Delayed(due_log_ms) if due_log_ms <= self.log_ms) {
-                job.place = Place::Again;
+        let mut due = Vec::new();
+        for (id, group) in &self.groups {
+            for (offset, job) in &group.jobs {
+                match job.place {
+                    Place::Delayed(due_ms) if due_ms <= self.log_ms => {
+                        due.push((due_ms, *id, *offset));
+                    }
+                    _ => {}
+                }
             }
         }
+        due.sort_unstable();
+        due.into_iter().for_each(|(_, id, offset)| self.note_back(id, offset));
         self.note_enqueued_due();
         self.free_keys();
     }

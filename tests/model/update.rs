@@ -3,8 +3,9 @@
 use joblog::queue::{Fact, QueueSettings, Refusal};
 use joblog::types::{GroupId, QueueId};
 
+use crate::keys::KEYED_QUEUE_NAMES;
 use crate::world::World;
-use crate::{DEAD_KEPT_MS, GROUP_NAMES, KEEP_MS, settings};
+use crate::{DEAD_KEPT_MS, GROUP_NAMES, KEEP_MS, QUEUE_NAMES, settings};
 
 impl World {
     pub(crate) fn settings_of(&self, group: GroupId) -> &QueueSettings {
@@ -20,6 +21,9 @@ impl World {
         let Some(queue) = self.rng.one_of(&ids) else {
             return;
         };
+        if self.names == KEYED_QUEUE_NAMES && self.rng.below(3) == 0 {
+            return self.change_keys(queue);
+        }
         let mut new = self.settings[&queue].clone();
         let own = settings(self.queues[&queue]);
         match self.rng.below(13) {
@@ -33,7 +37,12 @@ impl World {
                 new.keep_consumed_for_ms = [0, KEEP_MS, KEEP_MS / 2][self.rng.below(3) as usize]
             }
             8 => new.primary_group = self.rng.one_of(&GROUP_NAMES).unwrap().into(),
-            _ => new = own,
+            _ => {
+                let doubled = if new.parked_max == own.parked_max { 2 } else { 1 };
+                let parked_max = doubled * own.parked_max;
+                let QueueSettings { ordered_by_key, key_concurrency_max, .. } = new;
+                new = QueueSettings { parked_max, ordered_by_key, key_concurrency_max, ..own };
+            }
         }
         let wrong = QueueSettings { backoff_first_ms: 0, ..new.clone() };
         let refused = self.machine.update_queue(queue, wrong);
@@ -78,7 +87,7 @@ impl World {
 /// What a machine says of a change that does nothing.
 #[test]
 fn the_same_settings_are_no_fact() {
-    let mut world = World::new(1);
+    let mut world = World::new(1, QUEUE_NAMES);
     world.create();
     let (queue, settings) = world.settings.first_key_value().unwrap();
     let found = world.machine.update_queue(*queue, settings.clone());

@@ -8,13 +8,14 @@ use joblog::queue::{
 };
 use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
+use crate::FAILURE;
+use crate::SESSION_COUNT;
 use crate::limits::Bucket;
 use crate::producers::Batches;
 use crate::replay::{Record, Rng};
 use crate::results::Results;
 use crate::retention::Kept;
 use crate::unique::Keys;
-use crate::{FAILURE, QUEUE_NAMES, SESSION_COUNT};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
@@ -23,8 +24,13 @@ pub(crate) enum Place {
     Again,
     /// Enqueued with a due time that has not come.
     NotDue(u64),
-    /// Never delivered, and behind the pointer, which passed it while it was not due.
+    /// Never delivered, and behind the pointer, which passed it while it was not due. Where keys
+    /// matter, its own is not read yet.
     Passed,
+    /// Never delivered, and the pointer has passed it: its key has a place for it.
+    AtHand,
+    /// The pointer has passed it, and it waits for others of its key.
+    Parked,
     /// Handed back with a due time that has not come.
     Delayed(u64),
     Leased(Lease),
@@ -51,6 +57,8 @@ pub(crate) struct Job {
     /// What its worker said of its progress, and what one said when it failed last.
     pub(crate) progress: Option<String>,
     pub(crate) error: Option<&'static str>,
+    /// Whether it came into the order of its key behind others, or came back to it.
+    pub(crate) late: bool,
 }
 
 /// The wall clock goes so far ahead of the log's.
@@ -63,6 +71,7 @@ pub(crate) const FRESH: Job = Job {
     crashes: 0,
     progress: None,
     error: None,
+    late: false,
 };
 
 pub(crate) struct Group {
@@ -79,6 +88,8 @@ pub(crate) struct Group {
 }
 
 pub(crate) struct World {
+    /// The names that its queues have.
+    pub(crate) names: [&'static str; 3],
     pub(crate) rng: Rng,
     pub(crate) machine: Machine,
     pub(crate) records: Vec<Record>,
@@ -130,8 +141,9 @@ impl Drop for World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, names: [&'static str; 3]) -> Self {
         Self {
+            names,
             rng: Rng(seed),
             machine: Machine::new(),
             records: Vec::new(),
@@ -210,7 +222,8 @@ impl World {
         self.machine.apply(&fact, stamp, self.lease_ms).expect("a validated fact applies");
         self.note(&fact);
         self.free_keys();
-        self.records.push(Record::Fact(fact, stamp));
+        self.unpark();
+        self.records.push(Record::Fact(Box::new(fact), stamp));
     }
 
     pub(crate) fn any_group(&mut self, kind: GroupKind) -> Option<GroupId> {
@@ -248,7 +261,7 @@ impl World {
             Fact::QueueCreated { queue, name, settings, first_offset } => {
                 self.settings.insert(*queue, settings.clone());
                 self.keys.insert(*queue, Keys::default());
-                let name = *QUEUE_NAMES.iter().find(|known| **known == &**name).unwrap();
+                let name = *self.names.iter().find(|known| **known == &**name).unwrap();
                 let end = self.ends.get(name).copied().unwrap_or(self.first_of_new);
                 assert_eq!(first_offset.0, end, "{name} goes on where none was given");
                 self.ends.insert(name, end);
@@ -381,6 +394,7 @@ impl World {
                     self.seen.insert(what);
                 }
             }
+            Fact::Passed { .. } => self.note_keys_read(fact),
             Fact::Withdrawn { queue, cause, runs } => self.note_withdrawn(*queue, *cause, runs),
             Fact::Paused { queue, group, paused } => self.note_paused(*queue, *group, *paused),
             Fact::Termed { queue, runs } => self.note_terms(*queue, runs),
@@ -391,7 +405,8 @@ impl World {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     let job = self.job_mut(*group, offset);
                     assert!(matches!(job.place, Place::Dead(_)));
-                    (job.place, job.failures, job.crashes) = (Place::Again, 0, 0);
+                    (job.failures, job.crashes) = (0, 0);
+                    self.note_back(*group, offset.0);
                 }
             }
             Fact::Removed { group, cause, runs } => self.note_removed(*group, *cause, runs),
@@ -411,8 +426,15 @@ impl World {
         let mut grant = first_grant;
         for offset in runs.iter().flat_map(|run| run.offsets()) {
             assert!(self.all_grants.insert(grant), "grant {grant} came twice");
+            self.check_key_of_granted(group, offset.0);
+            let keyed = self.is_keyed(group);
             let job = self.job_mut(group, offset);
-            let can_go = matches!(job.place, Place::Fresh | Place::Again | Place::Passed);
+            let can_go = match job.place {
+                Place::Again => true,
+                Place::AtHand => keyed,
+                Place::Fresh | Place::Passed => !keyed,
+                _ => false,
+            };
             assert!(can_go, "{offset}: {job:?}");
             let again = job.place == Place::Again;
             job.deliveries += 1;

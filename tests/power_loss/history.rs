@@ -162,6 +162,7 @@ impl History {
             checkpoint_bytes: u64::MAX,
             reserved_jobs: RESERVED_JOBS,
             log: LogId(0),
+            key_of: |_| None,
         };
         let ends = self.ends.take();
         // A start that fails may have reserved some offsets.

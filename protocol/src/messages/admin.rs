@@ -245,6 +245,13 @@ pub struct GroupDescription {
     pub delayed: u64,
     /// Dead jobs.
     pub dead: u64,
+    /// Jobs that wait for others of their key.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parked: u64,
+    /// Whether as many are parked as `parked_max` allows, so that the group waits at the next job
+    /// that would be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parked_full: bool,
     /// Whether the group itself is paused; its queue may be so, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -273,6 +280,10 @@ pub struct DeadJob {
     pub crashes: u32,
     /// When it died: milliseconds since the Unix epoch.
     pub died_at_ms: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Checks a name that arrived in a JSON body.

@@ -21,6 +21,8 @@ pub struct JobQuery {
 pub enum JobState {
     /// It can be fetched.
     Ready,
+    /// It waits for others of its key.
+    Parked,
     /// It can be fetched later.
     Delayed,
     /// It is out with a worker.

@@ -53,6 +53,14 @@ queue_settings! {
     rate_per_second: u64;
     /// Jobs of these that it is given at once at most; none for those of a second.
     rate_burst: u64;
+    /// Whether each group is given the jobs of one key in their order, and one at a time.
+    ordered_by_key: bool;
+    /// Jobs of one key that may be out at a time in each group; none for any number.
+    key_concurrency_max: u32;
+    /// Whether a dead job goes on to hold the place of its key.
+    dead_keeps_key: bool;
+    /// Jobs of each group that may wait for others of their keys.
+    parked_max: u64;
     /// The group that says when a job is done, where that matters beyond its groups.
     primary_group: String;
     /// Milliseconds for which the result of a job is kept.

@@ -41,7 +41,7 @@ pub(crate) async fn run(
             let group = server.connect().await?.describe_group(&queue, &group).await?;
             out.print(&group, |group| {
                 let row = table(std::slice::from_ref(group));
-                let text = row.text(out.colors()) + &dead_jobs(group);
+                let text = row.text(out.colors()) + &parked(group) + &dead_jobs(group);
                 text.trim_end().as_bytes().to_vec()
             })?;
         }
@@ -121,6 +121,18 @@ pub(crate) fn table(groups: &[GroupDescription]) -> Table {
         ]);
     }
     table
+}
+
+/// How many jobs wait for others of their keys; nothing if none does.
+pub(crate) fn parked(group: &GroupDescription) -> String {
+    if group.parked == 0 {
+        return String::new();
+    }
+    let full = match group.parked_full {
+        true => "; as many as may, so the group waits at the next one",
+        false => "",
+    };
+    format!("\nGroup {}: {} parked, behind others of their keys{full}\n", group.group, group.parked)
 }
 
 /// The dead jobs of a group with why they are dead; nothing if there are none.

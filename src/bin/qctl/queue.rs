@@ -174,12 +174,14 @@ fn show(queue: &QueueDescription, colors: Colors) -> String {
         text.push('\n');
     }
     text.push_str(&retention(queue));
+    text.push_str(&keys(&queue.settings));
     text.push('\n');
     if queue.groups.is_empty() {
         text.push_str("No group yet: `default` is born with its first FETCH.");
         return text;
     }
     text.push_str(&group::table(&queue.groups).text(colors));
+    queue.groups.iter().for_each(|group| text.push_str(&group::parked(group)));
     queue.groups.iter().for_each(|group| text.push_str(&group::dead_jobs(group)));
     text.truncate(text.trim_end().len());
     text
@@ -222,4 +224,19 @@ fn retention(queue: &QueueDescription) -> String {
         lines.push(format!("unique      {held} keys held; {met}"));
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What the queue promises about the jobs of one key, where that was set.
+fn keys(settings: &QueueSettings) -> String {
+    let dead = match settings.dead_keeps_key {
+        Some(true) => "holds back the others of its key",
+        _ => "frees its key",
+    };
+    let rule = match settings.key_concurrency_max {
+        _ if settings.ordered_by_key == Some(true) => "one job of a key after the other".to_owned(),
+        Some(places) => format!("at most {places} jobs of a key at a time"),
+        None => return String::new(),
+    };
+    let parked_max = settings.parked_max.unwrap_or_default();
+    format!("keys        {rule}; a dead job {dead}; at most {parked_max} parked in each group\n")
 }

@@ -58,6 +58,22 @@ pub(crate) struct SettingsArgs {
     /// Give it at most N of these at once. [default: those of a second]
     #[arg(long, value_name = "N")]
     pub(crate) rate_burst: Option<u64>,
+    /// Give each group the jobs of one key in their order, and one at a time: the next when the one
+    /// before is done or dead, retries included. [default: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) ordered_by_key: Option<bool>,
+    /// Have at most N jobs of one key out at a time in each group. [default: any number]
+    #[arg(long, value_name = "N")]
+    pub(crate) key_concurrency_max: Option<u32>,
+    /// Have a dead job hold back the others of its key until it is retried or dropped.
+    /// [default: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) dead_keeps_key: Option<bool>,
+    /// Let N jobs of each group wait for others of their keys. [default: 1000000]
+    #[arg(long, value_name = "N")]
+    pub(crate) parked_max: Option<u64>,
     /// Let GROUP say when a job is done, for unique keys and results. [default: default]
     #[arg(long, value_name = "GROUP")]
     pub(crate) primary_group: Option<String>,
@@ -92,6 +108,10 @@ impl SettingsArgs {
             max_in_flight: self.max_in_flight,
             rate_per_second: self.rate_per_second,
             rate_burst: self.rate_burst,
+            ordered_by_key: self.ordered_by_key,
+            key_concurrency_max: self.key_concurrency_max,
+            dead_keeps_key: self.dead_keeps_key,
+            parked_max: self.parked_max,
             primary_group: self.primary_group.clone(),
             result_kept_ms: self.result_kept.map(ms),
             result_bytes_max: self.result_bytes_max,
