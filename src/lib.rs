@@ -11,6 +11,8 @@ pub mod client;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod cron;
 #[cfg(feature = "log")]
 pub mod log;
 #[cfg(feature = "server")]

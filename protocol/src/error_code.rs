@@ -102,6 +102,12 @@ error_codes! {
     ResultTooLarge = 58, "RESULT_TOO_LARGE", retry: false, closes: false;
     /// A result from another group than the queue's primary group.
     NotPrimaryGroup = 59, "NOT_PRIMARY_GROUP", retry: false, closes: false;
+    /// No schedule has this name.
+    NoSuchSchedule = 60, "NO_SUCH_SCHEDULE", retry: false, closes: false;
+    /// A schedule of this name exists.
+    ScheduleExists = 61, "SCHEDULE_EXISTS", retry: false, closes: false;
+    /// A schedule's times or its job are not allowed.
+    BadSchedule = 62, "BAD_SCHEDULE", retry: false, closes: false;
     /// The write failed after it was begun: it may or may not survive.
     OutcomeUnknown = 64, "OUTCOME_UNKNOWN", retry: false, closes: false;
     /// The log takes no writes until the server is started again.

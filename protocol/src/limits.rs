@@ -65,6 +65,16 @@ limits! {
     BULK_JOBS_MAX = 4096;
     /// Jobs that one PURGE looks at.
     PURGE_JOBS_MAX = 16_384;
+    /// Bytes of the body of a schedule's job.
+    SCHEDULE_BODY_BYTES_MAX = 32_768;
+    /// Bytes of a schedule's cron expression, and of its time zone's name.
+    SCHEDULE_CRON_BYTES_MAX = 255;
+    /// Shortest time in milliseconds between two due times of a schedule.
+    SCHEDULE_EVERY_MS_MIN = 1_000;
+    /// Longest such time in milliseconds (a year of 366 days).
+    SCHEDULE_EVERY_MS_MAX = 31_622_400_000;
+    /// Next due times that SCHEDULE_LIST gives of each schedule.
+    SCHEDULE_TIMES_MAX = 100;
     /// Sequence numbers of a producer and queue, up to the highest, whose batches are remembered.
     PRODUCER_WINDOW = 64;
     /// Milliseconds without a batch after which a producer may be forgotten (a day).

@@ -87,6 +87,18 @@ opcodes! {
     Purge = 0x4b, "PURGE";
     /// Moves jobs to another queue.
     Move = 0x50, "MOVE";
+    /// Adds a schedule, or gives one another plan.
+    ScheduleAdd = 0x58, "SCHEDULE_ADD";
+    /// Lists schedules by name, or shows one.
+    ScheduleList = 0x59, "SCHEDULE_LIST";
+    /// Pauses a schedule.
+    SchedulePause = 0x5a, "SCHEDULE_PAUSE";
+    /// Ends the pause of a schedule.
+    ScheduleResume = 0x5b, "SCHEDULE_RESUME";
+    /// Removes a schedule.
+    ScheduleRemove = 0x5c, "SCHEDULE_REMOVE";
+    /// Enqueues a schedule's job now.
+    ScheduleRun = 0x5d, "SCHEDULE_RUN";
     /// Gives the numbers of queues and groups.
     Stats = 0x60, "STATS";
 }

@@ -70,6 +70,12 @@ pub enum DecodeError {
         /// Its bytes.
         bytes: usize,
     },
+    /// A schedule is not allowed as it is.
+    #[error("{reason}")]
+    Schedule {
+        /// What is allowed.
+        reason: &'static str,
+    },
     /// A batch is over a limit.
     #[error("the batch has {field} {value}; allowed is {allowed}")]
     Batch {
@@ -89,6 +95,7 @@ impl DecodeError {
             Self::Name(_) => ErrorCode::BadName,
             Self::Token { .. } => ErrorCode::BadToken,
             Self::Reserved { .. } => ErrorCode::Unsupported,
+            Self::Schedule { .. } => ErrorCode::BadSchedule,
             Self::Batch { .. } => ErrorCode::BatchTooLarge,
             Self::Result { .. } => ErrorCode::ResultTooLarge,
             _ => ErrorCode::BadRequest,

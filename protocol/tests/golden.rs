@@ -31,6 +31,9 @@ use joblog_protocol::messages::lease::{
     decode_fail_reply, decode_statuses, encode_fail_reply, encode_statuses,
 };
 use joblog_protocol::messages::moving::{Move, MoveReply};
+use joblog_protocol::messages::schedule::{
+    ScheduleAdd, ScheduleList, ScheduleName, ScheduleQuery, ScheduleRun,
+};
 use joblog_protocol::messages::session::{Hello, HelloReply};
 use joblog_protocol::messages::stats::Stats;
 use joblog_protocol::messages::wait::{Wait, WaitReply};
@@ -94,6 +97,12 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::Pause | Opcode::Resume => json::<Pause>(body, out),
         Opcode::Purge => json::<Purge>(body, out),
         Opcode::Move => Move::decode(body).unwrap().encode(out),
+        Opcode::ScheduleAdd => json::<ScheduleAdd>(body, out),
+        Opcode::ScheduleList => json::<ScheduleQuery>(body, out),
+        Opcode::SchedulePause
+        | Opcode::ScheduleResume
+        | Opcode::ScheduleRemove
+        | Opcode::ScheduleRun => json::<ScheduleName>(body, out),
     }
 }
 
@@ -118,7 +127,11 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         | Opcode::CreateQueue
         | Opcode::DeleteQueue
         | Opcode::CreateGroup
-        | Opcode::DeleteGroup => assert!(body.is_empty()),
+        | Opcode::DeleteGroup
+        | Opcode::ScheduleAdd
+        | Opcode::SchedulePause
+        | Opcode::ScheduleResume
+        | Opcode::ScheduleRemove => assert!(body.is_empty()),
         Opcode::UpdateQueue => json::<QueueSettings>(body, out),
         Opcode::ListQueues => json::<QueueList>(body, out),
         Opcode::DescribeQueue => json::<QueueDescription>(body, out),
@@ -145,6 +158,8 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
         Opcode::Cancel => json::<CancelReply>(body, out),
         Opcode::Purge => json::<PurgeReply>(body, out),
         Opcode::Move => MoveReply::decode(body).unwrap().encode(out),
+        Opcode::ScheduleList => json::<ScheduleList>(body, out),
+        Opcode::ScheduleRun => json::<ScheduleRun>(body, out),
         Opcode::Stats => json::<Stats>(body, out),
     }
 }

@@ -31,6 +31,10 @@ use joblog_protocol::messages::lease::{
     Statuses, decode_fail_reply, decode_statuses, encode_fail_reply, encode_statuses,
 };
 use joblog_protocol::messages::moving::{Move, MoveOutcome, MoveReply};
+use joblog_protocol::messages::schedule::{
+    Missed, ScheduleAdd, ScheduleDescription, ScheduleFailure, ScheduleFiring, ScheduleList,
+    ScheduleName, ScheduleQuery, ScheduleRun,
+};
 use joblog_protocol::messages::session::{Hello, HelloReply};
 use joblog_protocol::messages::stats::{GroupStats, QueueStats, Stats};
 use joblog_protocol::messages::wait::{DeathCause, Wait, WaitReply};
@@ -438,6 +442,56 @@ fn stats() -> Stats {
     Stats { now_ms: 8, queues: vec![queue], more: true }
 }
 
+fn schedule_cases() -> Vec<Case> {
+    let add = ScheduleAdd {
+        schedule: "s".into(),
+        queue: "q".into(),
+        cron: None,
+        zone: None,
+        every_ms: Some(1_000),
+        missed: Missed::Skip,
+        paused: true,
+        replace: true,
+        body_base64: "AAAAAA==".into(),
+    };
+    let cron = ScheduleAdd {
+        cron: Some("@daily".into()),
+        zone: Some("UTC".into()),
+        every_ms: None,
+        ..add.clone()
+    };
+    let query = ScheduleQuery { schedule: Some("s".into()), after: "a".into(), limit: 2, times: 3 };
+    let description = ScheduleDescription {
+        schedule: "s".into(),
+        queue: "q".into(),
+        cron: Some("@daily".into()),
+        zone: Some("UTC".into()),
+        every_ms: None,
+        missed: Missed::Once,
+        paused: true,
+        next_ms: vec![1, 2],
+        fired: 3,
+        skipped: 4,
+        failed: 5,
+        last_firing: Some(ScheduleFiring { due_ms: 6, fired_ms: 7, offset: 8 }),
+        last_failure: Some(ScheduleFailure { failed_ms: 9, error: "full".into(), retried: true }),
+        body_base64: Some("AAAAAA==".into()),
+    };
+    let list = ScheduleList { schedules: vec![description], more: true };
+    let name = ScheduleName { schedule: "s".into() };
+    vec![
+        json_case!("SCHEDULE_ADD", ScheduleAdd, add),
+        json_case!("SCHEDULE_ADD", ScheduleAdd, cron),
+        json_case!("SCHEDULE_LIST", ScheduleQuery, query),
+        json_case!("SCHEDULE_LIST reply", ScheduleList, list),
+        json_case!("SCHEDULE_PAUSE", ScheduleName, name.clone()),
+        json_case!("SCHEDULE_RESUME", ScheduleName, name.clone()),
+        json_case!("SCHEDULE_REMOVE", ScheduleName, name.clone()),
+        json_case!("SCHEDULE_RUN", ScheduleName, name),
+        json_case!("SCHEDULE_RUN reply", ScheduleRun, ScheduleRun { queue: "q".into(), offset: 1 }),
+    ]
+}
+
 fn admin_cases() -> Vec<Case> {
     let settings = QueueSettings {
         failures_max: Some(1),
@@ -500,7 +554,7 @@ fn admin_cases() -> Vec<Case> {
 fn cases() -> Vec<Case> {
     [session_cases(), enqueue_cases(), fetch_cases(), lease_cases(), wait_cases()]
         .into_iter()
-        .chain([admin_cases(), bulk_cases(), move_cases()])
+        .chain([admin_cases(), bulk_cases(), move_cases(), schedule_cases()])
         .flatten()
         .collect()
 }

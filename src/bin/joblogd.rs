@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Logs, RESERVED_JOBS, Threads};
+use joblog::broker::{
+    Broker, BrokerOptions, Durability, LogOptions, Logs, RESERVED_JOBS, Scheduler, Threads,
+};
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
-use joblog::server::{ServerOptions, key_hash, serve};
+use joblog::server::{ServerOptions, key_hash, serve, wants};
 use joblog::types::LogId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -117,6 +119,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     }
     let threads = brokers.iter().map(Threads::start).collect::<Result<Vec<_>, _>>()?;
     let logs = Arc::new(Logs::new(brokers));
+    let scheduler = Scheduler::start(&logs, wants)?;
 
     let ready = format!(
         "joblogd ready on {address} (durability {}, a sync takes {:.2} ms here, data in {})",
@@ -131,6 +134,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         connections_max: config.connections_max,
     };
     serve(listener, &logs, &server_options, until_signal(&ready))?;
+    scheduler.stop();
     threads.into_iter().try_for_each(Threads::stop)?;
     tracing::info!("stopped");
     Ok(())

@@ -112,6 +112,12 @@ pub enum BrokerError {
         /// The queue's name.
         queue: String,
     },
+    /// A schedule can't be as it was asked for.
+    #[error("{reason}")]
+    BadSchedule {
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
     /// The connection's session has another connection by now.
     #[error(
         "the session of this connection has ended: it was silent for too long, or another \

@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut};
 use smallvec::SmallVec;
 
 use super::fields::*;
+use super::schedule_codec;
 use crate::queue::{Fact, Numbered, Outcome, Run, Runs};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
@@ -225,7 +226,7 @@ fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u32_le(group.map_or(0, |group| group.0));
             out.put_u8(u8::from(*paused));
         }
-        _ => unreachable!("the other facts are encoded by encode"),
+        fact => schedule_codec::encode_fact(out, fact),
     }
 }
 
@@ -371,7 +372,7 @@ fn decode_job_fact(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
         REMOVED => {
             Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
         }
-        _ => return Err("its tag is unknown; a newer version may have written it"),
+        tag => schedule_codec::fact(tag, bytes)?,
     })
 }
 
@@ -479,6 +480,7 @@ mod tests {
             facts.push(Fact::UniqueHits { queue, batch, first: offset, count: 4, hits });
         }
         let cause = Removal::Purged;
+        facts.extend(schedule_codec::tests::facts());
         facts.push(Fact::Withdrawn { queue, cause, runs: runs.clone() });
         assert_eq!(CAUSES.len(), Removal::ALL.len());
         for cause in Removal::ALL {

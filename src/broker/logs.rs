@@ -71,7 +71,7 @@ impl Logs {
         self.broker(self.id_of(queue))
     }
 
-    fn broker(&self, log: LogId) -> &Arc<Broker> {
+    pub(super) fn broker(&self, log: LogId) -> &Arc<Broker> {
         self.brokers.get(usize::from(log.0)).expect("ids come from the number of logs")
     }
 

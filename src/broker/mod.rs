@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `turn` | one turn under the lock |
 //! | `core` | what lies under the lock |
-//! | `fact_codec`, `record_codec`, `fields` | facts and records as bytes |
+//! | `fact_codec`, `record_codec`, `schedule_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `rotation` | whose turn it is in a FETCH by turns |
 //! | `keys` | reading the keys of jobs ahead of a FETCH |
@@ -22,6 +22,7 @@
 //! | `chain` | a commit with a result, and with jobs that follow from it |
 //! | `moving` | jobs that go to another queue |
 //! | `unique` | batches with unique keys |
+//! | `schedules`, `scheduler` | requests about schedules, and the thread that fires them |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -61,6 +62,9 @@ mod requests;
 mod reserve;
 mod retention;
 mod rotation;
+mod schedule_codec;
+mod scheduler;
+mod schedules;
 mod sessions;
 mod stats;
 mod threads;
@@ -69,7 +73,8 @@ mod unique;
 mod waiters;
 mod withdraw;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -93,6 +98,8 @@ pub use moving::{Movable, Moved, Moving};
 pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, ReadJobs};
 pub use reserve::RESERVED_JOBS;
 pub use retention::SeekTo;
+pub use scheduler::Scheduler;
+pub use schedules::{NamedSchedule, ReadWants, Wants};
 pub use sessions::SessionHandle;
 pub use stats::{GroupStats, QueueStats};
 pub use threads::Threads;
@@ -102,8 +109,8 @@ pub use withdraw::{CancelledJob, Purged};
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     Cancel, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
-    QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, Start, UniqueHit,
-    UniqueInfo, WishedKey,
+    Missed, Plan, QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Schedule, Seek,
+    Start, Timing, UniqueHit, UniqueInfo, WishedKey,
 };
 
 use self::checkpoint::Checkpoints;
@@ -115,7 +122,7 @@ use self::turn::{TURN_BYTES, Turn};
 use self::waiters::Waiter;
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
-use crate::types::{EntryIndex, LogId};
+use crate::types::{EntryIndex, LogId, Stamp};
 
 /// Jobs that expire in one turn: 16 KiB of facts at most. More wait for the next one, and are not
 /// given to anyone meanwhile.
@@ -154,6 +161,8 @@ pub struct Broker {
     alarm: Alarm,
     hold: Arc<Hold>,
     read_ahead: Arc<ReadAhead>,
+    /// The thread that fires schedules, if this log keeps them.
+    scheduler: OnceLock<Thread>,
     checkpoints: Checkpoints,
     /// Held while a checkpoint is made.
     keeping: Mutex<()>,
@@ -192,6 +201,27 @@ impl Broker {
     /// See [`Turn::longest_waiting`].
     pub(super) fn longest_waiting(&self, queues: &[&str], group: &str) -> Gated<Option<u64>> {
         self.view(|turn| Ok(turn.longest_waiting(&turn.places(queues, group)?)))
+    }
+
+    /// Whether the log has failed.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.log.poisoned().is_some()
+    }
+
+    /// Both clocks now.
+    pub(super) fn now(&self) -> Stamp {
+        self.clock.stamp()
+    }
+
+    /// Says whom to wake when a schedule is due.
+    pub(super) fn set_scheduler(&self, thread: Thread) {
+        self.scheduler.get_or_init(|| thread);
+    }
+
+    pub(super) fn wake_scheduler(&self) {
+        if let Some(thread) = self.scheduler.get() {
+            thread.unpark();
+        }
     }
 
     /// The durability in force.

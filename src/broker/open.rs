@@ -1,7 +1,7 @@
 //! Opening: the newest checkpoint, then what the log has behind it; and a new term begins.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -70,6 +70,7 @@ impl Broker {
             shards: (0..options.shards).map(|_| Arc::new(Shard::default())).collect(),
             alarm: Alarm::default(),
             hold,
+            scheduler: OnceLock::new(),
             read_ahead: Arc::clone(&core.read_ahead),
             core: Mutex::new(core),
             checkpoints,

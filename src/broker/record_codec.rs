@@ -7,6 +7,7 @@ use bytes::{Buf, BufMut};
 use smallvec::SmallVec;
 
 use super::fields::*;
+use super::schedule_codec;
 use crate::queue::{
     CHUNK_WORDS, ChunkMembers, DeadJob, EnqueuedBatch, KeyedPlace, MarkedPlace, Record,
     RemovedCounts,
@@ -272,7 +273,7 @@ fn encode_job(out: &mut Vec<u8>, record: &Record) {
             out.put_u8(row.expect("the table has every place; a test goes through them").0);
             put_key(out, *key);
         }
-        _ => unreachable!("the other records are encoded by those that call this"),
+        record => schedule_codec::encode_record(out, record),
     }
 }
 
@@ -404,7 +405,7 @@ fn decode_job(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
             place: keyed_place(bytes)?,
             key: key(bytes)?,
         },
-        _ => return Err("its tag is unknown; a newer version may have written it"),
+        tag => schedule_codec::record(tag, bytes)?,
     })
 }
 
@@ -614,6 +615,9 @@ pub(super) mod tests {
             let key = (*place != KeyedPlace::Unread).then_some(KeyHash(1 << 63));
             Record::Keyed { offset, key, place: *place }
         }));
+        let groups = records.iter().position(|record| matches!(record, Record::Group { .. }));
+        let before = groups.unwrap_or_default();
+        records.splice(before..before, schedule_codec::tests::records());
         records
     }
 

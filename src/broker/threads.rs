@@ -180,6 +180,9 @@ impl Broker {
     /// One turn of the timer. Gives the next deadline on the log's clock.
     fn timer_turn(&self, expire_up_to_ms: Option<u64>) -> Option<u64> {
         let gated = self.turn(|turn| {
+            if turn.core.machine.due_schedules(turn.stamp).next().is_some() {
+                self.wake_scheduler();
+            }
             turn.end_waits(turn.stamp.log_ms);
             turn.core.ends.end_overdue(Some(turn.stamp.log_ms));
             let aged = turn.core.machine.drop_aged(turn.stamp.log_ms, AGED_PER_TURN_MAX);
@@ -211,8 +214,8 @@ impl Turn<'_> {
 }
 
 impl Core {
-    /// When the next delayed job is due, a rate allows one more, a dead one goes, a wait is over,
-    /// or keys are to be read, on the log's clock.
+    /// When the next delayed job or schedule is due, a rate allows one more, a dead job goes, a
+    /// wait is over, or keys are to be read, on the log's clock.
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
         let due_ms = self.machine.next_due_log_ms().into_iter();
         let dead_ms = self.machine.next_dead_end_log_ms();
@@ -221,6 +224,8 @@ impl Core {
         let at_once = (!self.unread.is_empty()).then_some(0);
         let wait_ms = [self.waiters.next_deadline_ms(), self.ends.next_deadline_ms(), at_once];
         let wait_ms = wait_ms.into_iter().flatten();
-        due_ms.chain(expiry_ms).chain(refill_ms).chain(dead_ms).chain(wait_ms).min()
+        let schedule_ms = self.machine.next_schedule_log_ms();
+        let machine_ms = due_ms.chain(expiry_ms).chain(refill_ms).chain(dead_ms).chain(schedule_ms);
+        machine_ms.chain(wait_ms).min()
     }
 }

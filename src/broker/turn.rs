@@ -90,6 +90,8 @@ pub(super) struct Turn<'a> {
     pub(super) key_of: KeyOf,
     /// How many keys it may still read.
     pub(super) keys_left: usize,
+    /// The schedule and due time for which the next jobs are appended.
+    pub(super) fires: Option<(Box<str>, Due)>,
     facts: Vec<u8>,
     committed: Option<(GroupId, Runs)>,
     /// The first append that failed behind applied facts.
@@ -112,6 +114,7 @@ impl<'a> Turn<'a> {
             log,
             stamp,
             lease_now_ms,
+            fires: None,
             key_of,
             keys_left: KEYS_PER_TURN_MAX,
             facts,
@@ -181,7 +184,8 @@ impl<'a> Turn<'a> {
         self.append_facts()?;
         let JobBatch { count, table, bodies, producer, sequence, wishes, .. } = batch;
         let terms = terms(queue, base, wishes, self.stamp);
-        let about = || terms.iter().chain(with).chain(more);
+        let mark = if count > 0 { self.take_mark(queue, base) } else { None };
+        let about = || terms.iter().chain(&mark).chain(with).chain(more);
         let mut facts = std::mem::take(&mut self.facts);
         about().for_each(|fact| fact_codec::encode(&mut facts, fact));
         let entry_queue = if count > 0 { queue } else { QueueId(0) };

@@ -10,7 +10,8 @@ use joblog_protocol::wire::DecodeError;
 /// Why a call failed.
 ///
 /// When the connection is cut, the client reconnects and sends again what can be repeated without
-/// harm: everything but the commands that create, delete or seek. Those end with
+/// harm: everything but the commands that create, delete or seek, or that add, remove or run a
+/// schedule. Those end with
 /// [`ClientError::OutcomeUnknown`] if they may have reached the server, and are sent again only if
 /// they can't have.
 ///
@@ -144,6 +145,6 @@ impl ClientError {
 /// A FETCH that is repeated grants other jobs: what the lost one granted is released.
 pub(crate) fn changes_something(command: &str) -> bool {
     let asks_only = command.starts_with("LIST") || command.starts_with("DESCRIBE");
-    let asks_only = asks_only || command == "DEAD_LIST";
+    let asks_only = asks_only || ["DEAD_LIST", "SCHEDULE_LIST"].contains(&command);
     !asks_only && !["PING", "READ", "FETCH", "HELLO", "WAIT", "JOB_INFO"].contains(&command)
 }

@@ -83,8 +83,10 @@ impl Request {
     /// Whether doing it twice is the same as doing it once, or is told apart by the reply.
     fn is_repeatable(&self) -> bool {
         use Opcode::{CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, SeekGroup};
-        let once = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, SeekGroup];
-        !once.contains(&self.opcode)
+        use Opcode::{ScheduleAdd, ScheduleRemove, ScheduleRun};
+        let of_groups = [CreateGroup, CreateQueue, DeleteGroup, DeleteQueue, SeekGroup];
+        let of_schedules = [ScheduleAdd, ScheduleRemove, ScheduleRun];
+        !of_groups.contains(&self.opcode) && !of_schedules.contains(&self.opcode)
     }
 
     pub(crate) fn fail(mut self, error: ClientError) {

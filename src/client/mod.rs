@@ -44,6 +44,7 @@ mod prepared;
 mod producer;
 mod reader;
 mod request;
+mod schedules;
 mod sequence;
 mod session;
 mod typed;
@@ -66,6 +67,10 @@ pub use joblog_protocol::messages::bulk::{
 pub use joblog_protocol::messages::enqueue::{EnqueueOutcome, EnqueueReply as Enqueued, UniqueHit};
 pub use joblog_protocol::messages::job_info::{JobDescription, JobState, LeaseInfo};
 pub use joblog_protocol::messages::moving::{MoveOutcome, MoveReply};
+pub use joblog_protocol::messages::schedule::{
+    Missed, ScheduleAdd, ScheduleDescription, ScheduleFailure, ScheduleFiring, ScheduleList,
+    ScheduleQuery, ScheduleRun, body_of as schedule_body, job_of as schedule_job,
+};
 pub use joblog_protocol::messages::stats::{GroupStats, QueueStats, Stats};
 pub use joblog_protocol::messages::wait::DeathCause;
 pub use joblog_protocol::unique::Unique;

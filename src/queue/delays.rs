@@ -213,7 +213,7 @@ impl Machine {
         }
     }
 
-    fn log_of_wall(&self, wall_ms: u64) -> u64 {
+    pub(super) fn log_of_wall(&self, wall_ms: u64) -> u64 {
         self.now.log_ms.saturating_add(wall_ms.saturating_sub(self.now.wall_ms))
     }
 }

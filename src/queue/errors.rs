@@ -63,6 +63,12 @@ pub enum Refusal {
         /// What there is.
         held: u64,
     },
+    /// A schedule has this name.
+    #[error("the schedule exists already; remove it first, or replace it")]
+    ScheduleExists,
+    /// No schedule has this name.
+    #[error("there is no such schedule; add it first")]
+    NoSuchSchedule,
     /// All ids have been given.
     #[error("this log has given all its 2^32 ids of that sort; use another log")]
     OutOfIds,
@@ -110,6 +116,15 @@ pub enum Contradiction {
     /// The group was never made, or is deleted.
     #[error("the log speaks of group {0}, which does not exist at this point")]
     NoSuchGroup(GroupId),
+    /// The schedule was never added, or is removed.
+    #[error("the log speaks of schedule {0:?}, which does not exist at this point")]
+    NoSuchSchedule(Box<str>),
+    /// A schedule is settled at another time than its next one.
+    #[error("the log settles a due time of schedule {name:?} that is not its next")]
+    NotDue {
+        /// The schedule.
+        name: Box<str>,
+    },
     /// A new queue has an id or a name that was given before.
     #[error("the log makes queue {queue} named {name:?}, but the id or the name is taken")]
     QueueTwice {

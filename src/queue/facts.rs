@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Due, HeldKey, Numbered, QueueSettings, Rank, Removal, UniqueHit};
+use super::{
+    Due, HeldKey, Numbered, Plan, QueueSettings, Rank, Removal, ScheduleMark, Settled, UniqueHit,
+};
 use crate::types::{Grant, GroupId, KeyHash, Offset, QueueId, SessionId};
 
 /// Something that has happened to the queues and groups of a log, other than new jobs.
@@ -218,6 +220,50 @@ pub enum Fact {
         group: GroupId,
         /// The jobs.
         runs: Runs,
+    },
+    /// A schedule was added, or has another plan.
+    ScheduleSet {
+        /// Its name.
+        name: Box<str>,
+        /// What it is to do.
+        plan: Arc<Plan>,
+        /// Whether it is paused.
+        paused: bool,
+        /// Its next due time.
+        next: Option<Due>,
+    },
+    /// A schedule was taken away.
+    ScheduleRemoved {
+        /// Its name.
+        name: Box<str>,
+    },
+    /// A schedule pauses, or goes on.
+    SchedulePaused {
+        /// Its name.
+        name: Box<str>,
+        /// Whether it pauses from now on.
+        paused: bool,
+        /// Its next due time.
+        next: Option<Due>,
+    },
+    /// Something became of a schedule's next due time.
+    ScheduleSettled {
+        /// Its name.
+        name: Box<str>,
+        /// The due time.
+        due: Due,
+        /// What became of it.
+        settled: Settled,
+    },
+    /// Which is the last job of a schedule in a queue. Stands in the entry of the job, or alone and
+    /// without one, when the schedule is gone.
+    ScheduleMarked {
+        /// The queue.
+        queue: QueueId,
+        /// The schedule's name.
+        name: Box<str>,
+        /// The job.
+        mark: Option<ScheduleMark>,
     },
     /// Jobs are consumed without a commit.
     Removed {

@@ -13,6 +13,7 @@ use super::offset_set::OffsetSet;
 use super::producers::Producer;
 use super::ranks::Ranks;
 use super::results::Results;
+use super::schedules::{ScheduleMark, Schedules};
 use super::sizes::Sizes;
 use super::unique::UniqueKeys;
 use super::{
@@ -54,6 +55,7 @@ pub struct Machine {
     pub(super) key_ends: BTreeSet<(u64, QueueId, Offset)>,
     /// When dead jobs go, in `log_ms`, where they are not kept for ever.
     pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
+    pub(super) schedules: Schedules,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
     pub(super) woken: Vec<GroupId>,
     pub(super) next_queue: QueueId,
@@ -94,6 +96,8 @@ pub(super) struct Queue {
     pub(super) ranks: Ranks,
     pub(super) producers: FxHashMap<ProducerId, Producer>,
     pub(super) results: Results,
+    /// The last job of each schedule.
+    pub(super) schedule_marks: BTreeMap<Box<str>, ScheduleMark>,
     /// Jobs that no group is given any more, whatever becomes of it.
     pub(super) withdrawn: OffsetSet,
     /// Whether nothing is fetched from it for now.
@@ -127,6 +131,7 @@ impl Queue {
             ranks: Ranks::default(),
             producers: FxHashMap::default(),
             results: Results::default(),
+            schedule_marks: BTreeMap::new(),
             withdrawn: OffsetSet::new(first),
             paused: false,
         }
@@ -152,6 +157,7 @@ impl Machine {
             result_ends: BTreeSet::new(),
             key_ends: BTreeSet::new(),
             dead_ends: BTreeSet::new(),
+            schedules: Schedules::default(),
             woken: Vec::new(),
             next_queue: QueueId(1),
             next_group: GroupId(1),
@@ -250,6 +256,7 @@ impl Machine {
             Fact::Paused { queue, group, paused } => self.paused(*queue, *group, *paused),
             Fact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
             Fact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
+            fact => self.apply_schedule_fact(fact, stamp),
         }
     }
 

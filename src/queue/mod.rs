@@ -13,7 +13,7 @@
 //! | `machine` | the state, and how a fact changes it |
 //! | `requests` | validation: requests become facts or refusals |
 //! | `describe` | what can be seen |
-//! | `records` | the state as plain data, for a checkpoint |
+//! | `record`, `records` | the state as plain data, for a checkpoint |
 //! | `facts`, `settings`, `errors` | the types that pass through |
 //! | `group` | the state of one group |
 //! | `fresh` | its pointer: which jobs are fresh, and which are set aside |
@@ -35,6 +35,7 @@
 //! | `results` | what workers say of the jobs that they commit, and how jobs ended |
 //! | `removed` | jobs that leave a group without a commit |
 //! | `reserved` | offsets reserved ahead of their use, and passed over after a crash |
+//! | `schedules` | jobs that the server enqueues by itself |
 
 mod dead;
 mod delays;
@@ -53,6 +54,7 @@ mod offset_set;
 mod pick;
 mod producers;
 mod ranks;
+mod record;
 mod records;
 mod removed;
 mod requests;
@@ -60,6 +62,7 @@ mod reserved;
 mod results;
 mod retention;
 mod retry;
+mod schedules;
 mod settings;
 mod sizes;
 #[cfg(test)]
@@ -85,10 +88,15 @@ pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
 pub use pick::Picked;
 pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
 pub use ranks::{PRIORITY_COUNT, PRIORITY_MAX, Rank};
-pub use records::{BadRecord, MarkedPlace, Record, Restore};
+pub use record::{BadRecord, MarkedPlace, Record};
+pub use records::Restore;
 pub use removed::{Removal, RemovedCounts};
 pub use results::{JobEnd, RESULT_OVERHEAD_BYTES};
 pub use retention::Seek;
+pub use schedules::{
+    Failure, Firing, MISSED_AFTER_MS, Missed, Plan, SKIPPED_PER_FACT_MAX, Schedule, ScheduleMark,
+    Settled, Step, Timing,
+};
 pub use settings::{
     AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, PARKED_MAX,
     QueueSettings, RATE_PER_SECOND_MAX, SettingsError,

@@ -13,7 +13,8 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use super::machine::Queue;
-use super::records::{Record, check};
+use super::record::Record;
+use super::records::check;
 use super::{Contradiction, Fact, GroupKind, Machine, Numbered, Removal, Run, Runs, push_offset};
 use crate::types::{Offset, QueueId};
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::BytesMut;
-use joblog_protocol::job::{Due, Terms};
+use joblog_protocol::job::{Batch, Due, JobError, TABLE_ROW_BYTES, Terms};
 use joblog_protocol::limits::BULK_JOBS_MAX;
 use joblog_protocol::messages::enqueue::{EnqueueReply, UniqueHit};
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::messages::job_info::JobState;
 use joblog_protocol::messages::lease::{CancelNotice, Fail, FailOutcome};
-use joblog_protocol::messages::{admin, bulk, job_info, stats};
+use joblog_protocol::messages::{admin, bulk, job_info, schedule, stats};
 use joblog_protocol::unique::Unique;
 use joblog_protocol::{ErrorCode, Token};
 use serde::Serialize;
@@ -20,9 +20,9 @@ use super::reply::DescribedJob;
 use crate::broker::{
     self, BrokerError, Cancel, CancelledJob, DEFAULT_GROUP, DeadJob, DeadQuery, EndReason,
     Enqueued, Failed, Found, GroupDescription, GroupKind, GroupStats, Held, HeldSet, Holder,
-    JobInfo, JobRefusal, JobStanding, Purged, QueueDescription, QueueSettings, QueueStats,
-    QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry, Seek, SeekTo, Start, UniqueInfo,
-    Wish, WishedDue, WishedKey,
+    JobInfo, JobRefusal, JobStanding, Missed, NamedSchedule, Plan, Purged, QueueDescription,
+    QueueSettings, QueueStats, QueueSummary, Rank, Refusal, Removal, RemovedCounts, Retry, Seek,
+    SeekTo, Start, Timing, UniqueInfo, Wants, Wish, WishedDue, WishedKey,
 };
 use crate::types::{Grant, KeyHash, LogId, Offset};
 
@@ -120,6 +120,8 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
             Refusal::GroupExists { .. } => ErrorCode::GroupExists,
             Refusal::NoSuchGroup => ErrorCode::NoSuchGroup,
             Refusal::QueueFull { .. } => ErrorCode::QueueFull,
+            Refusal::ScheduleExists => ErrorCode::ScheduleExists,
+            Refusal::NoSuchSchedule => ErrorCode::NoSuchSchedule,
             _ => ErrorCode::BadSetting,
         },
         BrokerError::Job { refusal, .. } => job_code(refusal),
@@ -129,12 +131,93 @@ pub(super) fn error_code(error: &BrokerError) -> ErrorCode {
         BrokerError::SequenceTooOld { .. } => ErrorCode::SequenceTooOld,
         BrokerError::RankByKey { .. } => ErrorCode::Unsupported,
         BrokerError::SequenceTaken { .. } => ErrorCode::BadRequest,
+        BrokerError::BadSchedule { .. } => ErrorCode::BadSchedule,
         BrokerError::SessionReplaced => ErrorCode::SessionReplaced,
         BrokerError::ShuttingDown => ErrorCode::ShuttingDown,
         BrokerError::NoSpace(_) => ErrorCode::DiskFull,
         BrokerError::Unreadable(_) => ErrorCode::Damaged,
         _ => ErrorCode::LogPoisoned,
     }
+}
+
+/// What a schedule is to do; the job is checked as an ENQUEUE's is.
+pub(super) fn plan(add: &schedule::ScheduleAdd, job_bytes_max: usize) -> Result<Plan, JobError> {
+    let timing = match add.timing()? {
+        schedule::Timing::Cron { expression, zone } => {
+            Timing::Cron { expression: expression.into(), zone: zone.into() }
+        }
+        schedule::Timing::Every { every_ms } => Timing::Every { every_ms },
+    };
+    let body = add.body()?;
+    let mut table = Vec::with_capacity(TABLE_ROW_BYTES);
+    for number in [body.len() as u32, 0, crc32fast::hash(&body)] {
+        table.extend_from_slice(&number.to_le_bytes());
+    }
+    let batch = Batch { count: 1, table: &table, bodies: &body };
+    batch.check(job_bytes_max)?;
+    let missed = match add.missed {
+        schedule::Missed::Once => Missed::Once,
+        schedule::Missed::Skip => Missed::Skip,
+    };
+    let queue = add.queue.as_str().into();
+    Ok(Plan { queue, timing, missed, table: table.into(), body: body.into() })
+}
+
+/// What the job of a schedule wants.
+pub fn wants(plan: &Plan) -> Wants<'_> {
+    let batch = Batch { count: 1, table: &plan.table, bodies: &plan.body };
+    let mut wants = Wants::default();
+    // It was checked when the schedule was added.
+    drop(batch.check_terms(plan.body.len(), |ordinal, asked| {
+        wants.wishes.push((ordinal, wish(&asked.terms)));
+        wants.keys.extend(asked.unique.map(|unique| wished_key(ordinal, &unique)));
+    }));
+    wants
+}
+
+/// Schedules, with their jobs if `whole`.
+pub(super) fn schedule_list(
+    schedules: Vec<NamedSchedule>,
+    more: bool,
+    whole: bool,
+) -> schedule::ScheduleList {
+    let describe = |named: NamedSchedule| {
+        let NamedSchedule { name, schedule: state, next_wall_ms, fired_due_wall_ms } = named;
+        let plan = &state.plan;
+        let (cron, zone, every_ms) = match &plan.timing {
+            Timing::Cron { expression, zone } => (Some(expression), Some(zone), None),
+            Timing::Every { every_ms } => (None, None, Some(*every_ms)),
+        };
+        let firing = state.last_firing.as_ref().zip(fired_due_wall_ms);
+        schedule::ScheduleDescription {
+            schedule: name,
+            queue: plan.queue.to_string(),
+            cron: cron.map(ToString::to_string),
+            zone: zone.map(ToString::to_string),
+            every_ms,
+            missed: match plan.missed {
+                Missed::Once => schedule::Missed::Once,
+                Missed::Skip => schedule::Missed::Skip,
+            },
+            paused: state.paused,
+            next_ms: next_wall_ms,
+            fired: state.fired,
+            skipped: state.skipped,
+            failed: state.failed,
+            last_firing: firing.map(|(firing, due_ms)| schedule::ScheduleFiring {
+                due_ms,
+                fired_ms: firing.wall_ms,
+                offset: firing.offset.0,
+            }),
+            last_failure: state.last_failure.as_ref().map(|failure| schedule::ScheduleFailure {
+                failed_ms: failure.wall_ms,
+                error: failure.error.to_string(),
+                retried: state.retry_log_ms.is_some(),
+            }),
+            body_base64: whole.then(|| schedule::to_base64(&plan.body)),
+        }
+    };
+    schedule::ScheduleList { schedules: schedules.into_iter().map(describe).collect(), more }
 }
 
 /// The settings `base` with the changes that a client asks for: those named in `reset` have their

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use joblog_protocol::frame::Header;
 use joblog_protocol::limits::{
-    BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, PURGE_JOBS_MAX, SILENCE_MS_MAX, SILENCE_MS_MIN,
-    WAITING_FETCHES_MAX,
+    BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX, PURGE_JOBS_MAX, SCHEDULE_TIMES_MAX,
+    SILENCE_MS_MAX, SILENCE_MS_MIN, WAITING_FETCHES_MAX,
 };
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read};
 use joblog_protocol::messages::job_info::JobQuery;
 use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
 use joblog_protocol::messages::session::{Hello, HelloReply, VERSION};
-use joblog_protocol::messages::{admin, bulk};
+use joblog_protocol::messages::{admin, bulk, schedule};
 use joblog_protocol::{DecodeError, ErrorCode, Opcode};
 use smallvec::{SmallVec, smallvec};
 
@@ -29,6 +29,19 @@ const AGENT: &str = concat!("joblogd/", env!("CARGO_PKG_VERSION"));
 
 /// Queues in one page of LIST_QUEUES and STATS.
 const LIST_QUEUES_MAX: usize = 1_000;
+
+/// Schedules in one page of SCHEDULE_LIST: with 100 due times each they fit a frame.
+const LIST_SCHEDULES_MAX: usize = 1_000;
+
+/// The commands on schedules.
+const ABOUT_SCHEDULES: [Opcode; 6] = [
+    Opcode::ScheduleAdd,
+    Opcode::ScheduleList,
+    Opcode::SchedulePause,
+    Opcode::ScheduleResume,
+    Opcode::ScheduleRemove,
+    Opcode::ScheduleRun,
+];
 
 /// What a command's method gives: a body with its gates, or why the request can't be read.
 pub(super) type Answer = Result<(Gates, Body), DecodeError>;
@@ -177,6 +190,7 @@ impl Connection {
                 let described = |info| Body::Job(Box::new(DescribedJob { queue, offset, info }));
                 Ok(answer(gated, described))
             }
+            opcode if ABOUT_SCHEDULES.contains(&opcode) => self.schedule(opcode, body),
             opcode => self.administer(opcode, body),
         }
     }
@@ -299,6 +313,49 @@ impl Connection {
                 answer(self.logs.of(&queue).pause(&queue, group, paused), |()| Body::Empty)
             }
         })
+    }
+
+    fn schedule(&self, opcode: Opcode, body: &[u8]) -> Answer {
+        let logs = &self.logs;
+        if opcode == Opcode::ScheduleList {
+            return self.list_schedules(body);
+        }
+        if opcode == Opcode::ScheduleAdd {
+            let add: schedule::ScheduleAdd = admin::decode(body)?;
+            let plan = match convert::plan(&add, self.options.job_bytes_max) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    return Ok((Gates::new(), Body::Error(error.code(), error.to_string())));
+                }
+            };
+            let added = logs.set_schedule(&add.schedule, plan, add.replace, add.paused);
+            return Ok(answer(added, |()| Body::Empty));
+        }
+        let schedule::ScheduleName { schedule: name } = admin::decode(body)?;
+        Ok(match opcode {
+            Opcode::ScheduleRemove => answer(logs.remove_schedule(&name), |()| Body::Empty),
+            Opcode::ScheduleRun => {
+                answer(logs.run_schedule(&name, convert::wants), |(queue, job)| {
+                    Body::json(&schedule::ScheduleRun { queue, offset: job.0 })
+                })
+            }
+            opcode => {
+                let paused = opcode == Opcode::SchedulePause;
+                answer(logs.pause_schedule(&name, paused), |()| Body::Empty)
+            }
+        })
+    }
+
+    fn list_schedules(&self, body: &[u8]) -> Answer {
+        let query: schedule::ScheduleQuery = admin::decode(body)?;
+        let times = (query.times as usize).min(SCHEDULE_TIMES_MAX);
+        if let Some(name) = &query.schedule {
+            let shown = |named| Body::json(&convert::schedule_list(vec![named], false, true));
+            return Ok(answer(self.logs.schedule(name, times), shown));
+        }
+        let limit = (query.limit as usize).clamp(1, LIST_SCHEDULES_MAX);
+        let listed = self.logs.list_schedules(&query.after, limit, times);
+        Ok(answer(listed, |(list, more)| Body::json(&convert::schedule_list(list, more, false))))
     }
 
     fn goodbye(&mut self, session: &Caller) -> Answer {

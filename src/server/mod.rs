@@ -25,7 +25,7 @@ mod listen;
 mod reply;
 mod wait;
 
-pub use convert::key_hash;
+pub use convert::{key_hash, wants};
 pub use listen::{ServeError, serve};
 
 /// What every connection needs to know.

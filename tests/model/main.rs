@@ -24,6 +24,7 @@ mod requests;
 mod reserved;
 mod results;
 mod retention;
+mod schedules;
 mod time;
 mod unique;
 mod update;
@@ -143,6 +144,8 @@ const WANTED: &[&str] = &[
     "sought",
     "aged out",
     "turned",
+    "schedule set",
+    "schedule settled",
 ];
 
 #[test]

@@ -73,6 +73,12 @@ pub(crate) fn restored(machine: &Machine) -> Machine {
 /// Everything that can be seen of a machine and that a restart must not change.
 pub(crate) fn look(machine: &Machine) -> String {
     let mut text = String::new();
+    for schedule in machine.schedules_after("") {
+        writeln!(text, "{schedule:?}").unwrap();
+    }
+    for mark in machine.schedule_marks() {
+        writeln!(text, "{mark:?}").unwrap();
+    }
     for queue in machine.queues() {
         writeln!(text, "{queue:?}").unwrap();
         for group in machine.groups(queue.queue) {

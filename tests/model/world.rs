@@ -15,6 +15,7 @@ use crate::producers::Batches;
 use crate::replay::{Record, Rng};
 use crate::results::Results;
 use crate::retention::Kept;
+use crate::schedules::Schedules;
 use crate::unique::Keys;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +120,7 @@ pub(crate) struct World {
     /// The batches of each producer and queue by number, and when the last one was enqueued.
     pub(crate) producers: BTreeMap<(QueueId, ProducerId), Batches>,
     pub(crate) results: Results,
+    pub(crate) schedules: Schedules,
     /// The end of every queue ever, by name: no offset comes twice.
     pub(crate) ends: BTreeMap<&'static str, u64>,
     /// Jobs that may have been told of and that no log has, and where new names begin.
@@ -165,6 +167,7 @@ impl World {
             paused: BTreeSet::new(),
             producers: BTreeMap::new(),
             results: BTreeMap::new(),
+            schedules: Schedules::new(seed),
             ends: BTreeMap::new(),
             reserved: 0,
             first_of_new: 0,
@@ -178,6 +181,9 @@ impl World {
 
     pub(crate) fn step(&mut self) {
         self.step += 1;
+        if self.step.is_multiple_of(20) {
+            self.use_schedules();
+        }
         match self.rng.below(100) {
             0..10 => self.enqueue(),
             10..35 => self.fetch(),
@@ -277,6 +283,7 @@ impl World {
                 self.delayed.retain(|(of, _), _| of != queue);
                 self.producers.retain(|(of, _), _| of != queue);
                 self.results.retain(|(of, _), _| of != queue);
+                self.schedules.forget_queue(*queue);
                 self.gone.retain(|(of, _)| of != queue);
                 self.paused.remove(queue);
                 self.expiries.retain(|(of, _), _| of != queue);
@@ -410,6 +417,12 @@ impl World {
                 }
             }
             Fact::Removed { group, cause, runs } => self.note_removed(*group, *cause, runs),
+            // What becomes of schedules is noted where it is decided.
+            Fact::ScheduleSet { .. }
+            | Fact::ScheduleRemoved { .. }
+            | Fact::SchedulePaused { .. }
+            | Fact::ScheduleSettled { .. }
+            | Fact::ScheduleMarked { .. } => {}
             other => panic!("not about jobs: {other:?}"),
         }
     }

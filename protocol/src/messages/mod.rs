@@ -11,6 +11,7 @@ pub mod handles;
 pub mod job_info;
 pub mod lease;
 pub mod moving;
+pub mod schedule;
 pub mod session;
 pub mod settings;
 pub mod stats;

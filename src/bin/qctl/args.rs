@@ -7,6 +7,7 @@ mod jobs;
 mod log;
 mod moving;
 mod queue;
+mod schedule;
 mod settings;
 mod transfer;
 mod work;
@@ -19,7 +20,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use self::dead::{DeadActArgs, DeadCommand, DeadFilter};
-pub(crate) use self::enqueue::EnqueueArgs;
+pub(crate) use self::enqueue::{EnqueueArgs, JobOptions};
 pub(crate) use self::group::{Begin, GroupCommand, Kind};
 pub(crate) use self::jobs::{
     CommitArgs, ExtendArgs, FailArgs, FetchArgs, JobArgs, PeekArgs, ReleaseArgs,
@@ -27,6 +28,7 @@ pub(crate) use self::jobs::{
 pub(crate) use self::log::LogCommand;
 pub(crate) use self::moving::{JobCommand, MoveArgs};
 pub(crate) use self::queue::QueueCommand;
+pub(crate) use self::schedule::{MissedArg, ScheduleAddArgs, ScheduleCommand};
 pub(crate) use self::transfer::{ExportArgs, ImportArgs, TailArgs, TopArgs};
 pub(crate) use self::work::WorkArgs;
 use crate::color::{self, When};
@@ -169,6 +171,9 @@ pub(crate) enum Command {
     Move(MoveArgs),
     /// Copy the jobs of a queue to another one. They stay where they are, too.
     Copy(MoveArgs),
+    /// Add, list, show, pause, run and remove schedules: jobs that the server enqueues by itself.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Check, print and repair the files of a server that is stopped.
     #[command(subcommand)]
     Log(LogCommand),

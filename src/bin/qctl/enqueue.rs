@@ -7,7 +7,7 @@ use std::path::Path;
 use joblog::client::{Client, Due, EnqueueOutcome, Job, Terms, Unique};
 use serde::Serialize;
 
-use crate::args::EnqueueArgs;
+use crate::args::{EnqueueArgs, JobOptions};
 use crate::bulk::{Enqueuer, Lines, ReadLine, Source, cannot_read, tell_created};
 use crate::confirm::counted;
 use crate::error::{CliError, Exit};
@@ -39,16 +39,10 @@ pub(crate) async fn run(
     mut args: EnqueueArgs,
     out: &Output,
 ) -> Result<Exit, CliError> {
-    let headers = std::mem::take(&mut args.headers).into_iter();
-    let model = Job {
-        payload: Vec::new(),
-        key: args.key.take().map(OsStringExt::into_vec),
-        headers: headers
-            .map(|header| parse_header(header).map_err(CliError::Usage))
-            .collect::<Result<_, _>>()?,
-        terms: terms(&args),
-        unique: unique(&mut args),
-    };
+    let unique = unique(&mut args);
+    let mut model = model(args.job)?;
+    model.terms.due = model.terms.due.or_else(|| args.at.map(Due::At));
+    model.unique = unique;
     let create = !args.no_create;
     if let Some(path) = &args.lines {
         let source = Source::open(path)?;
@@ -123,17 +117,27 @@ async fn enqueue_lines(
     sum.failure.map_or(Ok(Exit::Done), Err)
 }
 
-fn terms(args: &EnqueueArgs) -> Terms {
-    let delay = args.delay.map(|delay| Due::In(delay.as_millis() as u64));
-    Terms {
-        due: delay.or_else(|| args.at.map(Due::At)),
-        ttl_ms: args.ttl.map(|ttl| ttl.as_millis() as u64),
-        priority: args.priority,
-        front: args.front,
-    }
+/// A job without a payload.
+pub(crate) fn model(options: JobOptions) -> Result<Job, CliError> {
+    let JobOptions { key, headers, delay, ttl, priority, front } = options;
+    let headers = headers.into_iter();
+    Ok(Job {
+        payload: Vec::new(),
+        key: key.map(OsStringExt::into_vec),
+        headers: headers
+            .map(|header| parse_header(header).map_err(CliError::Usage))
+            .collect::<Result<_, _>>()?,
+        terms: Terms {
+            due: delay.map(|delay| Due::In(delay.as_millis() as u64)),
+            ttl_ms: ttl.map(|ttl| ttl.as_millis() as u64),
+            priority,
+            front,
+        },
+        unique: None,
+    })
 }
 
-fn read_whole(path: &Path) -> Result<Vec<u8>, CliError> {
+pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut payload = Vec::new();
     let mut source = Source::open(path)?;
     let read = source.reader.read_to_end(&mut payload);

@@ -21,6 +21,7 @@ mod log;
 mod moving;
 mod progress;
 mod queue;
+mod schedule;
 mod server;
 mod tail;
 mod top;
@@ -76,6 +77,7 @@ async fn run(args: Args) -> Result<Exit, CliError> {
         Command::Job(command) => job::run(&server, command, &out).await,
         Command::Move(args) => moving::run(&server, args, Action::Move, &out).await,
         Command::Copy(args) => moving::run(&server, args, Action::Copy, &out).await,
+        Command::Schedule(command) => schedule::run(&server, command, &out).await,
         Command::Log(command) => log::run(command, &out),
         Command::Top(args) => top::run(&server, args, &out).await,
         Command::Completions { shell } => generated::completions(shell, &out),
