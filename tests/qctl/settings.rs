@@ -102,3 +102,31 @@ fn a_change_outlives_a_restart_and_does_not_shift_a_delay_that_has_begun() {
     assert_eq!(settings["backoff_delays_ms"], serde_json::json!([1]));
     assert_eq!(place.count("q", "delayed"), 1);
 }
+
+#[test]
+fn a_queue_says_what_it_promises_about_keys_and_a_group_what_is_parked() {
+    let place = Place::new();
+    place.ok(&[
+        "queue",
+        "create",
+        "q",
+        "--ordered-by-key",
+        "--dead-keeps-key",
+        "--parked-max",
+        "1",
+    ]);
+    let text = place.ok(&["queue", "show", "q"]);
+    let keys = "one job of a key after the other; a dead job holds back the others of its key; at \
+                most 1 parked in each group";
+    assert!(text.contains(keys), "{text}");
+    (0..3).for_each(|_| drop(place.ok(&["enqueue", "q", "x", "--key", "k"])));
+    place.ok(&["fetch", "q"]);
+    place.run(&["fetch", "q"]).expect(1, &[]);
+    let group = place.json(&["group", "show", "q", "default"]).remove(0);
+    assert_eq!((&group["parked"], &group["parked_full"]), (&1.into(), &true.into()));
+    let text = place.ok(&["group", "show", "q", "default"]);
+    assert!(text.contains("1 parked, behind others of their keys; as many as may"), "{text}");
+    assert_eq!(place.json(&["job", "show", "q:1"]).remove(0)["state"], "parked");
+    let change = place.run(&["queue", "set", "q", "--ordered-by-key=false"]);
+    change.expect(1, &["BAD_SETTING", "ordered_by_key", "3 are to be consumed"]);
+}
