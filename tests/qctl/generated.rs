@@ -27,14 +27,18 @@ fn the_completions_of_each_shell_name_every_command_and_its_options() {
 
 #[test]
 fn bash_completes_commands_and_options() {
-    let script = generated(&["completions", "bash"]);
+    let place = Place::new();
+    // As an argument it would be longer than one may be.
+    let script = place.path("qctl.bash");
+    fs::write(&script, generated(&["completions", "bash"])).unwrap();
     let complete = |words: &[&str]| {
         let line = words.join(" ");
         let at = words.len() - 1;
         let last = words[at];
         let program = format!(
-            "{script}\nCOMP_WORDS=({line}); COMP_CWORD={at}; _qctl qctl '{last}' ''; \
-             echo \"${{COMPREPLY[@]}}\""
+            "source {}\nCOMP_WORDS=({line}); COMP_CWORD={at}; _qctl qctl '{last}' ''; \
+             echo \"${{COMPREPLY[@]}}\"",
+            script.display()
         );
         let output = Command::new("bash").args(["-c", &program]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
