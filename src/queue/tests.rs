@@ -1,5 +1,6 @@
 //! Cases of the state machine that are worth a name, told step by step.
 
+mod deploys;
 mod limits;
 mod order;
 
