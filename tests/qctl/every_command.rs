@@ -5,7 +5,8 @@ use std::fs;
 use crate::support::{Place, Run, parse};
 
 /// One command in a place that has a queue `q`: `q:0` is dead, `q:1` leased, `q:2` and `q:3` ready
-/// for `default`; there is a work group `g` and a stream group `s`.
+/// for `default`; there is a work group `g`, a stream group `s`, and
+/// a schedule `nightly`.
 struct Case {
     /// Its words.
     command: &'static str,
@@ -59,6 +60,13 @@ job show | q:1 | leased | - | q | 2 | allowed is QUEUE:OFFSET
 job wait | q:0 --timeout 1ms | | - | q | 2 | allowed is QUEUE:OFFSET
 move | q new | | - | none new | 1 | NO_SUCH_QUEUE
 copy | q new | | - | none new | 1 | NO_SUCH_QUEUE
+schedule add | new q x --every 10m | Schedule new is added. | done | new q x | 2 | --every
+schedule list | | nightly | schedule | extra | 2 | unexpected argument
+schedule show | nightly | every | next | none | 1 | NO_SUCH_SCHEDULE
+schedule pause | nightly | Schedule nightly is paused. | done | none | 1 | NO_SUCH_SCHEDULE
+schedule resume | nightly | Schedule nightly goes on. | done | none | 1 | NO_SUCH_SCHEDULE
+schedule remove | nightly --yes | Schedule nightly is removed. | done | nightly | 2 | --yes is needed
+schedule run | nightly | q:4 | job | none | 1 | NO_SUCH_SCHEDULE
 log verify | DATA | All is whole. | whole | /none | 1 | can't be read
 log dump | DATA | entry 1 | file | /none | 1 | can't be read
 log repair | DATA --yes | nothing to repair | repaired | /none --yes | 1 | can't be read
@@ -92,6 +100,7 @@ fn place() -> (Place, String) {
     place.enqueue("q", "a\nb\nc\nd\n");
     place.ok(&["group", "create", "q", "g"]);
     place.ok(&["group", "create", "q", "s", "--kind", "stream"]);
+    place.ok(&["schedule", "add", "nightly", "q", "x", "--every", "1d"]);
     let dead = place.fetch("q");
     place.ok(&["fail", &dead, "--reason", "no", "--retries", "0"]);
     let leased = place.fetch("q");
