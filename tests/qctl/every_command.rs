@@ -65,7 +65,7 @@ schedule list | | nightly | schedule | extra | 2 | unexpected argument
 schedule show | nightly | every | next | none | 1 | NO_SUCH_SCHEDULE
 schedule pause | nightly | Schedule nightly is paused. | done | none | 1 | NO_SUCH_SCHEDULE
 schedule resume | nightly | Schedule nightly goes on. | done | none | 1 | NO_SUCH_SCHEDULE
-schedule remove | nightly --yes | Schedule nightly is removed. | done | nightly | 2 | --yes is needed
+schedule remove | nightly --yes | nightly is removed. | done | nightly | 2 | --yes is needed
 schedule run | nightly | q:4 | job | none | 1 | NO_SUCH_SCHEDULE
 log verify | DATA | All is whole. | whole | /none | 1 | can't be read
 log dump | DATA | entry 1 | file | /none | 1 | can't be read
