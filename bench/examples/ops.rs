@@ -12,10 +12,8 @@ fn main() -> ExitCode {
     let count = arguments.next().and_then(|count| count.parse::<u64>().ok());
     let found = ops::all().into_iter().find(|(known, _)| *known == name);
     let (Some((_, make)), Some(count)) = (found, count) else {
-        eprintln!(
-            "usage: ops NAME COUNT; names are {}",
-            ops::all().map(|(name, _)| name).join(" ")
-        );
+        let names: Vec<_> = ops::all().into_iter().map(|(name, _)| name).collect();
+        eprintln!("usage: ops NAME COUNT; names are {}", names.join(" "));
         return ExitCode::from(2);
     };
     let mut op = make();

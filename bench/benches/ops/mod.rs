@@ -1,6 +1,8 @@
 //! The small operations that are measured alone: with criterion in time, with callgrind in
 //! instructions.
 
+mod standing;
+
 use std::hint::black_box;
 
 use bytes::BytesMut;
@@ -26,13 +28,15 @@ pub(crate) type Op = Box<dyn FnMut()>;
 pub(crate) type Make = fn() -> Op;
 
 /// All operations by name, each made when asked for.
-pub(crate) fn all() -> [(&'static str, Make); 4] {
-    [
+pub(crate) fn all() -> Vec<(&'static str, Make)> {
+    let mut all: Vec<(&'static str, Make)> = vec![
         ("decode_enqueue", decode_enqueue),
         ("append", append),
         ("fetch_commit", fetch_commit),
         ("apply_jobs", apply_jobs),
-    ]
+    ];
+    all.extend(standing::ALL);
+    all
 }
 
 fn batch() -> BatchBuilder {
@@ -94,7 +98,10 @@ fn machine() -> Machine {
 
 /// The state machine grants one job of a backlog under a lease, and commits it.
 fn fetch_commit() -> Op {
-    let mut machine = machine();
+    fetch_commit_on(machine())
+}
+
+fn fetch_commit_on(mut machine: Machine) -> Op {
     let mut picked = Picked::new();
     let mut results = Vec::new();
     Box::new(move || {
