@@ -25,7 +25,7 @@ pub(crate) struct Stamp {
     pub(crate) sent_ns: u64,
 }
 
-/// Appends a payload of `bytes`, at least [`BYTES_MIN`].
+/// Appends a payload of `bytes`, at least `BYTES_MIN`.
 pub(crate) fn put(out: &mut Vec<u8>, stamp: Stamp, bytes: usize) {
     let start = out.len();
     out.extend_from_slice(MARK);

@@ -1,6 +1,6 @@
 //! The broker: the only place where the log and the state machine meet.
 //!
-//! Every request is one [`turn`](turn): validated against the state, appended to the log and
+//! Every request is one turn: validated against the state, appended to the log and
 //! applied, under one short lock. Its answer is [`Gated`]: it may leave when the log has released
 //! the index that it saw. FETCHes that find nothing wait here, and a timer ends leases, sessions
 //! and waits.
