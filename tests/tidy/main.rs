@@ -1,4 +1,4 @@
-//! The rules of the tree: sizes, banned words, who may import whom, and links that resolve.
+//! The rules of the tree: sizes, banned words, who may import whom, and documents that are true.
 //!
 //! Sources are read as text with strings and comments blanked out, which is enough for code that
 //! rustfmt has laid out. Each check fails if it found nothing to look at.
@@ -10,7 +10,8 @@
     reason = "a test may stop at what it did not expect"
 )]
 
-use std::fmt::Write as _;
+mod documents;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -103,7 +104,10 @@ fn files_under(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in entries.map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
         if entry.file_type().unwrap().is_file() {
-            found.push(entry.path());
+            // In a work tree beside another one it is a file, which says where that is.
+            if name != ".git" {
+                found.push(entry.path());
+            }
         } else if (!name.starts_with('.') || name == ".ci")
             && !IGNORED_FOLDERS.contains(&name.as_str())
         {
@@ -520,70 +524,4 @@ fn no_path_of_a_machine_stands_in_the_tree() {
     }
     assert!(count > 20, "only {count} texts found");
     assert_none(&faults, "a path of one machine is wrong on every other");
-}
-
-/// The name that a heading is linked by: small letters, words joined by `-`.
-fn anchor(heading: &str) -> String {
-    let mut anchor = String::new();
-    for char in heading.trim().to_lowercase().chars() {
-        match char {
-            ' ' => anchor.push('-'),
-            '-' | '_' => anchor.push(char),
-            _ if char.is_alphanumeric() => anchor.push(char),
-            _ => {}
-        }
-    }
-    anchor
-}
-
-/// A text without its fenced blocks, in which brackets are no links and `#` is no heading.
-fn prose(text: &str) -> String {
-    let mut prose = String::new();
-    let mut fenced = false;
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
-        } else if !fenced {
-            writeln!(prose, "{line}").unwrap();
-        }
-    }
-    prose
-}
-
-fn links(prose: &str) -> Vec<&str> {
-    prose
-        .match_indices("](")
-        .filter_map(|(at, _)| prose[at + 2..].split([')', ' ', '\n']).next())
-        .filter(|link| !link.contains("://") && !link.starts_with("mailto:"))
-        .collect()
-}
-
-#[test]
-fn links_between_documents_resolve() {
-    let mut paths = Vec::new();
-    files_under(root(), &mut paths);
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    assert!(!paths.is_empty(), "no document found");
-    let mut faults = Vec::new();
-    for path in paths {
-        let text = prose(&fs::read_to_string(&path).unwrap());
-        for link in links(&text) {
-            let (file, section) = link.split_once('#').unwrap_or((link, ""));
-            let target = match file {
-                "" => path.clone(),
-                file => path.parent().unwrap().join(file),
-            };
-            let has_section = || {
-                let text = prose(&fs::read_to_string(&target).unwrap_or_default());
-                let headings = text.lines().filter(|line| line.starts_with('#'));
-                headings.map(|line| anchor(line.trim_start_matches('#'))).any(|a| a == section)
-            };
-            if !target.exists() || !(section.is_empty() || has_section()) {
-                faults.push(format!("{}: {link}", name_of(&path)));
-            }
-        }
-    }
-    assert_none(&faults, "a link leads nowhere");
-    assert_eq!(links("[a](b.md#c) and [d](https://e) ![f](g.png \"h\")"), ["b.md#c", "g.png"]);
-    assert_eq!(anchor(" 11. Errors, `all` of them"), "11-errors-all-of-them");
 }
