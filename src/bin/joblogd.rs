@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use joblog::broker::{
 };
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
-use joblog::server::{ServerOptions, key_hash, serve, wants};
+use joblog::server::{ServerOptions, bind, key_hash, serve, wants};
 use joblog::types::LogId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -92,7 +91,7 @@ fn main() -> ExitCode {
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let data_dir = DataDir::open(&config.data)?;
     let sync_time = data_dir.measure_sync()?;
-    let listener = TcpListener::bind(config.listen)
+    let listener = bind(config.listen)
         .map_err(|error| format!("could not listen on {}: {error}", config.listen))?;
     let address = listener.local_addr()?;
 

@@ -2,8 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::TcpListener as StdListener;
-use std::net::TcpStream as StdStream;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -33,6 +32,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepted connections on their way to an I/O thread.
 const HANDED_OVER_MAX: usize = 1_024;
+
+/// Connections that the system holds until they are accepted: as many as may come at once when a
+/// server is back. It takes no more than `net.core.somaxconn` says.
+const BACKLOG: i32 = 4_096;
+
+/// Listens on an address.
+///
+/// # Errors
+/// The system's: the address is in use, is not this machine's, or needs more rights.
+pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    let listener = StdListener::bind(address)?;
+    // The standard library asks for 128 and has no other way; asked again, the system takes more.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
 
 /// Why the server could not go on.
 #[derive(Debug, thiserror::Error)]

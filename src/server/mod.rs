@@ -26,7 +26,7 @@ mod reply;
 mod wait;
 
 pub use convert::{key_hash, wants};
-pub use listen::{ServeError, serve};
+pub use listen::{ServeError, bind, serve};
 
 /// What every connection needs to know.
 #[derive(Clone, Debug)]
