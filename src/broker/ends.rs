@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Broker;
 use super::error::BrokerError;
 use super::gate::{Gated, Gates};
-use super::mailbox::{Event, Mailbox};
+use super::mailbox::{ByMailbox, Event, Mailbox};
 use super::turn::Turn;
 use crate::queue::{Fact, JobEnd, Outcome, Run};
 use crate::types::{Offset, QueueId};
@@ -53,6 +53,7 @@ pub(super) struct EndWaiters {
     last_id: u64,
     all: BTreeMap<u64, EndWaiter>,
     by_job: BTreeSet<(QueueId, Offset, u64)>,
+    by_mailbox: ByMailbox<u64>,
     by_deadline: BTreeSet<(u64, u64)>,
 }
 
@@ -61,6 +62,7 @@ impl EndWaiters {
         self.last_id += 1;
         let id = self.last_id;
         self.by_job.insert((waiter.queue, waiter.offset, id));
+        self.by_mailbox.insert(&waiter.mailbox, id);
         self.by_deadline.insert((waiter.deadline_ms, id));
         self.all.insert(id, waiter);
     }
@@ -69,14 +71,13 @@ impl EndWaiters {
         let waiter = self.all.remove(&id)?;
         self.by_job.remove(&(waiter.queue, waiter.offset, id));
         self.by_deadline.remove(&(waiter.deadline_ms, id));
+        self.by_mailbox.remove(&waiter.mailbox, id);
         Some(waiter)
     }
 
     /// Forgets all of one connection.
-    pub(super) fn remove_all(&mut self, mailbox: &Arc<Mailbox>) {
-        let of_mailbox = self.all.iter().filter(|(_, one)| Arc::ptr_eq(&one.mailbox, mailbox));
-        let ids: Vec<_> = of_mailbox.map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| drop(self.remove(id)));
+    pub(super) fn remove_all(&mut self, mailbox: &Mailbox) {
+        self.by_mailbox.of(mailbox).into_iter().for_each(|id| drop(self.remove(id)));
     }
 
     /// Those who wait for jobs of a queue from `first` to below `end`.
@@ -98,6 +99,13 @@ impl EndWaiters {
         {
             let (ended, gates) = (Ended::NotYet, Gates::new());
             mailbox.send(Event::JobEnded { ticket, ended, gates });
+        }
+    }
+
+    /// Tells all that the log has failed.
+    pub(super) fn fail_all(&mut self, error: &Arc<BrokerError>) {
+        for EndWaiter { mailbox, ticket, .. } in std::mem::take(self).all.into_values() {
+            mailbox.send(Event::WaitFailed { ticket, error: Arc::clone(error) });
         }
     }
 }
@@ -235,6 +243,10 @@ mod tests {
         assert_eq!(waiters.next_deadline_ms(), Some(97));
         waiters.remove_all(&gone);
         assert_eq!((waiters.all.len(), waiters.by_job.len(), waiters.by_deadline.len()), (1, 1, 1));
+        assert_eq!(
+            (waiters.by_mailbox.of(&gone), waiters.by_mailbox.of(&stays)),
+            (vec![], vec![2])
+        );
         assert_eq!(waiters.within(QueueId(1), Offset(0), Offset(8)), [(Offset(7), 2)]);
         assert_eq!(waiters.next_deadline_ms(), Some(98));
     }

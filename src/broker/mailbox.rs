@@ -4,12 +4,17 @@
 //! A [`Shard`] stands for one I/O thread. Others never wake its connections one by one: they wake
 //! the shard's notifier once, and it wakes the connections on their own thread.
 
+use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use super::ends::Ended;
+use super::error::BrokerError;
 use super::gate::{Gate, Gates};
 use super::grants::Grants;
 use super::withdraw::CancelledJob;
@@ -31,6 +36,13 @@ pub enum Event {
     WaitEnded {
         /// The ticket of the FETCH.
         ticket: u64,
+    },
+    /// The log in which a FETCH or a WAIT waits has failed.
+    WaitFailed {
+        /// The ticket of the FETCH or WAIT.
+        ticket: u64,
+        /// What its log says.
+        error: Arc<BrokerError>,
     },
     /// A job that was waited for has ended, or not within the time.
     JobEnded {
@@ -56,9 +68,14 @@ pub enum Event {
     Stopping,
 }
 
+/// Tells one mailbox from all others of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct MailboxId(u64);
+
 /// One connection's mailbox.
 #[derive(Debug)]
 pub struct Mailbox {
+    id: MailboxId,
     /// Of the connection's I/O thread, one for each log.
     shards: Box<[Arc<Shard>]>,
     inside: Mutex<Inside>,
@@ -73,7 +90,9 @@ struct Inside {
 impl Mailbox {
     /// A mailbox for a connection of the I/O thread with these shards, one for each log.
     pub(super) fn new(shards: Box<[Arc<Shard>]>) -> Arc<Self> {
-        Arc::new(Self { shards, inside: Mutex::default() })
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let id = MailboxId(LAST.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Self { id, shards, inside: Mutex::default() })
     }
 
     /// Takes all events, and has `cx` woken for the next.
@@ -128,6 +147,36 @@ impl Mailbox {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+}
+
+/// Which waits belong to each connection, so that the end of one looks at no other's.
+#[derive(Debug)]
+pub(super) struct ByMailbox<W>(FxHashMap<MailboxId, BTreeSet<W>>);
+
+impl<W> Default for ByMailbox<W> {
+    fn default() -> Self {
+        Self(FxHashMap::default())
+    }
+}
+
+impl<W: Copy + Ord> ByMailbox<W> {
+    pub(super) fn insert(&mut self, mailbox: &Mailbox, wait: W) {
+        self.0.entry(mailbox.id).or_default().insert(wait);
+    }
+
+    pub(super) fn remove(&mut self, mailbox: &Mailbox, wait: W) {
+        if let Entry::Occupied(mut waits) = self.0.entry(mailbox.id) {
+            waits.get_mut().remove(&wait);
+            if waits.get().is_empty() {
+                waits.remove();
+            }
+        }
+    }
+
+    /// Those of one connection, in order of arrival.
+    pub(super) fn of(&self, mailbox: &Mailbox) -> Vec<W> {
+        self.0.get(&mailbox.id).into_iter().flatten().copied().collect()
     }
 }
 

@@ -270,6 +270,7 @@ impl Broker {
         }
         if let Err(error) = self.log.write() {
             tracing::error!(%error, "the log could not be written; no more writes are taken");
+            self.tell_failure();
         }
         self.notify_shards();
     }
@@ -339,6 +340,35 @@ impl Broker {
         }
         core.ends.end_overdue(None);
         core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Stopping));
+    }
+
+    /// Tells those who wait that the log has failed, if it has: nothing comes from it any more.
+    fn tell_failure(&self) {
+        let mut core = self.core.lock();
+        let Err(error @ BrokerError::Poisoned { .. }) = self.check_serving(&core) else { return };
+        let error = Arc::new(error);
+        for id in core.waiters.ids() {
+            if let Some(Waiter { mailbox, ticket, .. }) = core.waiters.remove(id)
+                && ticket.claim()
+            {
+                mailbox.send(Event::WaitFailed { ticket: ticket.id, error: Arc::clone(&error) });
+            }
+        }
+        core.ends.fail_all(&error);
+    }
+
+    /// Whether the log and its state take turns.
+    fn check_serving(&self, core: &Core) -> Result<(), BrokerError> {
+        if core.stopping {
+            return Err(BrokerError::ShuttingDown);
+        }
+        if core.halted {
+            return Err(BrokerError::Poisoned { reason: "an entry did not fit".into() });
+        }
+        match self.log.poisoned() {
+            Some(reason) => Err(BrokerError::Poisoned { reason: reason.to_string() }),
+            None => Ok(()),
+        }
     }
 
     fn notify_shards(&self) {

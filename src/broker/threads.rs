@@ -140,6 +140,7 @@ impl Broker {
             };
             if due && let Err(error) = self.sync() {
                 tracing::error!(%error, "a sync failed; no more writes are taken");
+                self.tell_failure();
             }
         }
     }
@@ -171,14 +172,24 @@ impl Broker {
             }
             let now_ms = self.clock.log_ms();
             self.alarm.planned_ms.store(now_ms + TURN_MS, Ordering::Relaxed);
-            let deadline_ms = self.timer_turn(expire_up_to_ms);
-            let sleep_ms = deadline_ms.map_or(TURN_MS, |at| at.saturating_sub(now_ms).min(TURN_MS));
+            let next = loop {
+                // Each turn is short, so that requests get in between.
+                match self.timer_turn(expire_up_to_ms) {
+                    TimerTurn::MoreIsDue if !stop.load(Ordering::Relaxed) => {}
+                    TimerTurn::MoreIsDue | TimerTurn::Done => {
+                        break self.core.lock().next_deadline_ms();
+                    }
+                    // What is due stays so; there is no use in trying without rest.
+                    TimerTurn::Refused => break None,
+                }
+            };
+            let sleep_ms = next.map_or(TURN_MS, |at| at.saturating_sub(now_ms).min(TURN_MS));
             thread::park_timeout(Duration::from_millis(sleep_ms));
         }
     }
 
-    /// One turn of the timer. Gives the next deadline on the log's clock.
-    fn timer_turn(&self, expire_up_to_ms: Option<u64>) -> Option<u64> {
+    /// One turn of the timer.
+    fn timer_turn(&self, expire_up_to_ms: Option<u64>) -> TimerTurn {
         let gated = self.turn(|turn| {
             if turn.core.machine.due_schedules(turn.stamp).next().is_some() {
                 self.wake_scheduler();
@@ -187,21 +198,36 @@ impl Broker {
             turn.core.ends.end_overdue(Some(turn.stamp.log_ms));
             let aged = turn.core.machine.drop_aged(turn.stamp.log_ms, AGED_PER_TURN_MAX);
             turn.record_all(aged);
-            if let Some(horizon_ms) = expire_up_to_ms {
-                turn.end_leases(horizon_ms);
-            }
-            Ok(())
+            Ok(expire_up_to_ms.map_or(TimerTurn::Done, |horizon_ms| turn.end_leases(horizon_ms)))
         });
-        if gated.result.is_ok() {
-            self.flush();
+        match gated.result {
+            Ok(done) => {
+                self.flush();
+                done
+            }
+            Err(_) => {
+                self.tell_failure();
+                TimerTurn::Refused
+            }
         }
-        self.core.lock().next_deadline_ms()
     }
 }
 
+/// What a turn of the timer has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TimerTurn {
+    /// All that was due.
+    Done,
+    /// As much as fits a turn.
+    MoreIsDue,
+    /// Nothing: the log takes no turns, or not now.
+    Refused,
+}
+
 impl Turn<'_> {
-    /// Ends leases that are over and sessions that are silent at `horizon_ms` of the lease clock.
-    fn end_leases(&mut self, horizon_ms: u64) {
+    /// Ends leases that are over and sessions that are silent at `horizon_ms` of the lease clock,
+    /// as many as fit a turn.
+    fn end_leases(&mut self, horizon_ms: u64) -> TimerTurn {
         let seed = self.core.next_seed();
         let now_ms = self.stamp.log_ms;
         let machine = &mut self.core.machine;
@@ -210,6 +236,8 @@ impl Turn<'_> {
         while let Some(session) = self.core.sessions.next_silent(horizon_ms) {
             self.end_session(session, SessionEnd::Silent);
         }
+        let is_full = expired.len() == EXPIRED_PER_TURN_MAX;
+        if is_full { TimerTurn::MoreIsDue } else { TimerTurn::Done }
     }
 }
 

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::grants::{FetchTerms, Ticket, WaiterId};
-use super::mailbox::Mailbox;
+use super::mailbox::{ByMailbox, Mailbox};
 use crate::types::GroupId;
 
 /// A line in which a FETCH waits.
@@ -48,6 +48,8 @@ pub(super) struct Waiters {
     all: FxHashMap<WaiterId, Waiter>,
     by_group: FxHashMap<GroupId, BTreeSet<WaiterId>>,
     by_queue: BTreeMap<Arc<str>, BTreeSet<WaiterId>>,
+    /// A connection's waits are found without a look at those of others.
+    by_mailbox: ByMailbox<WaiterId>,
     by_deadline: BTreeSet<(u64, WaiterId)>,
 }
 
@@ -57,6 +59,7 @@ impl Waiters {
         self.last_id += 1;
         let id = WaiterId(self.last_id);
         self.by_deadline.insert((waiter.deadline_ms, id));
+        self.by_mailbox.insert(&waiter.mailbox, id);
         self.enter(id, &waiter.lines);
         self.all.insert(id, waiter);
         id
@@ -66,6 +69,7 @@ impl Waiters {
     pub(super) fn remove(&mut self, id: WaiterId) -> Option<Waiter> {
         let waiter = self.all.remove(&id)?;
         self.by_deadline.remove(&(waiter.deadline_ms, id));
+        self.by_mailbox.remove(&waiter.mailbox, id);
         self.leave(id, &waiter.lines);
         Some(waiter)
     }
@@ -98,15 +102,12 @@ impl Waiters {
     }
 
     /// All of one connection, in order of arrival.
-    pub(super) fn of_mailbox(&self, mailbox: &Arc<Mailbox>) -> Vec<WaiterId> {
-        let of_mailbox = self.all.iter().filter(|(_, one)| Arc::ptr_eq(&one.mailbox, mailbox));
-        let mut ids: Vec<_> = of_mailbox.map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        ids
+    pub(super) fn of_mailbox(&self, mailbox: &Mailbox) -> Vec<WaiterId> {
+        self.by_mailbox.of(mailbox)
     }
 
     /// Takes out all of one connection.
-    pub(super) fn remove_all(&mut self, mailbox: &Arc<Mailbox>) {
+    pub(super) fn remove_all(&mut self, mailbox: &Mailbox) {
         let ids = self.of_mailbox(mailbox);
         ids.into_iter().for_each(|id| drop(self.remove(id)));
     }

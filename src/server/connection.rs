@@ -21,7 +21,9 @@ use tokio_util::io::poll_read_buf;
 use super::ServerOptions;
 use super::convert;
 use super::reply::{Body, HeldReplies, OUTPUT_BYTES_MAX, Reply};
-use crate::broker::{Caller, Event, Gate, Gates, Grants, Logs, Mailbox, Release, WaiterId};
+use crate::broker::{
+    BrokerError, Caller, Event, Gate, Gates, Grants, Logs, Mailbox, Release, WaiterId,
+};
 use crate::types::LogId;
 
 /// Bytes asked of the socket in one read.
@@ -172,6 +174,7 @@ impl Connection {
                         self.push_jobs(Gates::new(), waiting.correlation, Grants::none());
                     }
                 }
+                Event::WaitFailed { ticket, error } => self.wait_failed(ticket, &error),
                 Event::JobEnded { ticket, ended, gates } => {
                     if let Some(correlation) = self.waits.remove(&ticket) {
                         self.push_ended(gates, correlation, &ended);
@@ -192,6 +195,21 @@ impl Connection {
                 Event::Stopping => self.closing = true,
             }
         }
+    }
+
+    fn wait_failed(&mut self, ticket: u64, error: &BrokerError) {
+        let (opcode, correlation) = match self.waiting.remove(&ticket) {
+            Some(waiting) => {
+                self.logs.forget_waits(&waiting.places);
+                (Opcode::Fetch, waiting.correlation)
+            }
+            None => match self.waits.remove(&ticket) {
+                Some(correlation) => (Opcode::Wait, correlation),
+                None => return,
+            },
+        };
+        let code = convert::error_code(error);
+        self.push_error(opcode as u8, correlation, code, error.to_string());
     }
 
     /// Reads once and acts on what came.

@@ -12,3 +12,4 @@
 mod common;
 
 mod crowds;
+mod failed_log;
