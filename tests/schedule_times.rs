@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 
 use joblog::cron::Cron;
 use joblog::queue::{
-    Due, Fact, Machine, Missed, Plan, QueueSettings, Restore, ScheduleMark, Settled, Step, Timing,
+    Due, Fact, Machine, Missed, Plan, QueueSettings, Restore, ScheduleFact, ScheduleMark, Settled,
+    Step, Timing,
 };
 use joblog::types::{Offset, QueueId, Stamp};
 
@@ -108,7 +109,8 @@ impl World {
         let offset = self.target.next_offset(self.queue).unwrap();
         self.target.apply_jobs(self.queue, offset, 1, 1, self.now).unwrap();
         let mark = Some(ScheduleMark { due, offset });
-        let marked = Fact::ScheduleMarked { queue: self.queue, name: NAME.into(), mark };
+        let marked =
+            Fact::Schedule(ScheduleFact::Marked { queue: self.queue, name: NAME.into(), mark });
         self.target.apply(&marked, self.now, 0).unwrap();
         let (Due::Log(ms) | Due::Wall(ms)) = due;
         self.jobs.push(ms);

@@ -5,7 +5,8 @@ use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::{JobBatch, Turn};
 use crate::queue::{
-    DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueSettings, Refusal, Start, UniqueInfo,
+    DeadJob, Fact, GroupCounts, GroupKind, Machine, QueueFact, QueueSettings, Refusal, Start,
+    UniqueInfo,
 };
 use crate::types::{GroupId, Offset, QueueId};
 
@@ -225,7 +226,7 @@ impl Turn<'_> {
         let fact = made.map_err(|refusal| refused(format!("queue {name:?}"), refusal))?;
         self.record(&fact);
         self.queue_changed(name);
-        let Fact::QueueCreated { queue, .. } = fact else {
+        let Fact::Queue(QueueFact::Created { queue, .. }) = fact else {
             unreachable!("create_queue gives QueueCreated")
         };
         Ok(queue)

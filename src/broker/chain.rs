@@ -9,7 +9,7 @@ use super::logs::Logs;
 use super::requests::Enqueued;
 use super::turn::{JobBatch, Turn};
 use super::{Broker, open};
-use crate::queue::{EnqueuedBatch, Fact, JobRefusal, Known, Run, Runs};
+use crate::queue::{EnqueuedBatch, Fact, JobRefusal, Known, LeaseFact, Run, Runs};
 
 /// One job that is committed with what its worker says of it.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,7 @@ impl Turn<'_> {
         let Some(result) = result else {
             let runs = Runs::from_iter([Run { first: offset, count: 1 }]);
             let committed = machine.commit(id, offset, grant);
-            return Ok(committed.map(|()| Fact::Committed { group: id, runs }));
+            return Ok(committed.map(|()| Fact::Lease(LeaseFact::Committed { group: id, runs })));
         };
         self.check_primary(queue, group)?;
         Ok(machine.commit_with_result(id, offset, grant, result, self.stamp.log_ms))

@@ -447,6 +447,7 @@ mod tests {
 
     use super::*;
     use crate::log::SystemFiles;
+    use crate::queue::{LogRecord, QueueRecord};
     use crate::types::{Grant, GroupId, Offset, QueueId};
 
     const LOG_ID: [u8; 16] = [9; 16];
@@ -458,24 +459,26 @@ mod tests {
 
     /// A few records, or enough for several chunks.
     fn records(queues: u32) -> Vec<Record> {
-        let counters = Record::Counters {
+        let counters = Record::Log(LogRecord::Counters {
             next_queue: QueueId(queues + 1),
             next_group: GroupId(1),
             next_grant: Grant(8),
-        };
-        let queue = |number| Record::Queue {
-            queue: QueueId(number),
-            name: format!("queue-{number}").into(),
-            settings: Box::default(),
-            next: Offset(u64::from(number)),
-            gone: Offset(0),
-            aging: Offset(0),
-            turned_log_ms: 0,
-            expired: 0,
-            bytes: 0,
-            withdrawn: Offset(0),
-            lapsed: Offset(0),
-            paused: false,
+        });
+        let queue = |number| {
+            Record::Queue(QueueRecord::Queue {
+                queue: QueueId(number),
+                name: format!("queue-{number}").into(),
+                settings: Box::default(),
+                next: Offset(u64::from(number)),
+                gone: Offset(0),
+                aging: Offset(0),
+                turned_log_ms: 0,
+                expired: 0,
+                bytes: 0,
+                withdrawn: Offset(0),
+                lapsed: Offset(0),
+                paused: false,
+            })
         };
         std::iter::once(counters).chain((1..=queues).map(queue)).collect()
     }

@@ -11,7 +11,7 @@ use super::error::BrokerError;
 use super::gate::{Gated, Gates};
 use super::mailbox::{ByMailbox, Event, Mailbox};
 use super::turn::Turn;
-use crate::queue::{Fact, JobEnd, Outcome, Run};
+use crate::queue::{Fact, GroupFact, JobEnd, JobFact, LeaseFact, Outcome, QueueFact, Run};
 use crate::types::{Offset, QueueId};
 
 /// What a WAIT is told.
@@ -148,35 +148,38 @@ impl Turn<'_> {
         let all = [(Offset(0), Offset(u64::MAX))];
         let of_run = |run: &Run| (run.first, run.first.plus(u64::from(run.count)));
         match fact {
-            Fact::Committed { group, runs } => {
+            Fact::Lease(LeaseFact::Committed { group, runs }) => {
                 let done = self.is_primary(*group).then_some(JobEnd::Done { result: None });
                 self.tell_ended(self.core.machine.queue_of(*group), runs.iter().map(of_run), done);
             }
-            Fact::CommittedWithResult { group, offset, .. }
-            | Fact::LeaseEnded { group, offset, outcome: Outcome::Dead, .. }
-            | Fact::LeaseEnded { group, offset, outcome: Outcome::Withdrawn, .. } => {
+            Fact::Lease(LeaseFact::CommittedWithResult { group, offset, .. })
+            | Fact::Lease(LeaseFact::Ended { group, offset, outcome: Outcome::Dead, .. })
+            | Fact::Lease(LeaseFact::Ended {
+                group, offset, outcome: Outcome::Withdrawn, ..
+            }) => {
                 let queue = self.core.machine.queue_of(*group);
                 self.tell_ended(queue, [(*offset, offset.next())], None);
             }
-            Fact::CommittedThrough { group, through } => {
+            Fact::Group(GroupFact::CommittedThrough { group, through }) => {
                 let done = self.is_primary(*group).then_some(JobEnd::Done { result: None });
                 let queue = self.core.machine.queue_of(*group);
                 self.tell_ended(queue, [(Offset(0), through.next())], done);
             }
-            Fact::Withdrawn { queue, runs, .. } => {
+            Fact::Job(JobFact::Withdrawn { queue, runs, .. }) => {
                 self.tell_ended(Some(*queue), runs.iter().map(of_run), None);
             }
-            Fact::Expired { queue, below } => {
+            Fact::Queue(QueueFact::Expired { queue, below }) => {
                 self.tell_ended(Some(*queue), [(Offset(0), *below)], Some(JobEnd::Expired));
             }
-            Fact::GroupSought { group, .. } => {
+            Fact::Group(GroupFact::Sought { group, .. }) => {
                 self.tell_ended(self.core.machine.queue_of(*group), all, None);
             }
             // Another group may be the primary one now.
-            Fact::GroupCreated { queue, .. } | Fact::QueueUpdated { queue, .. } => {
+            Fact::Group(GroupFact::Created { queue, .. })
+            | Fact::Queue(QueueFact::Updated { queue, .. }) => {
                 self.tell_ended(Some(*queue), all, None);
             }
-            Fact::QueueDeleted { queue } => {
+            Fact::Queue(QueueFact::Deleted { queue }) => {
                 for (_, id) in self.core.ends.within(*queue, Offset(0), Offset(u64::MAX)) {
                     self.tell_one(id, Ended::NoQueue);
                 }

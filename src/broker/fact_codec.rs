@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::fields::*;
 use super::schedule_codec;
-use crate::queue::{Fact, Numbered, Outcome, Run, Runs};
+use crate::queue::{Fact, GroupFact, JobFact, LeaseFact, Numbered, Outcome, QueueFact, Run, Runs};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 const QUEUE_CREATED: u8 = 1;
@@ -56,23 +56,23 @@ pub(super) struct BadFact {
 /// Appends one fact.
 pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
     match fact {
-        Fact::QueueCreated { queue, name, settings, first_offset } => {
+        Fact::Queue(QueueFact::Created { queue, name, settings, first_offset }) => {
             out.put_u8(QUEUE_CREATED);
             out.put_u32_le(queue.0);
             put_text(out, name);
             put_settings(out, settings);
             out.put_u64_le(first_offset.0);
         }
-        Fact::QueueDeleted { queue } => {
+        Fact::Queue(QueueFact::Deleted { queue }) => {
             out.put_u8(QUEUE_DELETED);
             out.put_u32_le(queue.0);
         }
-        Fact::QueueUpdated { queue, settings } => {
+        Fact::Queue(QueueFact::Updated { queue, settings }) => {
             out.put_u8(QUEUE_UPDATED);
             out.put_u32_le(queue.0);
             put_settings(out, settings);
         }
-        Fact::GroupCreated { group, queue, name, kind, start } => {
+        Fact::Group(GroupFact::Created { group, queue, name, kind, start }) => {
             out.put_u8(GROUP_CREATED);
             out.put_u32_le(group.0);
             out.put_u32_le(queue.0);
@@ -80,28 +80,28 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
             put_kind(out, *kind);
             out.put_u64_le(start.0);
         }
-        Fact::GroupDeleted { group } => {
+        Fact::Group(GroupFact::Deleted { group }) => {
             out.put_u8(GROUP_DELETED);
             out.put_u32_le(group.0);
         }
-        Fact::GroupSought { group, to } => {
+        Fact::Group(GroupFact::Sought { group, to }) => {
             out.put_u8(GROUP_SOUGHT);
             put_job(out, *group, *to);
         }
-        Fact::Expired { queue, below } => {
+        Fact::Queue(QueueFact::Expired { queue, below }) => {
             out.put_u8(EXPIRED);
             out.put_u32_le(queue.0);
             out.put_u64_le(below.0);
         }
-        Fact::KeptTurned { queue } => {
+        Fact::Queue(QueueFact::KeptTurned { queue }) => {
             out.put_u8(KEPT_TURNED);
             out.put_u32_le(queue.0);
         }
-        Fact::OffsetsReserved { count } => {
+        Fact::Queue(QueueFact::OffsetsReserved { count }) => {
             out.put_u8(OFFSETS_RESERVED);
             out.put_u64_le(*count);
         }
-        Fact::OffsetsSkipped { count } => {
+        Fact::Queue(QueueFact::OffsetsSkipped { count }) => {
             out.put_u8(OFFSETS_SKIPPED);
             out.put_u64_le(*count);
         }
@@ -111,7 +111,7 @@ pub(super) fn encode(out: &mut Vec<u8>, fact: &Fact) {
 
 fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
     match fact {
-        Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
+        Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs }) => {
             out.put_u8(GRANTED);
             out.put_u32_le(group.0);
             put_holder(out, *holder);
@@ -119,33 +119,39 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u64_le(first_grant.0);
             put_runs(out, runs);
         }
-        Fact::Extended { group, offset, lease_ms } => {
+        Fact::Lease(LeaseFact::Extended { group, offset, lease_ms }) => {
             out.put_u8(EXTENDED);
             put_job(out, *group, *offset);
             out.put_u64_le(*lease_ms);
         }
-        Fact::Progressed { group, offset, note } => {
+        Fact::Lease(LeaseFact::Progressed { group, offset, note }) => {
             out.put_u8(PROGRESSED);
             put_job(out, *group, *offset);
             put_text(out, note);
         }
-        Fact::Committed { group, runs } => {
+        Fact::Lease(LeaseFact::Committed { group, runs }) => {
             out.put_u8(COMMITTED);
             out.put_u32_le(group.0);
             put_runs(out, runs);
         }
-        Fact::CommittedWithResult { group, offset, result, until_log_ms, displaced } => {
+        Fact::Lease(LeaseFact::CommittedWithResult {
+            group,
+            offset,
+            result,
+            until_log_ms,
+            displaced,
+        }) => {
             out.put_u8(COMMITTED_WITH_RESULT);
             put_job(out, *group, *offset);
             out.put_u64_le(*until_log_ms);
             out.put_u32_le(*displaced);
             put_bytes(out, result);
         }
-        Fact::CommittedThrough { group, through } => {
+        Fact::Group(GroupFact::CommittedThrough { group, through }) => {
             out.put_u8(COMMITTED_THROUGH);
             put_job(out, *group, *through);
         }
-        Fact::LeaseEnded { group, offset, reason, outcome, message } => {
+        Fact::Lease(LeaseFact::Ended { group, offset, reason, outcome, message }) => {
             out.put_u8(LEASE_ENDED);
             put_job(out, *group, *offset);
             out.put_u8(reason_code(*reason));
@@ -166,18 +172,18 @@ fn encode_lease_fact(out: &mut Vec<u8>, fact: &Fact) {
 
 fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
     match fact {
-        Fact::DeadRetried { group, runs } => {
+        Fact::Job(JobFact::DeadRetried { group, runs }) => {
             out.put_u8(DEAD_RETRIED);
             out.put_u32_le(group.0);
             put_runs(out, runs);
         }
-        Fact::Removed { group, cause, runs } => {
+        Fact::Job(JobFact::Removed { group, cause, runs }) => {
             out.put_u8(REMOVED);
             out.put_u32_le(group.0);
             out.put_u8(cause_code(*cause));
             put_runs(out, runs);
         }
-        Fact::Termed { queue, runs } => {
+        Fact::Job(JobFact::Termed { queue, runs }) => {
             out.put_u8(TERMED);
             out.put_u32_le(queue.0);
             out.put_u32_le(runs.len() as u32);
@@ -186,13 +192,13 @@ fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
                 put_terms(out, terms);
             }
         }
-        Fact::KeysHeld { queue, keys } => {
+        Fact::Job(JobFact::KeysHeld { queue, keys }) => {
             out.put_u8(KEYS_HELD);
             out.put_u32_le(queue.0);
             out.put_u32_le(keys.len() as u32);
             keys.iter().for_each(|held| put_held_key(out, held));
         }
-        Fact::UniqueHits { queue, batch, first, count, hits } => {
+        Fact::Job(JobFact::UniqueHits { queue, batch, first, count, hits }) => {
             out.put_u8(UNIQUE_HITS);
             out.put_u32_le(queue.0);
             out.put_u8(u8::from(batch.is_some()));
@@ -205,13 +211,13 @@ fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.put_u32_le(*count);
             put_hits(out, hits);
         }
-        Fact::Withdrawn { queue, cause, runs } => {
+        Fact::Job(JobFact::Withdrawn { queue, cause, runs }) => {
             out.put_u8(WITHDRAWN);
             out.put_u32_le(queue.0);
             out.put_u8(cause_code(*cause));
             put_runs(out, runs);
         }
-        Fact::Passed { group, runs } => {
+        Fact::Group(GroupFact::Passed { group, runs }) => {
             out.put_u8(PASSED);
             out.put_u32_le(group.0);
             out.put_u32_le(runs.len() as u32);
@@ -220,7 +226,7 @@ fn encode_job_fact(out: &mut Vec<u8>, fact: &Fact) {
                 put_key(out, *key);
             }
         }
-        Fact::Paused { queue, group, paused } => {
+        Fact::Queue(QueueFact::Paused { queue, group, paused }) => {
             out.put_u8(PAUSED);
             out.put_u32_le(queue.0);
             out.put_u32_le(group.map_or(0, |group| group.0));
@@ -261,117 +267,135 @@ pub(super) fn decode_all(mut bytes: &[u8]) -> Result<SmallVec<[Fact; 2]>, BadFac
 
 fn decode(bytes: &mut &[u8]) -> Read<Fact> {
     Ok(match u8(bytes)? {
-        QUEUE_CREATED => Fact::QueueCreated {
+        QUEUE_CREATED => Fact::Queue(QueueFact::Created {
             queue: QueueId(u32(bytes)?),
             name: text(bytes)?,
             settings: settings(bytes)?,
             first_offset: Offset(u64(bytes)?),
-        },
-        QUEUE_DELETED => Fact::QueueDeleted { queue: QueueId(u32(bytes)?) },
-        QUEUE_UPDATED => {
-            Fact::QueueUpdated { queue: QueueId(u32(bytes)?), settings: settings(bytes)? }
-        }
-        GROUP_CREATED => Fact::GroupCreated {
+        }),
+        QUEUE_DELETED => Fact::Queue(QueueFact::Deleted { queue: QueueId(u32(bytes)?) }),
+        QUEUE_UPDATED => Fact::Queue(QueueFact::Updated {
+            queue: QueueId(u32(bytes)?),
+            settings: settings(bytes)?,
+        }),
+        GROUP_CREATED => Fact::Group(GroupFact::Created {
             group: GroupId(u32(bytes)?),
             queue: QueueId(u32(bytes)?),
             name: text(bytes)?,
             kind: kind(bytes)?,
             start: Offset(u64(bytes)?),
-        },
-        GROUP_DELETED => Fact::GroupDeleted { group: GroupId(u32(bytes)?) },
-        GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
-        EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
-        KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
-        OFFSETS_RESERVED => Fact::OffsetsReserved { count: u64(bytes)? },
-        OFFSETS_SKIPPED => Fact::OffsetsSkipped { count: u64(bytes)? },
+        }),
+        GROUP_DELETED => Fact::Group(GroupFact::Deleted { group: GroupId(u32(bytes)?) }),
+        GROUP_SOUGHT => {
+            Fact::Group(GroupFact::Sought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) })
+        }
+        EXPIRED => Fact::Queue(QueueFact::Expired {
+            queue: QueueId(u32(bytes)?),
+            below: Offset(u64(bytes)?),
+        }),
+        KEPT_TURNED => Fact::Queue(QueueFact::KeptTurned { queue: QueueId(u32(bytes)?) }),
+        OFFSETS_RESERVED => Fact::Queue(QueueFact::OffsetsReserved { count: u64(bytes)? }),
+        OFFSETS_SKIPPED => Fact::Queue(QueueFact::OffsetsSkipped { count: u64(bytes)? }),
         tag => return decode_about_jobs(tag, bytes),
     })
 }
 
 fn decode_about_jobs(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
     Ok(match tag {
-        GRANTED => Fact::Granted {
+        GRANTED => Fact::Lease(LeaseFact::Granted {
             group: GroupId(u32(bytes)?),
             holder: holder(bytes)?,
             lease_ms: u64(bytes)?,
             first_grant: Grant(u64(bytes)?),
             runs: runs(bytes)?,
-        },
-        EXTENDED => Fact::Extended {
+        }),
+        EXTENDED => Fact::Lease(LeaseFact::Extended {
             group: GroupId(u32(bytes)?),
             offset: Offset(u64(bytes)?),
             lease_ms: u64(bytes)?,
-        },
-        COMMITTED => Fact::Committed { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
-        PROGRESSED => Fact::Progressed {
+        }),
+        COMMITTED => {
+            Fact::Lease(LeaseFact::Committed { group: GroupId(u32(bytes)?), runs: runs(bytes)? })
+        }
+        PROGRESSED => Fact::Lease(LeaseFact::Progressed {
             group: GroupId(u32(bytes)?),
             offset: Offset(u64(bytes)?),
             note: text(bytes)?,
-        },
-        COMMITTED_WITH_RESULT => Fact::CommittedWithResult {
+        }),
+        COMMITTED_WITH_RESULT => Fact::Lease(LeaseFact::CommittedWithResult {
             group: GroupId(u32(bytes)?),
             offset: Offset(u64(bytes)?),
             until_log_ms: u64(bytes)?,
             displaced: u32(bytes)?,
             result: byte_string(bytes)?.into(),
-        },
-        COMMITTED_THROUGH => {
-            Fact::CommittedThrough { group: GroupId(u32(bytes)?), through: Offset(u64(bytes)?) }
-        }
-        LEASE_ENDED => Fact::LeaseEnded {
+        }),
+        COMMITTED_THROUGH => Fact::Group(GroupFact::CommittedThrough {
+            group: GroupId(u32(bytes)?),
+            through: Offset(u64(bytes)?),
+        }),
+        LEASE_ENDED => Fact::Lease(LeaseFact::Ended {
             group: GroupId(u32(bytes)?),
             offset: Offset(u64(bytes)?),
             reason: reason(bytes)?,
             outcome: outcome(bytes)?,
             message: text(bytes)?,
-        },
-        GROUP_SOUGHT => Fact::GroupSought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) },
-        EXPIRED => Fact::Expired { queue: QueueId(u32(bytes)?), below: Offset(u64(bytes)?) },
-        KEPT_TURNED => Fact::KeptTurned { queue: QueueId(u32(bytes)?) },
-        OFFSETS_RESERVED => Fact::OffsetsReserved { count: u64(bytes)? },
-        OFFSETS_SKIPPED => Fact::OffsetsSkipped { count: u64(bytes)? },
+        }),
+        GROUP_SOUGHT => {
+            Fact::Group(GroupFact::Sought { group: GroupId(u32(bytes)?), to: Offset(u64(bytes)?) })
+        }
+        EXPIRED => Fact::Queue(QueueFact::Expired {
+            queue: QueueId(u32(bytes)?),
+            below: Offset(u64(bytes)?),
+        }),
+        KEPT_TURNED => Fact::Queue(QueueFact::KeptTurned { queue: QueueId(u32(bytes)?) }),
+        OFFSETS_RESERVED => Fact::Queue(QueueFact::OffsetsReserved { count: u64(bytes)? }),
+        OFFSETS_SKIPPED => Fact::Queue(QueueFact::OffsetsSkipped { count: u64(bytes)? }),
         tag => decode_job_fact(tag, bytes)?,
     })
 }
 
 fn decode_job_fact(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
     Ok(match tag {
-        DEAD_RETRIED => Fact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? },
-        WITHDRAWN => Fact::Withdrawn {
+        DEAD_RETRIED => {
+            Fact::Job(JobFact::DeadRetried { group: GroupId(u32(bytes)?), runs: runs(bytes)? })
+        }
+        WITHDRAWN => Fact::Job(JobFact::Withdrawn {
             queue: QueueId(u32(bytes)?),
             cause: cause(bytes)?,
             runs: runs(bytes)?,
-        },
-        PAUSED => Fact::Paused {
+        }),
+        PAUSED => Fact::Queue(QueueFact::Paused {
             queue: QueueId(u32(bytes)?),
             group: Some(GroupId(u32(bytes)?)).filter(|group| group.0 != 0),
             paused: flag(bytes)?,
-        },
+        }),
         TERMED => {
             let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
             let runs = (0..count).map(|_| Ok((run(bytes)?, terms(bytes)?))).collect::<Read<_>>()?;
-            Fact::Termed { queue, runs }
+            Fact::Job(JobFact::Termed { queue, runs })
         }
         PASSED => {
             let (group, count) = (GroupId(u32(bytes)?), u32(bytes)?);
             let runs = (0..count).map(|_| Ok((run(bytes)?, key(bytes)?))).collect::<Read<_>>()?;
-            Fact::Passed { group, runs }
+            Fact::Group(GroupFact::Passed { group, runs })
         }
         KEYS_HELD => {
             let (queue, count) = (QueueId(u32(bytes)?), u32(bytes)?);
             let keys = (0..count).map(|_| held_key(bytes)).collect::<Read<_>>()?;
-            Fact::KeysHeld { queue, keys }
+            Fact::Job(JobFact::KeysHeld { queue, keys })
         }
-        UNIQUE_HITS => Fact::UniqueHits {
+        UNIQUE_HITS => Fact::Job(JobFact::UniqueHits {
             queue: QueueId(u32(bytes)?),
             batch: flag(bytes)?.then(|| numbered(bytes)).transpose()?,
             first: Offset(u64(bytes)?),
             count: u32(bytes)?,
             hits: hits(bytes)?,
-        },
-        REMOVED => {
-            Fact::Removed { group: GroupId(u32(bytes)?), cause: cause(bytes)?, runs: runs(bytes)? }
-        }
+        }),
+        REMOVED => Fact::Job(JobFact::Removed {
+            group: GroupId(u32(bytes)?),
+            cause: cause(bytes)?,
+            runs: runs(bytes)?,
+        }),
         tag => schedule_codec::fact(tag, bytes)?,
     })
 }
@@ -415,48 +439,59 @@ mod tests {
             .collect();
         let settings = QueueSettings { failures_max: 3, ..QueueSettings::default() };
         let mut facts = vec![
-            Fact::QueueUpdated { queue, settings: settings.clone() },
-            Fact::QueueCreated { queue, name: "q".into(), settings, first_offset: Offset(5) },
-            Fact::QueueDeleted { queue },
-            Fact::GroupCreated {
+            Fact::Queue(QueueFact::Updated { queue, settings: settings.clone() }),
+            Fact::Queue(QueueFact::Created {
+                queue,
+                name: "q".into(),
+                settings,
+                first_offset: Offset(5),
+            }),
+            Fact::Queue(QueueFact::Deleted { queue }),
+            Fact::Group(GroupFact::Created {
                 group,
                 queue,
                 name: "default".into(),
                 kind: GroupKind::Stream,
                 start: offset,
-            },
-            Fact::GroupDeleted { group },
-            Fact::Granted {
+            }),
+            Fact::Group(GroupFact::Deleted { group }),
+            Fact::Lease(LeaseFact::Granted {
                 group,
                 holder: Holder::Session(SessionId([9; 16])),
                 lease_ms: 30_000,
                 first_grant: Grant(u64::MAX - 5),
                 runs: runs.clone(),
-            },
-            Fact::Extended { group, offset, lease_ms: 100 },
-            Fact::Committed { group, runs: runs.clone() },
-            Fact::Progressed { group, offset, note: "halfway".into() },
-            Fact::CommittedWithResult {
+            }),
+            Fact::Lease(LeaseFact::Extended { group, offset, lease_ms: 100 }),
+            Fact::Lease(LeaseFact::Committed { group, runs: runs.clone() }),
+            Fact::Lease(LeaseFact::Progressed { group, offset, note: "halfway".into() }),
+            Fact::Lease(LeaseFact::CommittedWithResult {
                 group,
                 offset,
                 result: b"42".as_slice().into(),
                 until_log_ms: 1 << 50,
                 displaced: 3,
-            },
-            Fact::DeadRetried { group, runs: runs.clone() },
-            Fact::CommittedThrough { group, through: offset },
-            Fact::GroupSought { group, to: offset },
-            Fact::Expired { queue, below: offset },
-            Fact::KeptTurned { queue },
-            Fact::OffsetsReserved { count: 0 },
-            Fact::OffsetsSkipped { count: 1 << 40 },
+            }),
+            Fact::Job(JobFact::DeadRetried { group, runs: runs.clone() }),
+            Fact::Group(GroupFact::CommittedThrough { group, through: offset }),
+            Fact::Group(GroupFact::Sought { group, to: offset }),
+            Fact::Queue(QueueFact::Expired { queue, below: offset }),
+            Fact::Queue(QueueFact::KeptTurned { queue }),
+            Fact::Queue(QueueFact::OffsetsReserved { count: 0 }),
+            Fact::Queue(QueueFact::OffsetsSkipped { count: 1 << 40 }),
         ];
         let delayed = Outcome::Delayed { due_log_ms: 5 };
         let outcomes = [Outcome::Ready, delayed, Outcome::Dead, Outcome::Withdrawn];
         for (ordinal, (_, reason)) in REASONS.iter().enumerate() {
             let outcome = outcomes[ordinal % outcomes.len()];
             let message = "no room".into();
-            facts.push(Fact::LeaseEnded { group, offset, reason: *reason, outcome, message });
+            facts.push(Fact::Lease(LeaseFact::Ended {
+                group,
+                offset,
+                reason: *reason,
+                outcome,
+                message,
+            }));
         }
         let dues = [Some(Due::Log(1)), None, Some(Due::Wall(u64::MAX))].into_iter();
         let run = Run { first: offset, count: 3 };
@@ -465,26 +500,32 @@ mod tests {
             JobTerms { due, expires_log_ms: due.map(|_| 7), rank }
         };
         let runs_of_terms = dues.map(|due| (run, terms_of(due))).collect();
-        facts.push(Fact::Termed { queue, runs: runs_of_terms });
+        facts.push(Fact::Job(JobFact::Termed { queue, runs: runs_of_terms }));
         let keys = [Some(KeyHash(u64::MAX)), None].map(|key| (run, key));
-        facts.push(Fact::Passed { group, runs: keys.to_vec() });
+        facts.push(Fact::Group(GroupFact::Passed { group, runs: keys.to_vec() }));
         for group in [None, Some(group)] {
-            facts.push(Fact::Paused { queue, group, paused: group.is_none() });
+            facts.push(Fact::Queue(QueueFact::Paused { queue, group, paused: group.is_none() }));
         }
         let held = |until_log_ms| HeldKey { offset, key: b"once"[..].into(), until_log_ms };
-        facts.push(Fact::KeysHeld { queue, keys: vec![held(None), held(Some(8))] });
+        facts.push(Fact::Job(JobFact::KeysHeld { queue, keys: vec![held(None), held(Some(8))] }));
         let producer = ProducerId([7; 16]);
         for batch in [None, Some(Numbered { producer, sequence: 9, fingerprint: 1 << 30 })] {
             let replaced = batch.is_some();
             let hits = vec![UniqueHit { ordinal: 3, replaced, offset }];
-            facts.push(Fact::UniqueHits { queue, batch, first: offset, count: 4, hits });
+            facts.push(Fact::Job(JobFact::UniqueHits {
+                queue,
+                batch,
+                first: offset,
+                count: 4,
+                hits,
+            }));
         }
         let cause = Removal::Purged;
         facts.extend(schedule_codec::tests::facts());
-        facts.push(Fact::Withdrawn { queue, cause, runs: runs.clone() });
+        facts.push(Fact::Job(JobFact::Withdrawn { queue, cause, runs: runs.clone() }));
         assert_eq!(CAUSES.len(), Removal::ALL.len());
         for cause in Removal::ALL {
-            facts.push(Fact::Removed { group, cause, runs: runs.clone() });
+            facts.push(Fact::Job(JobFact::Removed { group, cause, runs: runs.clone() }));
         }
         facts
     }

@@ -10,7 +10,7 @@ use super::mailbox::{Event, Mailbox};
 use super::turn::Turn;
 use super::waiters::{Line, Waiter};
 use crate::log::FoundJob;
-use crate::queue::{Fact, GroupKind, Picked, Start};
+use crate::queue::{Fact, GroupFact, GroupKind, Picked, Start};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// The group that is born with its first FETCH.
@@ -236,7 +236,7 @@ impl Turn<'_> {
             self.core.machine.create_group(queue, DEFAULT_GROUP, GroupKind::Work, Start::Beginning);
         let fact = made.map_err(|refusal| BrokerError::Refused { what: what(), refusal })?;
         self.record(&fact);
-        let Fact::GroupCreated { group, .. } = fact else {
+        let Fact::Group(GroupFact::Created { group, .. }) = fact else {
             unreachable!("create_group gives GroupCreated")
         };
         Ok(group)

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::error::BrokerError;
 use super::turn::Turn;
-use crate::queue::{Fact, GroupKind, JobRefusal, Outcome, Retry};
+use crate::queue::{Fact, GroupKind, JobRefusal, LeaseFact, Outcome, Retry};
 use crate::types::{Grant, GroupId, Offset};
 
 /// One job that a worker names. No grant stands for a token that this server never gave.
@@ -154,8 +154,10 @@ impl Turn<'_> {
 
 fn failed(fact: &Fact, now_ms: u64) -> Failed {
     match fact {
-        Fact::LeaseEnded { outcome: Outcome::Dead | Outcome::Withdrawn, .. } => Failed::Dead,
-        Fact::LeaseEnded { outcome: Outcome::Delayed { due_log_ms }, .. } => {
+        Fact::Lease(LeaseFact::Ended { outcome: Outcome::Dead | Outcome::Withdrawn, .. }) => {
+            Failed::Dead
+        }
+        Fact::Lease(LeaseFact::Ended { outcome: Outcome::Delayed { due_log_ms }, .. }) => {
             Failed::Retry { in_ms: due_log_ms.saturating_sub(now_ms) }
         }
         _ => Failed::Retry { in_ms: 0 },

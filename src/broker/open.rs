@@ -16,7 +16,7 @@ use super::{Broker, BrokerOptions, Durability, Shard, fact_codec};
 use crate::clock::{self, LeaseClock, LogClock};
 use crate::log::format::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::log::{EntryView, LogOptions, Recovery};
-use crate::queue::{Fact, Machine, Numbered};
+use crate::queue::{Fact, Machine, Numbered, QueueFact};
 use crate::types::{EntryIndex, Grant, ProducerId, QueueId, Term};
 
 type ReplayError = Box<dyn std::error::Error + Send + Sync>;
@@ -173,7 +173,7 @@ pub(super) fn replay_entry(
     }
     for fact in fact_codec::decode_all(entry.facts)? {
         machine.apply(&fact, entry.stamp, 0)?;
-        if let Fact::QueueDeleted { queue } = fact {
+        if let Fact::Queue(QueueFact::Deleted { queue }) = fact {
             deleted.push(queue);
         }
     }

@@ -2,10 +2,10 @@
 //! power cut takes back.
 //!
 //! An answer leaves before its entry is synced, so a client may know an offset that the log then
-//! loses. The log therefore says ahead how many jobs may be told of (`Fact::OffsetsReserved`), and
-//! an answer that tells of more is held until that is synced. That is done well before it is
-//! needed, by the sync thread, so that as good as nothing is ever held. A start that finds some
-//! reserved passes over as many offsets; see `queue/reserved.rs`.
+//! loses. The log therefore says ahead how many jobs may be told of
+//! (`QueueFact::OffsetsReserved`), and an answer that tells of more is held until that is synced.
+//! That is done well before it is needed, by the sync thread, so that as good as nothing is ever
+//! held. A start that finds some reserved passes over as many offsets; see `queue/reserved.rs`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use super::fact_codec;
 use super::turn::{Turn, facts_entry};
 use super::{Broker, Durability};
 use crate::log::{Log, LogError};
-use crate::queue::{Fact, Machine};
+use crate::queue::{Fact, Machine, QueueFact};
 use crate::types::{EntryIndex, Stamp};
 
 /// Jobs that a server reserves offsets for at first. More are when half of them are used.
@@ -141,7 +141,7 @@ impl Turn<'_> {
         let Some(count) = reserve.wanted(u64::from(count), self.stamp.log_ms) else {
             return Ok(());
         };
-        self.record(&Fact::OffsetsReserved { count });
+        self.record(&Fact::Queue(QueueFact::OffsetsReserved { count }));
         self.append_facts()?;
         let index = self.core.last_index;
         if let Some(reserve) = &mut self.core.reserve {
@@ -184,7 +184,7 @@ impl Broker {
         if core.machine.reserved() == 0 || core.halted {
             return;
         }
-        let fact = Fact::OffsetsReserved { count: 0 };
+        let fact = Fact::Queue(QueueFact::OffsetsReserved { count: 0 });
         let appended = record(&mut core.machine, &self.log, self.clock.stamp(), &[fact]);
         match appended {
             Ok(index) => core.last_index = index,
@@ -203,10 +203,10 @@ pub(super) fn begin(
     hold: &Arc<Hold>,
 ) -> Result<Option<Reserve>, OpenError> {
     let skipped = machine.skip_reserved();
-    if let Some(Fact::OffsetsSkipped { count }) = skipped {
+    if let Some(Fact::Queue(QueueFact::OffsetsSkipped { count })) = skipped {
         tracing::warn!(count, "the last run did not end in order: passing over offsets");
     }
-    let reserved = jobs.map(|count| Fact::OffsetsReserved { count });
+    let reserved = jobs.map(|count| Fact::Queue(QueueFact::OffsetsReserved { count }));
     let facts: Vec<_> = skipped.into_iter().chain(reserved).collect();
     if facts.is_empty() {
         return Ok(None);

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::fields::*;
 use crate::queue::{
-    Due, Fact, Failure, Firing, Missed, Plan, Record, Schedule, ScheduleMark, Settled, Timing,
+    Due, Fact, Failure, Firing, Missed, Plan, Record, Schedule, ScheduleFact, ScheduleMark,
+    ScheduleRecord, Settled, Timing,
 };
 use crate::types::{Offset, QueueId};
 
@@ -50,30 +51,30 @@ const MISSED_SKIP: &str = "skip";
 /// Appends a fact about schedules.
 pub(super) fn encode_fact(out: &mut Vec<u8>, fact: &Fact) {
     match fact {
-        Fact::ScheduleSet { name, plan, paused, next } => {
+        Fact::Schedule(ScheduleFact::Set { name, plan, paused, next }) => {
             out.put_u8(FACT_SET);
             put_text(out, name);
             put_plan(out, plan);
             out.put_u8(u8::from(*paused));
             put_due(out, *next);
         }
-        Fact::ScheduleRemoved { name } => {
+        Fact::Schedule(ScheduleFact::Removed { name }) => {
             out.put_u8(FACT_REMOVED);
             put_text(out, name);
         }
-        Fact::SchedulePaused { name, paused, next } => {
+        Fact::Schedule(ScheduleFact::Paused { name, paused, next }) => {
             out.put_u8(FACT_PAUSED);
             put_text(out, name);
             out.put_u8(u8::from(*paused));
             put_due(out, *next);
         }
-        Fact::ScheduleSettled { name, due, settled } => {
+        Fact::Schedule(ScheduleFact::Settled { name, due, settled }) => {
             out.put_u8(FACT_SETTLED);
             put_text(out, name);
             put_due(out, Some(*due));
             put_settled(out, settled);
         }
-        Fact::ScheduleMarked { queue, name, mark } => {
+        Fact::Schedule(ScheduleFact::Marked { queue, name, mark }) => {
             out.put_u8(FACT_MARKED);
             out.put_u32_le(queue.0);
             put_text(out, name);
@@ -87,29 +88,31 @@ pub(super) fn encode_fact(out: &mut Vec<u8>, fact: &Fact) {
 /// Reads a fact about schedules behind its tag.
 pub(super) fn fact(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
     Ok(match tag {
-        FACT_SET => Fact::ScheduleSet {
+        FACT_SET => Fact::Schedule(ScheduleFact::Set {
             name: text(bytes)?,
             plan: Arc::new(plan(bytes)?),
             paused: flag(bytes)?,
             next: due(bytes)?,
-        },
-        FACT_REMOVED => Fact::ScheduleRemoved { name: text(bytes)? },
-        FACT_PAUSED => {
-            Fact::SchedulePaused { name: text(bytes)?, paused: flag(bytes)?, next: due(bytes)? }
-        }
-        FACT_SETTLED => Fact::ScheduleSettled {
+        }),
+        FACT_REMOVED => Fact::Schedule(ScheduleFact::Removed { name: text(bytes)? }),
+        FACT_PAUSED => Fact::Schedule(ScheduleFact::Paused {
+            name: text(bytes)?,
+            paused: flag(bytes)?,
+            next: due(bytes)?,
+        }),
+        FACT_SETTLED => Fact::Schedule(ScheduleFact::Settled {
             name: text(bytes)?,
             due: some_due(bytes)?,
             settled: settled(bytes)?,
-        },
-        FACT_MARKED => Fact::ScheduleMarked {
+        }),
+        FACT_MARKED => Fact::Schedule(ScheduleFact::Marked {
             queue: QueueId(u32(bytes)?),
             name: text(bytes)?,
             mark: match due(bytes)? {
                 None => None,
                 Some(due) => Some(ScheduleMark { due, offset: Offset(u64(bytes)?) }),
             },
-        },
+        }),
         _ => return Err(UNKNOWN_TAG),
     })
 }
@@ -117,12 +120,12 @@ pub(super) fn fact(tag: u8, bytes: &mut &[u8]) -> Read<Fact> {
 /// Appends a record about schedules.
 pub(super) fn encode_record(out: &mut Vec<u8>, record: &Record) {
     match record {
-        Record::Schedule { name, schedule } => {
+        Record::Schedule(ScheduleRecord::Schedule { name, schedule }) => {
             out.put_u8(RECORD_SCHEDULE);
             put_text(out, name);
             put_schedule(out, schedule);
         }
-        Record::Fired { queue, schedule, mark } => {
+        Record::Schedule(ScheduleRecord::Fired { queue, schedule, mark }) => {
             out.put_u8(RECORD_FIRED);
             out.put_u32_le(queue.0);
             put_text(out, schedule);
@@ -136,13 +139,14 @@ pub(super) fn encode_record(out: &mut Vec<u8>, record: &Record) {
 /// Reads a record about schedules behind its tag.
 pub(super) fn record(tag: u8, bytes: &mut &[u8]) -> Read<Record> {
     match tag {
-        RECORD_SCHEDULE => {
-            Ok(Record::Schedule { name: text(bytes)?, schedule: Box::new(schedule(bytes)?) })
-        }
+        RECORD_SCHEDULE => Ok(Record::Schedule(ScheduleRecord::Schedule {
+            name: text(bytes)?,
+            schedule: Box::new(schedule(bytes)?),
+        })),
         RECORD_FIRED => {
             let (queue, schedule) = (QueueId(u32(bytes)?), text(bytes)?);
             let mark = ScheduleMark { due: some_due(bytes)?, offset: Offset(u64(bytes)?) };
-            Ok(Record::Fired { queue, schedule, mark })
+            Ok(Record::Schedule(ScheduleRecord::Fired { queue, schedule, mark }))
         }
         _ => Err(UNKNOWN_TAG),
     }
@@ -326,14 +330,28 @@ pub(super) mod tests {
             Settled::Skipped { count: 7, next: None },
             Settled::Failed { retry_log_ms: 9, error: "full".into() },
         ];
-        let settled = settled.map(|settled| Fact::ScheduleSettled { name: name(), due, settled });
+        let settled = settled
+            .map(|settled| Fact::Schedule(ScheduleFact::Settled { name: name(), due, settled }));
         let mut facts = vec![
-            Fact::ScheduleSet { name: name(), plan: cron, paused: false, next },
-            Fact::ScheduleSet { name: name(), plan: every, paused: true, next: None },
-            Fact::ScheduleRemoved { name: name() },
-            Fact::SchedulePaused { name: name(), paused: false, next: Some(Due::Log(5)) },
-            Fact::ScheduleMarked { queue: QueueId(3), name: name(), mark: Some(mark) },
-            Fact::ScheduleMarked { queue: QueueId(3), name: name(), mark: None },
+            Fact::Schedule(ScheduleFact::Set { name: name(), plan: cron, paused: false, next }),
+            Fact::Schedule(ScheduleFact::Set {
+                name: name(),
+                plan: every,
+                paused: true,
+                next: None,
+            }),
+            Fact::Schedule(ScheduleFact::Removed { name: name() }),
+            Fact::Schedule(ScheduleFact::Paused {
+                name: name(),
+                paused: false,
+                next: Some(Due::Log(5)),
+            }),
+            Fact::Schedule(ScheduleFact::Marked {
+                queue: QueueId(3),
+                name: name(),
+                mark: Some(mark),
+            }),
+            Fact::Schedule(ScheduleFact::Marked { queue: QueueId(3), name: name(), mark: None }),
         ];
         facts.extend(settled);
         facts
@@ -362,9 +380,18 @@ pub(super) mod tests {
             last_failure: None,
             ..busy.clone()
         };
-        let named = |schedule| Record::Schedule { name: "a".into(), schedule: Box::new(schedule) };
+        let named = |schedule| {
+            Record::Schedule(ScheduleRecord::Schedule {
+                name: "a".into(),
+                schedule: Box::new(schedule),
+            })
+        };
         let mark = ScheduleMark { due: Due::Log(1 << 40), offset: Offset(1 << 39) };
-        let fired = Record::Fired { queue: QueueId(3), schedule: "a".into(), mark };
+        let fired = Record::Schedule(ScheduleRecord::Fired {
+            queue: QueueId(3),
+            schedule: "a".into(),
+            mark,
+        });
         vec![named(busy), named(idle), fired]
     }
 }

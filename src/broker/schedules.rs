@@ -7,7 +7,9 @@ use super::requests::Enqueued;
 use super::turn::{JobBatch, Turn, Wish};
 use super::{Broker, Durability};
 use crate::cron::Cron;
-use crate::queue::{Due, Fact, Plan, Refusal, Schedule, ScheduleMark, Settled, Timing, WishedKey};
+use crate::queue::{
+    Due, Fact, Plan, Refusal, Schedule, ScheduleFact, ScheduleMark, Settled, Timing, WishedKey,
+};
 use crate::types::{Offset, ProducerId, QueueId, Stamp};
 
 /// Bytes of an error that a schedule keeps.
@@ -281,7 +283,11 @@ impl Broker {
     pub(super) fn forget_mark(&self, queue: QueueId, name: &str) {
         let gated = self.turn(|turn| {
             if turn.core.machine.schedule_mark(queue, name).is_some() {
-                turn.record(&Fact::ScheduleMarked { queue, name: name.into(), mark: None });
+                turn.record(&Fact::Schedule(ScheduleFact::Marked {
+                    queue,
+                    name: name.into(),
+                    mark: None,
+                }));
             }
             Ok(())
         });
@@ -316,7 +322,11 @@ impl Turn<'_> {
     /// The mark for jobs that are about to be appended, if a schedule enqueues them.
     pub(super) fn take_mark(&mut self, queue: QueueId, offset: Offset) -> Option<Fact> {
         let (name, due) = self.fires.take()?;
-        Some(Fact::ScheduleMarked { queue, name, mark: Some(ScheduleMark { due, offset }) })
+        Some(Fact::Schedule(ScheduleFact::Marked {
+            queue,
+            name,
+            mark: Some(ScheduleMark { due, offset }),
+        }))
     }
 }
 

@@ -17,7 +17,9 @@ use super::mailbox::{Event, Mailbox};
 use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
-use crate::queue::{Due, Fact, JobTerms, Rank, Run, Runs, WishedKey, push_offset};
+use crate::queue::{
+    Due, Fact, JobFact, JobTerms, LeaseFact, Rank, Run, Runs, WishedKey, push_offset,
+};
 use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
 
 /// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
@@ -136,7 +138,7 @@ impl<'a> Turn<'a> {
     /// Records that a job is consumed. Neighbours become one fact.
     pub(super) fn record_committed(&mut self, group: GroupId, offset: Offset) {
         let run = Run { first: offset, count: 1 };
-        self.apply(&Fact::Committed { group, runs: SmallVec::from_iter([run]) });
+        self.apply(&Fact::Lease(LeaseFact::Committed { group, runs: SmallVec::from_iter([run]) }));
         match &mut self.committed {
             Some((known, runs)) if *known == group && runs.len() < RUNS_MAX => {
                 push_offset(runs, offset);
@@ -157,7 +159,7 @@ impl<'a> Turn<'a> {
 
     fn encode_committed(&mut self) {
         if let Some((group, runs)) = self.committed.take() {
-            fact_codec::encode(&mut self.facts, &Fact::Committed { group, runs });
+            fact_codec::encode(&mut self.facts, &Fact::Lease(LeaseFact::Committed { group, runs }));
         }
     }
 
@@ -311,7 +313,7 @@ fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Op
             _ => runs.push((Run { first: offset, count: 1 }, terms)),
         }
     }
-    (!runs.is_empty()).then_some(Fact::Termed { queue, runs })
+    (!runs.is_empty()).then_some(Fact::Job(JobFact::Termed { queue, runs }))
 }
 
 /// A time that has passed is no due time.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::machine::Queue;
-use super::{Contradiction, EndReason, Fact, Machine, Removal, Run, Runs, push_offset};
+use super::{Contradiction, EndReason, Fact, JobFact, Machine, Removal, Run, Runs, push_offset};
 use crate::types::{GroupId, Offset, Stamp};
 
 /// A job that is not fetched again.
@@ -46,7 +46,7 @@ impl Machine {
         group: GroupId,
         jobs: impl IntoIterator<Item = Offset>,
     ) -> Option<Fact> {
-        self.dead_runs(group, jobs).map(|runs| Fact::DeadRetried { group, runs })
+        self.dead_runs(group, jobs).map(|runs| Fact::Job(JobFact::DeadRetried { group, runs }))
     }
 
     /// Drops dead jobs. Jobs that are not dead are passed over; no fact if none is.
@@ -56,7 +56,7 @@ impl Machine {
         jobs: impl IntoIterator<Item = Offset>,
     ) -> Option<Fact> {
         let cause = Removal::Dropped;
-        self.dead_runs(group, jobs).map(|runs| Fact::Removed { group, cause, runs })
+        self.dead_runs(group, jobs).map(|runs| Fact::Job(JobFact::Removed { group, cause, runs }))
     }
 
     /// Lets dead jobs go that are moved to another queue. Jobs that are not dead are passed over;
@@ -67,7 +67,7 @@ impl Machine {
         jobs: impl IntoIterator<Item = Offset>,
     ) -> Option<Fact> {
         let cause = Removal::Moved;
-        self.dead_runs(group, jobs).map(|runs| Fact::Removed { group, cause, runs })
+        self.dead_runs(group, jobs).map(|runs| Fact::Job(JobFact::Removed { group, cause, runs }))
     }
 
     /// Whether a job is dead for a group.
@@ -85,7 +85,7 @@ impl Machine {
         let cause = Removal::Aged;
         let aged = by_group.into_iter().filter_map(|(group, jobs)| {
             let runs = self.dead_runs(group, jobs)?;
-            Some(Fact::Removed { group, cause, runs })
+            Some(Fact::Job(JobFact::Removed { group, cause, runs }))
         });
         aged.collect()
     }

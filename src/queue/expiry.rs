@@ -4,7 +4,7 @@
 //! expired is a fact: they are withdrawn like cancelled jobs, and counted apart.
 
 use super::machine::Queue;
-use super::{Due, Fact, Machine, Removal, Run, Runs, push_offset};
+use super::{Due, Fact, JobFact, Machine, Removal, Run, Runs, push_offset};
 use crate::types::{Offset, QueueId, Stamp};
 
 impl Machine {
@@ -27,7 +27,7 @@ impl Machine {
         let mut runs = Runs::new();
         expired.into_iter().for_each(|offset| push_offset(&mut runs, offset));
         let cause = Removal::Expired;
-        (!runs.is_empty()).then_some(Fact::Withdrawn { queue, cause, runs })
+        (!runs.is_empty()).then_some(Fact::Job(JobFact::Withdrawn { queue, cause, runs }))
     }
 
     /// When the next job expires, on the clock of the log.

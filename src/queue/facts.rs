@@ -15,8 +15,23 @@ use crate::types::{Grant, GroupId, KeyHash, Offset, QueueId, SessionId};
 /// Something that has happened to the queues and groups of a log, other than new jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
+    /// What has happened to queues.
+    Queue(QueueFact),
+    /// What has happened to a group.
+    Group(GroupFact),
+    /// What has happened to jobs that are out with workers, or go out.
+    Lease(LeaseFact),
+    /// What has happened to jobs that are not out.
+    Job(JobFact),
+    /// What has happened to a schedule.
+    Schedule(ScheduleFact),
+}
+
+/// What has happened to queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueueFact {
     /// A queue was made.
-    QueueCreated {
+    Created {
         /// Its id.
         queue: QueueId,
         /// Its name.
@@ -28,53 +43,16 @@ pub enum Fact {
         first_offset: Offset,
     },
     /// A queue was deleted, with its jobs and groups.
-    QueueDeleted {
+    Deleted {
         /// The queue.
         queue: QueueId,
     },
     /// The settings of a queue were changed.
-    QueueUpdated {
+    Updated {
         /// The queue.
         queue: QueueId,
         /// All of its settings from now on.
         settings: QueueSettings,
-    },
-    /// From here on so many jobs may be told of before the log is synced again up to a fact like
-    /// this one; what was reserved before no longer counts.
-    OffsetsReserved {
-        /// How many, of all queues together.
-        count: u64,
-    },
-    /// No job has or gets the next so many offsets, in any queue that is there or will be made:
-    /// a run that did not end in order may have told somebody of such jobs and lost them.
-    OffsetsSkipped {
-        /// How many.
-        count: u64,
-    },
-    /// A group was made.
-    GroupCreated {
-        /// Its id.
-        group: GroupId,
-        /// The queue whose jobs it sees.
-        queue: QueueId,
-        /// Its name within the queue.
-        name: Box<str>,
-        /// Its kind.
-        kind: GroupKind,
-        /// The first job that it sees.
-        start: Offset,
-    },
-    /// A group was deleted, with its leases.
-    GroupDeleted {
-        /// The group.
-        group: GroupId,
-    },
-    /// A group was set to another place; its leases, delays and deaths are forgotten.
-    GroupSought {
-        /// The group.
-        group: GroupId,
-        /// What lies below is consumed.
-        to: Offset,
     },
     /// Jobs were too old, and are consumed by all groups, but for those that were leased.
     Expired {
@@ -89,6 +67,77 @@ pub enum Fact {
         /// The queue.
         queue: QueueId,
     },
+    /// A queue or one group of it pauses, or goes on.
+    Paused {
+        /// The queue.
+        queue: QueueId,
+        /// The group; none for the queue as a whole.
+        group: Option<GroupId>,
+        /// Whether it pauses from now on.
+        paused: bool,
+    },
+    /// From here on so many jobs may be told of before the log is synced again up to a fact like
+    /// this one; what was reserved before no longer counts.
+    OffsetsReserved {
+        /// How many, of all queues together.
+        count: u64,
+    },
+    /// No job has or gets the next so many offsets, in any queue that is there or will be made:
+    /// a run that did not end in order may have told somebody of such jobs and lost them.
+    OffsetsSkipped {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What has happened to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupFact {
+    /// A group was made.
+    Created {
+        /// Its id.
+        group: GroupId,
+        /// The queue whose jobs it sees.
+        queue: QueueId,
+        /// Its name within the queue.
+        name: Box<str>,
+        /// Its kind.
+        kind: GroupKind,
+        /// The first job that it sees.
+        start: Offset,
+    },
+    /// A group was deleted, with its leases.
+    Deleted {
+        /// The group.
+        group: GroupId,
+    },
+    /// A group was set to another place; its leases, delays and deaths are forgotten.
+    Sought {
+        /// The group.
+        group: GroupId,
+        /// What lies below is consumed.
+        to: Offset,
+    },
+    /// All jobs up to an offset are consumed.
+    CommittedThrough {
+        /// The stream group.
+        group: GroupId,
+        /// The last consumed offset.
+        through: Offset,
+    },
+    /// The pointer has passed jobs of a group with keys. Those whose key has a place for them can
+    /// be fetched, the others are parked.
+    Passed {
+        /// The work group.
+        group: GroupId,
+        /// The jobs, each run with the key of its jobs, if they have one.
+        runs: Vec<(Run, Option<KeyHash>)>,
+    },
+}
+
+/// What has happened to jobs that are out with workers, or go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseFact {
     /// Jobs went out under leases.
     Granted {
         /// The work group.
@@ -101,14 +150,6 @@ pub enum Fact {
         first_grant: Grant,
         /// The jobs.
         runs: Runs,
-    },
-    /// The pointer has passed jobs of a group with keys. Those whose key has a place for them can
-    /// be fetched, the others are parked.
-    Passed {
-        /// The work group.
-        group: GroupId,
-        /// The jobs, each run with the key of its jobs, if they have one.
-        runs: Vec<(Run, Option<KeyHash>)>,
     },
     /// A lease runs for a new duration from now on.
     Extended {
@@ -148,15 +189,8 @@ pub enum Fact {
         /// How many results of the queue go for it, those first that would have gone first.
         displaced: u32,
     },
-    /// All jobs up to an offset are consumed.
-    CommittedThrough {
-        /// The stream group.
-        group: GroupId,
-        /// The last consumed offset.
-        through: Offset,
-    },
     /// A lease ended without a commit.
-    LeaseEnded {
+    Ended {
         /// The work group.
         group: GroupId,
         /// The job that was leased.
@@ -168,6 +202,11 @@ pub enum Fact {
         /// What the worker said; empty if it said nothing.
         message: Box<str>,
     },
+}
+
+/// What has happened to jobs that are not out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobFact {
     /// New jobs are not like all others. Stands in the entry of the jobs.
     Termed {
         /// The queue.
@@ -205,15 +244,6 @@ pub enum Fact {
         /// The jobs.
         runs: Runs,
     },
-    /// A queue or one group of it pauses, or goes on.
-    Paused {
-        /// The queue.
-        queue: QueueId,
-        /// The group; none for the queue as a whole.
-        group: Option<GroupId>,
-        /// Whether it pauses from now on.
-        paused: bool,
-    },
     /// Dead jobs are ready again, their failures and crashes forgotten.
     DeadRetried {
         /// The work group.
@@ -221,8 +251,22 @@ pub enum Fact {
         /// The jobs.
         runs: Runs,
     },
+    /// Jobs are consumed without a commit.
+    Removed {
+        /// The work group.
+        group: GroupId,
+        /// Why.
+        cause: Removal,
+        /// The jobs.
+        runs: Runs,
+    },
+}
+
+/// What has happened to a schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScheduleFact {
     /// A schedule was added, or has another plan.
-    ScheduleSet {
+    Set {
         /// Its name.
         name: Box<str>,
         /// What it is to do.
@@ -233,12 +277,12 @@ pub enum Fact {
         next: Option<Due>,
     },
     /// A schedule was taken away.
-    ScheduleRemoved {
+    Removed {
         /// Its name.
         name: Box<str>,
     },
     /// A schedule pauses, or goes on.
-    SchedulePaused {
+    Paused {
         /// Its name.
         name: Box<str>,
         /// Whether it pauses from now on.
@@ -247,7 +291,7 @@ pub enum Fact {
         next: Option<Due>,
     },
     /// Something became of a schedule's next due time.
-    ScheduleSettled {
+    Settled {
         /// Its name.
         name: Box<str>,
         /// The due time.
@@ -257,22 +301,13 @@ pub enum Fact {
     },
     /// Which is the last job of a schedule in a queue. Stands in the entry of the job, or alone and
     /// without one, when the schedule is gone.
-    ScheduleMarked {
+    Marked {
         /// The queue.
         queue: QueueId,
         /// The schedule's name.
         name: Box<str>,
         /// The job.
         mark: Option<ScheduleMark>,
-    },
-    /// Jobs are consumed without a commit.
-    Removed {
-        /// The work group.
-        group: GroupId,
-        /// Why.
-        cause: Removal,
-        /// The jobs.
-        runs: Runs,
     },
 }
 

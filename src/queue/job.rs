@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Contradiction, DeadJob, EndReason, Fact, Holder, JobEnd, JobRefusal, JobState, Machine, Record,
+    Contradiction, DeadJob, EndReason, Fact, GroupRecord, Holder, JobEnd, JobRefusal, JobState,
+    LeaseFact, Machine, Record,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
@@ -90,11 +91,13 @@ impl Sayings {
     /// All that was said, in the order of a checkpoint.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> {
         let progress = self.progress.iter();
-        let progress =
-            progress.map(|(offset, note)| Record::Progress { offset: *offset, note: note.clone() });
+        let progress = progress.map(|(offset, note)| {
+            Record::Group(GroupRecord::Progress { offset: *offset, note: note.clone() })
+        });
         let errors = self.errors.iter();
-        let errors = errors
-            .map(|(offset, error)| Record::LastError { offset: *offset, error: error.clone() });
+        let errors = errors.map(|(offset, error)| {
+            Record::Group(GroupRecord::LastError { offset: *offset, error: error.clone() })
+        });
         progress.chain(errors)
     }
 
@@ -121,7 +124,7 @@ impl Machine {
         note: &str,
     ) -> Result<Fact, JobRefusal> {
         self.commit(group, offset, grant)?;
-        Ok(Fact::Progressed { group, offset, note: note.into() })
+        Ok(Fact::Lease(LeaseFact::Progressed { group, offset, note: note.into() }))
     }
 
     /// One job of a queue, described for a group, or, without one, for a group that nothing was

@@ -7,7 +7,7 @@
 //!
 //! The machine has no bodies, and nothing is kept of jobs that the pointer has not reached. So the
 //! one who grants reads the keys ahead of the pointer ([`Machine::next_unread`]), and what it has
-//! read is a fact ([`Fact::Passed`]). A key is known by its hash: two keys with one hash share
+//! read is a fact ([`GroupFact::Passed`]). A key is known by its hash: two keys with one hash share
 //! their places, which costs speed and no promise.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::group::Group;
 use super::machine::{Queue, inside, wake, work_group};
-use super::{Contradiction, Fact, GroupKind, Machine, QueueSettings, Run};
+use super::{Contradiction, Fact, GroupFact, GroupKind, Machine, QueueSettings, Run};
 use crate::types::{GroupId, KeyHash, Offset, QueueId};
 
 /// What the settings of a queue say about the jobs of one key.
@@ -381,7 +381,7 @@ impl Machine {
                 _ => runs.push((Run { first: *offset, count: 1 }, *key)),
             }
         }
-        (!runs.is_empty()).then_some(Fact::Passed { group, runs })
+        (!runs.is_empty()).then_some(Fact::Group(GroupFact::Passed { group, runs }))
     }
 
     /// Takes back from a record what is known of a job's key. Whether the job has a mark.

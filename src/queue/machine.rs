@@ -17,8 +17,8 @@ use super::schedules::{ScheduleMark, Schedules};
 use super::sizes::Sizes;
 use super::unique::UniqueKeys;
 use super::{
-    Contradiction, DeadJob, EndReason, Fact, GroupKind, Holder, Outcome, QueueSettings, Removal,
-    Run,
+    Contradiction, DeadJob, EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, LeaseFact,
+    Outcome, QueueFact, QueueSettings, Removal, Run,
 };
 use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
 
@@ -210,53 +210,84 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         self.advance(stamp);
         match fact {
-            Fact::QueueCreated { queue, name, settings, first_offset } => {
+            Fact::Queue(fact) => self.apply_to_queue(fact, stamp),
+            Fact::Group(fact) => self.apply_to_group(fact),
+            Fact::Lease(fact) => self.apply_to_leases(fact, stamp, lease_now_ms),
+            Fact::Job(fact) => self.apply_to_jobs(fact, stamp),
+            Fact::Schedule(fact) => self.apply_to_schedule(fact, stamp),
+        }
+    }
+
+    fn apply_to_queue(&mut self, fact: &QueueFact, stamp: Stamp) -> Result<(), Contradiction> {
+        match fact {
+            QueueFact::Created { queue, name, settings, first_offset } => {
                 self.queue_created(*queue, name, settings, *first_offset, stamp)
             }
-            Fact::QueueDeleted { queue } => self.queue_deleted(*queue),
-            Fact::QueueUpdated { queue, settings } => self.queue_updated(*queue, settings, stamp),
-            Fact::OffsetsReserved { count } => {
+            QueueFact::Deleted { queue } => self.queue_deleted(*queue),
+            QueueFact::Updated { queue, settings } => self.queue_updated(*queue, settings, stamp),
+            QueueFact::Expired { queue, below } => self.expired(*queue, *below),
+            QueueFact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
+            QueueFact::Paused { queue, group, paused } => self.paused(*queue, *group, *paused),
+            QueueFact::OffsetsReserved { count } => {
                 self.reserved = *count;
                 Ok(())
             }
-            Fact::OffsetsSkipped { count } => self.offsets_skipped(*count),
-            Fact::GroupCreated { group, queue, name, kind, start } => {
+            QueueFact::OffsetsSkipped { count } => self.offsets_skipped(*count),
+        }
+    }
+
+    fn apply_to_group(&mut self, fact: &GroupFact) -> Result<(), Contradiction> {
+        match fact {
+            GroupFact::Created { group, queue, name, kind, start } => {
                 self.group_created(*group, *queue, name, *kind, *start)
             }
-            Fact::GroupDeleted { group } => self.group_deleted(*group),
-            Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
+            GroupFact::Deleted { group } => self.group_deleted(*group),
+            GroupFact::Sought { group, to } => self.group_sought(*group, *to),
+            GroupFact::CommittedThrough { group, through } => {
+                self.committed_through(*group, *through)
+            }
+            GroupFact::Passed { group, runs } => self.passed(*group, runs),
+        }
+    }
+
+    fn apply_to_leases(
+        &mut self,
+        fact: &LeaseFact,
+        stamp: Stamp,
+        lease_now_ms: u64,
+    ) -> Result<(), Contradiction> {
+        match fact {
+            LeaseFact::Granted { group, holder, lease_ms, first_grant, runs } => {
                 let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
                 self.granted(*group, (*holder, *first_grant), lease_ms, runs, lease_now_ms)
             }
-            Fact::Passed { group, runs } => self.passed(*group, runs),
-            Fact::Extended { group, offset, lease_ms } => {
+            LeaseFact::Extended { group, offset, lease_ms } => {
                 let lease_ms = lease_ms_of_slot(*group, *lease_ms)?;
                 let extended = self.leases.extend(*group, *offset, lease_ms, lease_now_ms);
                 leased(extended, *group, *offset)
             }
-            Fact::Progressed { group, offset, note } => self.progressed(*group, *offset, note),
-            Fact::GroupSought { group, to } => self.group_sought(*group, *to),
-            Fact::Expired { queue, below } => self.expired(*queue, *below),
-            Fact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
-            Fact::Committed { group, runs } => self.committed(*group, runs),
-            Fact::CommittedWithResult { group, offset, result, until_log_ms, displaced } => {
+            LeaseFact::Progressed { group, offset, note } => self.progressed(*group, *offset, note),
+            LeaseFact::Committed { group, runs } => self.committed(*group, runs),
+            LeaseFact::CommittedWithResult { group, offset, result, until_log_ms, displaced } => {
                 let job = (*group, *offset);
                 self.committed_with_result(job, result, *until_log_ms, *displaced)
             }
-            Fact::CommittedThrough { group, through } => self.committed_through(*group, *through),
-            Fact::LeaseEnded { group, offset, reason, outcome, message } => {
+            LeaseFact::Ended { group, offset, reason, outcome, message } => {
                 self.lease_ended((*group, *offset), *reason, *outcome, message, stamp)
             }
-            Fact::KeysHeld { queue, keys } => self.keys_held(*queue, keys),
-            Fact::UniqueHits { queue, batch, first, count, hits } => {
+        }
+    }
+
+    fn apply_to_jobs(&mut self, fact: &JobFact, stamp: Stamp) -> Result<(), Contradiction> {
+        match fact {
+            JobFact::Termed { queue, runs } => self.termed(*queue, runs),
+            JobFact::KeysHeld { queue, keys } => self.keys_held(*queue, keys),
+            JobFact::UniqueHits { queue, batch, first, count, hits } => {
                 self.unique_hits(*queue, *batch, (*first, *count), hits, stamp.log_ms)
             }
-            Fact::Termed { queue, runs } => self.termed(*queue, runs),
-            Fact::Withdrawn { queue, cause, runs } => self.withdrawn(*queue, *cause, runs),
-            Fact::Paused { queue, group, paused } => self.paused(*queue, *group, *paused),
-            Fact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
-            Fact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
-            fact => self.apply_schedule_fact(fact, stamp),
+            JobFact::Withdrawn { queue, cause, runs } => self.withdrawn(*queue, *cause, runs),
+            JobFact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
+            JobFact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
         }
     }
 

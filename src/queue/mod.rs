@@ -77,8 +77,8 @@ pub use delays::Due;
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
-    EndReason, Fact, GroupKind, Holder, JobTerms, Outcome, Retry, Run, Runs, SessionEnd, Start,
-    push_offset,
+    EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, JobTerms, LeaseFact, Outcome,
+    QueueFact, Retry, Run, Runs, ScheduleFact, SessionEnd, Start, push_offset,
 };
 pub use job::{JobInfo, JobStanding, LAST_ERROR_BYTES_MAX, LeaseView};
 pub use keys::KeyedPlace;
@@ -88,7 +88,9 @@ pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
 pub use pick::Picked;
 pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
 pub use ranks::{PRIORITY_COUNT, PRIORITY_MAX, Rank};
-pub use record::{BadRecord, MarkedPlace, Record};
+pub use record::{
+    BadRecord, GroupRecord, JobRecord, LogRecord, MarkedPlace, QueueRecord, Record, ScheduleRecord,
+};
 pub use records::Restore;
 pub use removed::{Removal, RemovedCounts};
 pub use results::{JobEnd, RESULT_OVERHEAD_BYTES};

@@ -15,6 +15,21 @@ use crate::types::{Grant, GroupId, KeyHash, Offset, ProducerId, QueueId};
 /// One piece of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// What concerns the log as a whole.
+    Log(LogRecord),
+    /// A queue, and the sets of its jobs.
+    Queue(QueueRecord),
+    /// What is known of the jobs of a queue, and of who enqueued them.
+    Job(JobRecord),
+    /// Schedules, and what they have enqueued.
+    Schedule(ScheduleRecord),
+    /// A group, and its jobs.
+    Group(GroupRecord),
+}
+
+/// What concerns the log as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogRecord {
     /// What is given next; the first record.
     Counters {
         /// The id of the next queue.
@@ -38,6 +53,11 @@ pub enum Record {
         /// The offset that its next job would have got.
         next: Offset,
     },
+}
+
+/// A queue, and the sets of its jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueueRecord {
     /// A queue.
     Queue {
         /// Its id.
@@ -65,20 +85,6 @@ pub enum Record {
         /// Whether nothing is fetched from it for now.
         paused: bool,
     },
-    /// Jobs of the queue that are withdrawn above that, of one chunk.
-    Withdrawn {
-        /// The chunk: the offsets of its jobs divided by 65,536.
-        chunk: u64,
-        /// Which of them.
-        members: ChunkMembers,
-    },
-    /// Those of them that have outlived their time, of one chunk.
-    Lapsed {
-        /// The chunk: the offsets of its jobs divided by 65,536.
-        chunk: u64,
-        /// Which of them.
-        members: ChunkMembers,
-    },
     /// Jobs of the queue that are gone above that, of one chunk.
     Gone {
         /// The chunk: the offsets of its jobs divided by 65,536.
@@ -88,6 +94,20 @@ pub enum Record {
     },
     /// Jobs of the queue that had been consumed above that, of one chunk.
     Aging {
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
+    },
+    /// Jobs of the queue that are withdrawn above that, of one chunk.
+    Withdrawn {
+        /// The chunk: the offsets of its jobs divided by 65,536.
+        chunk: u64,
+        /// Which of them.
+        members: ChunkMembers,
+    },
+    /// Those of them that have outlived their time, of one chunk.
+    Lapsed {
         /// The chunk: the offsets of its jobs divided by 65,536.
         chunk: u64,
         /// Which of them.
@@ -107,6 +127,11 @@ pub enum Record {
         /// One more than the highest.
         end: Offset,
     },
+}
+
+/// What is known of the jobs of a queue, and of who enqueued them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobRecord {
     /// A job that is not like all others of its queue.
     Termed {
         /// The queue.
@@ -172,6 +197,11 @@ pub enum Record {
         /// How many.
         count: u64,
     },
+}
+
+/// Schedules, and what they have enqueued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScheduleRecord {
     /// A schedule.
     Schedule {
         /// Its name.
@@ -188,6 +218,11 @@ pub enum Record {
         /// The job.
         mark: ScheduleMark,
     },
+}
+
+/// A group, and its jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupRecord {
     /// A group; what follows up to the next group is about its jobs.
     Group {
         /// Its id.
@@ -243,6 +278,13 @@ pub enum Record {
         /// How long it runs, in milliseconds.
         lease_ms: u32,
     },
+    /// A job that is not fetched again.
+    Dead {
+        /// The job.
+        offset: Offset,
+        /// Why and when.
+        job: DeadJob,
+    },
     /// What the group may be given, where its queue has a rate.
     Bucket {
         /// In thousandths of a job.
@@ -268,13 +310,6 @@ pub enum Record {
         offset: Offset,
         /// What it said.
         error: Box<str>,
-    },
-    /// A job that is not fetched again.
-    Dead {
-        /// The job.
-        offset: Offset,
-        /// Why and when.
-        job: DeadJob,
     },
     /// A job that the pointer has passed, where keys matter.
     Keyed {

@@ -11,7 +11,9 @@ use super::group::{Group, Mark};
 use super::limits::Bucket;
 use super::machine::Queue;
 use super::offset_set::OffsetSet;
-use super::record::{BadRecord, MarkedPlace, Record};
+use super::record::{
+    BadRecord, GroupRecord, JobRecord, LogRecord, MarkedPlace, QueueRecord, Record,
+};
 use super::sizes::Sizes;
 use super::{Due, GroupKind, JobTerms, KeyedPlace, Machine, Rank};
 use crate::types::{Grant, GroupId, Offset, QueueId};
@@ -20,27 +22,26 @@ impl Machine {
     /// The whole state, in one order. What only a running server knows is left out: how long
     /// leases have run, and which groups are to be woken.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        let counters = Record::Counters {
+        let counters = Record::Log(LogRecord::Counters {
             next_queue: self.next_queue,
             next_group: self.next_group,
             next_grant: self.next_grant,
-        };
+        });
         let Self { reserved, first_of_new, .. } = *self;
         let has_offsets = reserved > 0 || first_of_new > Offset(0);
-        let offsets = has_offsets.then_some(Record::Offsets { reserved, first_of_new });
+        let offsets =
+            has_offsets.then_some(Record::Log(LogRecord::Offsets { reserved, first_of_new }));
         let retired = self.retired.iter();
-        let retired =
-            retired.map(|(name, next)| Record::Retired { name: name.clone(), next: *next });
+        let retired = retired.map(|(name, next)| {
+            Record::Log(LogRecord::Retired { name: name.clone(), next: *next })
+        });
         let mut queues: Vec<_> = self.queues.keys().copied().collect();
         queues.sort_unstable();
         let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
         let producers = queues.clone().into_iter().flat_map(|queue| {
             let producers = self.producers_of(queue).into_iter();
-            producers.map(move |(producer, last_log_ms, batches)| Record::Producer {
-                queue,
-                producer,
-                last_log_ms,
-                batches,
+            producers.map(move |(producer, last_log_ms, batches)| {
+                Record::Job(JobRecord::Producer { queue, producer, last_log_ms, batches })
             })
         });
         let results = queues.clone().into_iter().flat_map(|queue| self.result_records(queue));
@@ -68,7 +69,7 @@ impl Machine {
     fn queue_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
         let state = self.queues.get(&queue).into_iter();
         state.flat_map(move |state| {
-            let head = Record::Queue {
+            let head = Record::Queue(QueueRecord::Queue {
                 queue,
                 name: state.name.clone(),
                 settings: Box::new(state.settings.clone()),
@@ -81,23 +82,28 @@ impl Machine {
                 withdrawn: state.withdrawn.floor(),
                 lapsed: state.lapsed.floor(),
                 paused: state.paused,
-            };
+            });
             let gone = state.gone.chunks();
-            let gone = gone.map(|(chunk, members)| Record::Gone { chunk, members });
+            let gone =
+                gone.map(|(chunk, members)| Record::Queue(QueueRecord::Gone { chunk, members }));
             let aging = state.aging.chunks();
-            let aging = aging.map(|(chunk, members)| Record::Aging { chunk, members });
+            let aging =
+                aging.map(|(chunk, members)| Record::Queue(QueueRecord::Aging { chunk, members }));
             let withdrawn = state.withdrawn.chunks();
-            let withdrawn = withdrawn.map(|(chunk, members)| Record::Withdrawn { chunk, members });
+            let withdrawn = withdrawn
+                .map(|(chunk, members)| Record::Queue(QueueRecord::Withdrawn { chunk, members }));
             let lapsed = state.lapsed.chunks();
-            let lapsed = lapsed.map(|(chunk, members)| Record::Lapsed { chunk, members });
+            let lapsed = lapsed
+                .map(|(chunk, members)| Record::Queue(QueueRecord::Lapsed { chunk, members }));
             let sizes = state.sizes.marks.iter();
             let sizes = sizes.map(|(offset, before)| {
                 let (offset, before) = (*offset, *before);
-                Record::Size { offset, before }
+                Record::Queue(QueueRecord::Size { offset, before })
             });
             let sets = gone.chain(aging).chain(withdrawn).chain(lapsed);
             let skipped = state.skipped.iter();
-            let skipped = skipped.map(|&(first, end)| Record::Skipped { first, end });
+            let skipped =
+                skipped.map(|&(first, end)| Record::Queue(QueueRecord::Skipped { first, end }));
             std::iter::once(head).chain(sets).chain(sizes).chain(skipped)
         })
     }
@@ -116,13 +122,14 @@ impl Machine {
                 all.entry(offset).or_default().expires_log_ms = Some(ms);
             }
         }
-        all.into_iter().map(move |(offset, terms)| Record::Termed { queue, offset, terms })
+        all.into_iter()
+            .map(move |(offset, terms)| Record::Job(JobRecord::Termed { queue, offset, terms }))
     }
 
     fn group_records(&self, group: GroupId, leased: Vec<Offset>) -> impl Iterator<Item = Record> {
         let state = self.groups.get(&group).map(|state| (state, leased)).into_iter();
         state.flat_map(move |(state, leased)| {
-            let head = Record::Group {
+            let head = Record::Group(GroupRecord::Group {
                 group,
                 queue: state.queue,
                 name: state.name.clone(),
@@ -133,9 +140,10 @@ impl Machine {
                 fresh_owed: state.fresh_owed,
                 removed: state.removed,
                 paused: state.paused,
-            };
+            });
             let consumed = state.consumed.chunks();
-            let consumed = consumed.map(|(chunk, members)| Record::Consumed { chunk, members });
+            let consumed = consumed
+                .map(|(chunk, members)| Record::Group(GroupRecord::Consumed { chunk, members }));
             let mut marks: Vec<_> = state.marks.keys().chain(&state.ready).copied().collect();
             marks.sort_unstable();
             marks.dedup();
@@ -143,20 +151,24 @@ impl Machine {
             let marks = marks
                 .into_iter()
                 .filter_map(move |offset| Some(mark_record(state, queue?, offset)));
-            let owed = state.ranked.owed().map(|rank| Record::Owed { rank });
+            let owed = state.ranked.owed().map(|rank| Record::Group(GroupRecord::Owed { rank }));
             let leases = leased.into_iter().filter_map(move |offset| {
                 let lease = self.leases.get(group, offset)?;
                 let (grant, holder) = (lease.grant, self.leases.holder(lease));
                 let lease_ms = lease.lease_ms() as u32;
-                Some(Record::Lease { offset, grant, holder, lease_ms })
+                Some(Record::Group(GroupRecord::Lease { offset, grant, holder, lease_ms }))
             });
             let dead = state.dead.iter();
-            let dead = dead.map(|(offset, job)| Record::Dead { offset: *offset, job: job.clone() });
-            let bucket = state
-                .bucket
-                .map(|Bucket { millijobs, at_log_ms }| Record::Bucket { millijobs, at_log_ms });
+            let dead = dead.map(|(offset, job)| {
+                Record::Group(GroupRecord::Dead { offset: *offset, job: job.clone() })
+            });
+            let bucket = state.bucket.map(|Bucket { millijobs, at_log_ms }| {
+                Record::Group(GroupRecord::Bucket { millijobs, at_log_ms })
+            });
             let keyed = state.keys.iter().flat_map(|keys| keys.all());
-            let keyed = keyed.map(|(offset, key, place)| Record::Keyed { offset, key, place });
+            let keyed = keyed.map(|(offset, key, place)| {
+                Record::Group(GroupRecord::Keyed { offset, key, place })
+            });
             let jobs = marks.chain(leases).chain(dead).chain(owed);
             let jobs = jobs.chain(state.said.records()).chain(keyed);
             std::iter::once(head).chain(bucket).chain(consumed).chain(jobs)
@@ -173,7 +185,7 @@ fn mark_record(state: &Group, queue: &Queue, offset: Offset) -> Record {
         None if state.is_parked(offset) => MarkedPlace::Parked,
         None => MarkedPlace::Leased,
     };
-    Record::Marked { offset, place, attempts, failures, crashes }
+    Record::Group(GroupRecord::Marked { offset, place, attempts, failures, crashes })
 }
 
 /// A state that is being put together from records.
@@ -207,7 +219,7 @@ impl Restore {
     pub fn add(&mut self, record: Record) -> Result<(), BadRecord> {
         let ordinal = self.count;
         self.count += 1;
-        let first = matches!(record, Record::Counters { .. });
+        let first = matches!(record, Record::Log(LogRecord::Counters { .. }));
         let added = match first == (ordinal == 0) {
             true => self.add_any(record),
             false => Err("the counters come first and once"),
@@ -232,12 +244,14 @@ impl Restore {
 
     fn add_any(&mut self, record: Record) -> Result<(), &'static str> {
         match record {
-            Record::Counters { next_queue, next_group, next_grant } => {
+            Record::Log(LogRecord::Counters { next_queue, next_group, next_grant }) => {
                 self.add_counters(next_queue, next_group, next_grant)
             }
-            Record::Offsets { reserved, first_of_new } => self.add_offsets(reserved, first_of_new),
-            Record::Retired { name, next } => self.add_retired(name, next),
-            Record::Queue {
+            Record::Log(LogRecord::Offsets { reserved, first_of_new }) => {
+                self.add_offsets(reserved, first_of_new)
+            }
+            Record::Log(LogRecord::Retired { name, next }) => self.add_retired(name, next),
+            Record::Queue(QueueRecord::Queue {
                 queue,
                 name,
                 settings,
@@ -250,7 +264,7 @@ impl Restore {
                 withdrawn,
                 lapsed,
                 paused,
-            } => {
+            }) => {
                 let mut state = Queue::new(name, *settings, gone, turned_log_ms);
                 state.next = next;
                 state.aging = OffsetSet::new(aging);
@@ -263,18 +277,14 @@ impl Restore {
                 state.paused = paused;
                 self.add_queue(queue, state)
             }
-            Record::Gone { .. }
-            | Record::Aging { .. }
-            | Record::Withdrawn { .. }
-            | Record::Lapsed { .. }
-            | Record::Size { .. }
-            | Record::Skipped { .. } => self.add_to_queue(record),
-            record @ (Record::Termed { .. }
-            | Record::Producer { .. }
-            | Record::Result { .. }
-            | Record::Displaced { .. }) => self.add_to_known_queue(record),
-            record if record.is_unique() => self.machine.restore_unique(record),
-            Record::Group {
+            Record::Queue(QueueRecord::Gone { .. })
+            | Record::Queue(QueueRecord::Aging { .. })
+            | Record::Queue(QueueRecord::Withdrawn { .. })
+            | Record::Queue(QueueRecord::Lapsed { .. })
+            | Record::Queue(QueueRecord::Size { .. })
+            | Record::Queue(QueueRecord::Skipped { .. }) => self.add_to_queue(record),
+            Record::Job(_) => self.add_to_known_queue(record),
+            Record::Group(GroupRecord::Group {
                 group,
                 queue,
                 name,
@@ -285,7 +295,7 @@ impl Restore {
                 fresh_owed,
                 removed,
                 paused,
-            } => {
+            }) => {
                 self.finish_group()?;
                 self.group = group;
                 let consumed = OffsetSet::new(committed);
@@ -302,10 +312,10 @@ impl Restore {
     }
 
     fn add_other(&mut self, record: Record) -> Result<(), &'static str> {
-        if record.is_about_schedules() {
+        if matches!(record, Record::Schedule(_)) {
             return self.machine.restore_schedules(record);
         }
-        if let Record::Keyed { offset, key, place } = record {
+        if let Record::Group(GroupRecord::Keyed { offset, key, place }) = record {
             let is_marked = self.machine.restore_keyed(self.group, offset, key, place)?;
             let owed = u64::from(place == KeyedPlace::Parked && is_marked);
             let left = self.keys_owed.checked_sub(owed);
@@ -315,7 +325,19 @@ impl Restore {
         let state = self.machine.groups.get(&self.group);
         let keys = state.and_then(|state| state.keys.as_ref());
         check(keys.is_none_or(|keys| keys.is_empty()), "keys come behind all else about jobs")?;
-        self.add_job(record)
+        match record {
+            Record::Group(GroupRecord::Owed { rank }) => {
+                state.ok_or(NO_GROUP)?;
+                self.owed.push(rank);
+                Ok(())
+            }
+            Record::Group(GroupRecord::Bucket { millijobs, at_log_ms }) => {
+                let state = self.machine.groups.get_mut(&self.group).ok_or(NO_GROUP)?;
+                let before = state.bucket.replace(Bucket { millijobs, at_log_ms });
+                check(before.is_none(), "its bucket comes twice")
+            }
+            record => self.add_job(record),
+        }
     }
 
     fn add_queue(&mut self, queue: QueueId, state: Queue) -> Result<(), &'static str> {
@@ -368,25 +390,25 @@ impl Restore {
         let machine = &mut self.machine;
         check(machine.groups.is_empty(), "what is known of a queue's jobs comes before groups")?;
         match record {
-            Record::Termed { queue, offset, terms } => {
+            Record::Job(JobRecord::Termed { queue, offset, terms }) => {
                 check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
             }
-            Record::Producer { queue, producer, last_log_ms, batches } => {
+            Record::Job(JobRecord::Producer { queue, producer, last_log_ms, batches }) => {
                 let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
                 check(fits, "the producer can't be so")
             }
-            Record::Result { queue, offset, until_log_ms, result } => {
+            Record::Job(JobRecord::Result { queue, offset, until_log_ms, result }) => {
                 let fits = machine.restore_result(queue, offset, until_log_ms, result);
                 check(fits, "the job can't have this result")
             }
-            Record::Displaced { queue, count } => {
+            Record::Job(JobRecord::Displaced { queue, count }) => {
                 let results = machine.queues.get_mut(&queue).map(|state| &mut state.results);
                 let results = results.filter(|results| results.displaced == 0 && count > 0);
                 let results = results.ok_or("no results of this queue can have gone")?;
                 results.displaced = count;
                 Ok(())
             }
-            _ => Err("it is not about a queue that is known"),
+            other => machine.restore_unique(other),
         }
     }
 
@@ -401,18 +423,26 @@ impl Restore {
             check(added && set.last().is_none_or(|last| last < next), "no set has this chunk")
         };
         match record {
-            Record::Gone { chunk, members } => add(&mut queue.gone, chunk, members),
-            Record::Aging { chunk, members } => add(&mut queue.aging, chunk, members),
-            Record::Withdrawn { chunk, members } => add(&mut queue.withdrawn, chunk, members),
-            Record::Lapsed { chunk, members } => add(&mut queue.lapsed, chunk, members),
-            Record::Size { offset, before } => {
+            Record::Queue(QueueRecord::Gone { chunk, members }) => {
+                add(&mut queue.gone, chunk, members)
+            }
+            Record::Queue(QueueRecord::Aging { chunk, members }) => {
+                add(&mut queue.aging, chunk, members)
+            }
+            Record::Queue(QueueRecord::Withdrawn { chunk, members }) => {
+                add(&mut queue.withdrawn, chunk, members)
+            }
+            Record::Queue(QueueRecord::Lapsed { chunk, members }) => {
+                add(&mut queue.lapsed, chunk, members)
+            }
+            Record::Queue(QueueRecord::Size { offset, before }) => {
                 let ascends = sizes.is_none_or(|last| last.0 < offset && last.1 <= before);
                 let within = offset < next && before <= queue.sizes.total;
                 check(ascends && within, "the bytes of the queue do not add up")?;
                 queue.sizes.marks.push_back((offset, before));
                 Ok(())
             }
-            Record::Skipped { first, end } => {
+            Record::Queue(QueueRecord::Skipped { first, end }) => {
                 let behind = queue.skipped.last().is_none_or(|last| last.1 < first);
                 check(behind && first < end && end <= next, "no offsets are skipped so")?;
                 queue.skipped.push((first, end));
@@ -439,34 +469,27 @@ impl Restore {
     }
 
     fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
-        if matches!(record, Record::Progress { .. } | Record::LastError { .. }) {
+        if matches!(
+            record,
+            Record::Group(GroupRecord::Progress { .. })
+                | Record::Group(GroupRecord::LastError { .. })
+        ) {
             return self.add_saying(record);
         }
         let Machine { queues, groups, leases, next_grant, dead_ends, .. } = &mut self.machine;
         let group = self.group;
-        let state = groups.get_mut(&group).ok_or("there is no group before it")?;
-        let consumed = matches!(record, Record::Consumed { .. });
-        match record {
-            Record::Owed { rank } => {
-                self.owed.push(rank);
-                return Ok(());
-            }
-            Record::Bucket { millijobs, at_log_ms } => {
-                let before = state.bucket.replace(Bucket { millijobs, at_log_ms });
-                return check(before.is_none(), "its bucket comes twice");
-            }
-            _ => {}
-        }
+        let state = groups.get_mut(&group).ok_or(NO_GROUP)?;
+        let consumed = matches!(record, Record::Group(GroupRecord::Consumed { .. }));
         check(consumed || state.kind == GroupKind::Work, "a stream group has no such jobs")?;
         let offset = match record {
-            Record::Consumed { chunk, members } => {
+            Record::Group(GroupRecord::Consumed { chunk, members }) => {
                 let empty = state.marks.is_empty() && state.dead.is_empty();
                 check(empty && state.leased_count == 0, "consumed jobs come before others")?;
                 return check(state.consumed.add_chunk(chunk, members), "no set has this chunk");
             }
-            Record::Marked { offset, .. }
-            | Record::Lease { offset, .. }
-            | Record::Dead { offset, .. } => offset,
+            Record::Group(GroupRecord::Marked { offset, .. })
+            | Record::Group(GroupRecord::Lease { offset, .. })
+            | Record::Group(GroupRecord::Dead { offset, .. }) => offset,
             _ => return Err("it is not about a job"),
         };
         let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
@@ -475,7 +498,7 @@ impl Restore {
         check(queue.delays.get(offset).is_none(), "the job is not due")?;
         check(open && !state.dead.contains_key(&offset), "the job is not open")?;
         match record {
-            Record::Marked { place, attempts, failures, crashes, .. } => {
+            Record::Group(GroupRecord::Marked { place, attempts, failures, crashes, .. }) => {
                 let due_log_ms = match place {
                     MarkedPlace::Delayed { due_log_ms } => Some(due_log_ms),
                     MarkedPlace::Ready | MarkedPlace::Leased | MarkedPlace::Parked => None,
@@ -483,7 +506,7 @@ impl Restore {
                 let mark = Mark { due_log_ms, attempts, failures, crashes };
                 return self.add_marked(offset, place, mark);
             }
-            Record::Lease { grant, holder, lease_ms, .. } => {
+            Record::Group(GroupRecord::Lease { grant, holder, lease_ms, .. }) => {
                 check(leases.get(group, offset).is_none(), "the job comes twice")?;
                 check(grant < *next_grant, "its grant is still to come")?;
                 let mark = state.marks.get(&offset);
@@ -495,7 +518,7 @@ impl Restore {
                 leases.insert((group, offset), (holder, grant), lease_ms, 0);
                 state.leased_count += 1;
             }
-            Record::Dead { job, .. } => {
+            Record::Group(GroupRecord::Dead { job, .. }) => {
                 let free = !state.marks.contains_key(&offset) && !state.waits_again(queue, offset);
                 check(free && leases.get(group, offset).is_none(), "the job is alive as well")?;
                 if let Some(end_log_ms) = end_log_ms(Some(queue), job.died) {
@@ -509,15 +532,14 @@ impl Restore {
     }
 
     fn add_saying(&mut self, record: Record) -> Result<(), &'static str> {
-        let state =
-            self.machine.groups.get_mut(&self.group).ok_or("there is no group before it")?;
+        let state = self.machine.groups.get_mut(&self.group).ok_or(NO_GROUP)?;
         let (said, offset, text) = match record {
-            Record::Progress { offset, note } => {
+            Record::Group(GroupRecord::Progress { offset, note }) => {
                 let lease = self.machine.leases.get(self.group, offset);
                 check(lease.is_some(), "a job has progress that is not out")?;
                 (&mut state.said.progress, offset, note)
             }
-            Record::LastError { offset, error } => {
+            Record::Group(GroupRecord::LastError { offset, error }) => {
                 check(state.marks.contains_key(&offset), "a job failed that never came back")?;
                 (&mut state.said.errors, offset, error)
             }
@@ -534,7 +556,7 @@ impl Restore {
         mark: Mark,
     ) -> Result<(), &'static str> {
         let Machine { queues, groups, delayed, .. } = &mut self.machine;
-        let state = groups.get_mut(&self.group).ok_or("there is no group before it")?;
+        let state = groups.get_mut(&self.group).ok_or(NO_GROUP)?;
         let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
         check(state.dead.is_empty() && state.leased_count == 0, "marks come before")?;
         let known = state.marks.contains_key(&offset) || state.waits_again(queue, offset);
@@ -600,6 +622,7 @@ impl Restore {
     }
 }
 
+const NO_GROUP: &str = "there is no group before it";
 const BAD_ID: &str = "its id was given before or never";
 
 pub(super) fn check(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 use super::leases::{LEASE_MS_MAX, Lease};
 use super::retry::{after_crash, after_delay, after_failure, mix};
 use super::{
-    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, Picked, QueueSettings,
-    Refusal, Retry, Runs, SessionEnd, Start, push_offset,
+    EndReason, Fact, GroupFact, GroupKind, Holder, JobRefusal, LeaseFact, Machine, Outcome, Picked,
+    QueueFact, QueueSettings, Refusal, Retry, Runs, SessionEnd, Start, push_offset,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
@@ -31,7 +31,7 @@ impl Machine {
             return Err(Refusal::OutOfIds);
         }
         let first_offset = self.retired.get(name).copied().unwrap_or(self.first_of_new);
-        Ok(Fact::QueueCreated { queue, name: name.into(), settings, first_offset })
+        Ok(Fact::Queue(QueueFact::Created { queue, name: name.into(), settings, first_offset }))
     }
 
     /// Deletes a queue with its groups.
@@ -40,7 +40,7 @@ impl Machine {
     /// [`Refusal::NoSuchQueue`].
     pub fn delete_queue(&self, queue: QueueId) -> Result<Fact, Refusal> {
         self.queues.get(&queue).ok_or(Refusal::NoSuchQueue)?;
-        Ok(Fact::QueueDeleted { queue })
+        Ok(Fact::Queue(QueueFact::Deleted { queue }))
     }
 
     /// Makes a group.
@@ -71,7 +71,7 @@ impl Machine {
         if group.0 == u32::MAX {
             return Err(Refusal::OutOfIds);
         }
-        Ok(Fact::GroupCreated { group, queue, name: name.into(), kind, start })
+        Ok(Fact::Group(GroupFact::Created { group, queue, name: name.into(), kind, start }))
     }
 
     /// Deletes a group with its leases.
@@ -80,7 +80,7 @@ impl Machine {
     /// [`Refusal::NoSuchGroup`].
     pub fn delete_group(&self, group: GroupId) -> Result<Fact, Refusal> {
         self.groups.get(&group).ok_or(Refusal::NoSuchGroup)?;
-        Ok(Fact::GroupDeleted { group })
+        Ok(Fact::Group(GroupFact::Deleted { group }))
     }
 }
 
@@ -100,7 +100,13 @@ impl Machine {
         picked: &Picked,
     ) -> Result<Fact, JobRefusal> {
         lease_fits(lease_ms)?;
-        Ok(Fact::Granted { group, holder, lease_ms, first_grant, runs: picked.runs() })
+        Ok(Fact::Lease(LeaseFact::Granted {
+            group,
+            holder,
+            lease_ms,
+            first_grant,
+            runs: picked.runs(),
+        }))
     }
 
     /// The number that the next grant gets.
@@ -111,7 +117,8 @@ impl Machine {
 
 /// Ending and extending a lease.
 impl Machine {
-    /// Whether the job may be committed with this grant: then a [`Fact::Committed`] may name it.
+    /// Whether the job may be committed with this grant: then a [`LeaseFact::Committed`] may name
+    /// it.
     ///
     /// Here and below, no grant stands for a token that is not one of this log, and fits no lease.
     ///
@@ -152,7 +159,7 @@ impl Machine {
         offsets.dedup();
         let mut runs = Runs::new();
         offsets.into_iter().for_each(|offset| push_offset(&mut runs, offset));
-        (!runs.is_empty()).then_some(Fact::Committed { group, runs })
+        (!runs.is_empty()).then_some(Fact::Lease(LeaseFact::Committed { group, runs }))
     }
 
     /// Commits a stream group through an offset.
@@ -172,7 +179,7 @@ impl Machine {
         if through < state.consumed.floor() {
             return Err(JobRefusal::AlreadyConsumed);
         }
-        Ok(Fact::CommittedThrough { group, through })
+        Ok(Fact::Group(GroupFact::CommittedThrough { group, through }))
     }
 
     /// Hands a job back without fault, to be ready after `delay_ms`.
@@ -243,7 +250,7 @@ impl Machine {
     ) -> Result<Fact, JobRefusal> {
         self.held(group, offset, grant)?;
         lease_fits(lease_ms)?;
-        Ok(Fact::Extended { group, offset, lease_ms })
+        Ok(Fact::Lease(LeaseFact::Extended { group, offset, lease_ms }))
     }
 
     /// The lease of the job, if `grant` is its grant.
@@ -354,7 +361,7 @@ impl Machine {
         let (group, offset) = (lease.group, lease.offset);
         let withdrawn = self.is_withdrawn(group, offset);
         let outcome = if withdrawn { Outcome::Withdrawn } else { outcome };
-        Fact::LeaseEnded { group, offset, reason, outcome, message: message.into() }
+        Fact::Lease(LeaseFact::Ended { group, offset, reason, outcome, message: message.into() })
     }
 }
 

@@ -9,7 +9,7 @@
 
 use super::group::Group;
 use super::machine::Queue;
-use super::{Contradiction, Fact, GroupKind, Machine};
+use super::{Contradiction, Fact, GroupKind, Machine, QueueFact};
 use crate::types::Offset;
 
 impl Machine {
@@ -22,7 +22,7 @@ impl Machine {
     /// Passes over what is reserved, at a start; none if nothing is.
     pub fn skip_reserved(&self) -> Option<Fact> {
         let count = self.reserved;
-        (count > 0).then_some(Fact::OffsetsSkipped { count })
+        (count > 0).then_some(Fact::Queue(QueueFact::OffsetsSkipped { count }))
     }
 
     pub(super) fn offsets_skipped(&mut self, count: u64) -> Result<(), Contradiction> {

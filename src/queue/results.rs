@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::machine::Queue;
-use super::{Contradiction, DeadJob, Fact, JobRefusal, JobState, Machine, Record, Run};
+use super::{
+    Contradiction, DeadJob, Fact, JobRecord, JobRefusal, JobState, LeaseFact, Machine, Record, Run,
+};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// What a kept result counts as beside its bytes: its places in two ordered sets, and the head of
@@ -126,10 +128,11 @@ impl Machine {
         results.flat_map(move |results| {
             let kept = results.iter().map(move |(offset, until_log_ms, result)| {
                 let result = Arc::clone(result);
-                Record::Result { queue, offset, until_log_ms, result }
+                Record::Job(JobRecord::Result { queue, offset, until_log_ms, result })
             });
             let count = results.displaced;
-            let displaced = (count > 0).then_some(Record::Displaced { queue, count });
+            let displaced =
+                (count > 0).then_some(Record::Job(JobRecord::Displaced { queue, count }));
             kept.chain(displaced)
         })
     }
@@ -162,7 +165,13 @@ impl Machine {
         let until_log_ms = now_log_ms.saturating_add(settings.result_kept_ms);
         let displaced = results.displaced_by(offset, result, settings.result_bytes_max);
         let result = result.into();
-        Ok(Fact::CommittedWithResult { group, offset, result, until_log_ms, displaced })
+        Ok(Fact::Lease(LeaseFact::CommittedWithResult {
+            group,
+            offset,
+            result,
+            until_log_ms,
+            displaced,
+        }))
     }
 
     /// How a job ended; none if it has not, or if there is no such job yet.

@@ -14,7 +14,7 @@ use super::group::Group;
 use super::machine::{Queue, inside_queue, take_waiting, wake};
 use super::offset_set::OffsetSet;
 use super::sizes::Asked;
-use super::{Contradiction, Fact, GroupKind, Machine, Refusal};
+use super::{Contradiction, Fact, GroupFact, GroupKind, Machine, QueueFact, Refusal};
 use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 /// Where a group is set to.
@@ -204,7 +204,7 @@ impl Machine {
             }
             from = offset.next();
         }
-        last.map(|last| Fact::Expired { queue, below: last.next() })
+        last.map(|last| Fact::Queue(QueueFact::Expired { queue, below: last.next() }))
     }
 
     fn can_expire(&self, queue: &Queue, offset: Offset) -> bool {
@@ -284,7 +284,8 @@ impl Machine {
         let size = |set: &OffsetSet| (set.floor(), set.above_count());
         let consumed = self.consumed_by_all(state);
         // What is gone is consumed, so that equal sizes mean equal sets.
-        (size(&consumed) != size(&state.gone)).then_some(Fact::KeptTurned { queue })
+        (size(&consumed) != size(&state.gone))
+            .then_some(Fact::Queue(QueueFact::KeptTurned { queue }))
     }
 
     pub(super) fn kept_turned(
@@ -324,7 +325,7 @@ impl Machine {
             Seek::To(offset) if offset > next => return Err(Refusal::StartOutside { first, next }),
             Seek::To(offset) => offset.max(first),
         };
-        Ok(Fact::GroupSought { group, to })
+        Ok(Fact::Group(GroupFact::Sought { group, to }))
     }
 
     pub(super) fn group_sought(&mut self, id: GroupId, to: Offset) -> Result<(), Contradiction> {

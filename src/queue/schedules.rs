@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Contradiction, Due, Fact, Machine, Record, Refusal};
+use super::{Contradiction, Due, Fact, Machine, Record, Refusal, ScheduleFact, ScheduleRecord};
 use crate::types::{Offset, QueueId, Stamp};
 
 /// A due time that passed longer ago than this is missed, in milliseconds: below that the server
@@ -377,7 +377,12 @@ impl Machine {
         let paused = paused || known.is_some_and(|known| known.paused);
         let same = known.filter(|known| known.plan.timing == plan.timing && !known.paused);
         let next = if paused { None } else { same.and_then(|known| known.next).or(first) };
-        Ok(Fact::ScheduleSet { name: name.into(), plan: Arc::new(plan), paused, next })
+        Ok(Fact::Schedule(ScheduleFact::Set {
+            name: name.into(),
+            plan: Arc::new(plan),
+            paused,
+            next,
+        }))
     }
 
     /// Takes a schedule away.
@@ -386,7 +391,7 @@ impl Machine {
     /// [`Refusal::NoSuchSchedule`].
     pub fn remove_schedule(&self, name: &str) -> Result<Fact, Refusal> {
         self.schedule(name).ok_or(Refusal::NoSuchSchedule)?;
-        Ok(Fact::ScheduleRemoved { name: name.into() })
+        Ok(Fact::Schedule(ScheduleFact::Removed { name: name.into() }))
     }
 
     /// Pauses a schedule, or has it go on with the due time `first`. No fact if it is so already.
@@ -401,46 +406,37 @@ impl Machine {
     ) -> Result<Option<Fact>, Refusal> {
         let known = self.schedule(name).ok_or(Refusal::NoSuchSchedule)?;
         let next = first.filter(|_| !paused);
-        let fact = || Fact::SchedulePaused { name: name.into(), paused, next };
+        let fact = || Fact::Schedule(ScheduleFact::Paused { name: name.into(), paused, next });
         Ok((known.paused != paused).then(fact))
     }
 
     /// Settles a due time of a schedule, if it has not been since.
     pub fn settle_schedule(&self, name: &str, due: Due, settled: Settled) -> Option<Fact> {
         let is_open = self.schedule(name)?.next == Some(due);
-        is_open.then(|| Fact::ScheduleSettled { name: name.into(), due, settled })
-    }
-}
-
-impl Record {
-    /// Whether it is about schedules.
-    pub(super) fn is_about_schedules(&self) -> bool {
-        matches!(self, Self::Schedule { .. } | Self::Fired { .. })
+        is_open.then(|| Fact::Schedule(ScheduleFact::Settled { name: name.into(), due, settled }))
     }
 }
 
 /// What facts do.
 impl Machine {
-    /// Applies a fact about schedules.
-    pub(super) fn apply_schedule_fact(
+    pub(super) fn apply_to_schedule(
         &mut self,
-        fact: &Fact,
+        fact: &ScheduleFact,
         stamp: Stamp,
     ) -> Result<(), Contradiction> {
         match fact {
-            Fact::ScheduleSet { name, plan, paused, next } => {
+            ScheduleFact::Set { name, plan, paused, next } => {
                 self.schedule_set(name, plan, *paused, *next);
                 Ok(())
             }
-            Fact::ScheduleRemoved { name } => self.schedule_removed(name),
-            Fact::SchedulePaused { name, paused, next } => {
+            ScheduleFact::Removed { name } => self.schedule_removed(name),
+            ScheduleFact::Paused { name, paused, next } => {
                 self.schedule_paused(name, *paused, *next)
             }
-            Fact::ScheduleSettled { name, due, settled } => {
+            ScheduleFact::Settled { name, due, settled } => {
                 self.schedule_settled(name, *due, settled, stamp)
             }
-            Fact::ScheduleMarked { queue, name, mark } => self.schedule_marked(*queue, name, *mark),
-            _ => unreachable!("the other facts are applied by apply"),
+            ScheduleFact::Marked { queue, name, mark } => self.schedule_marked(*queue, name, *mark),
         }
     }
 
@@ -515,13 +511,15 @@ impl Machine {
 
     /// All schedules and marks, as records.
     pub(super) fn schedule_records(&self) -> impl Iterator<Item = Record> {
-        let schedules = self.schedules_after("").map(|(name, schedule)| Record::Schedule {
-            name: name.into(),
-            schedule: Box::new(schedule.clone()),
+        let schedules = self.schedules_after("").map(|(name, schedule)| {
+            Record::Schedule(ScheduleRecord::Schedule {
+                name: name.into(),
+                schedule: Box::new(schedule.clone()),
+            })
         });
         let marks = self.schedule_marks().map(|(queue, schedule, mark)| {
             let schedule = schedule.into();
-            Record::Fired { queue, schedule, mark }
+            Record::Schedule(ScheduleRecord::Fired { queue, schedule, mark })
         });
         schedules.chain(marks)
     }
@@ -530,8 +528,10 @@ impl Machine {
     pub(super) fn restore_schedules(&mut self, record: Record) -> Result<(), &'static str> {
         let fits = match record {
             _ if !self.groups.is_empty() => return Err("schedules come before groups"),
-            Record::Schedule { name, schedule } => self.restore_schedule(&name, *schedule),
-            Record::Fired { queue, schedule, mark } => {
+            Record::Schedule(ScheduleRecord::Schedule { name, schedule }) => {
+                self.restore_schedule(&name, *schedule)
+            }
+            Record::Schedule(ScheduleRecord::Fired { queue, schedule, mark }) => {
                 self.restore_schedule_mark(queue, &schedule, mark)
             }
             _ => false,

@@ -70,7 +70,7 @@ impl Scene {
         self.machine.commit(self.group, offset, grant).unwrap();
         let mut runs = Runs::new();
         push_offset(&mut runs, offset);
-        self.apply(Fact::Committed { group: self.group, runs });
+        self.apply(Fact::Lease(LeaseFact::Committed { group: self.group, runs }));
     }
 
     fn release(&mut self, offset: Offset, grant: Option<Grant>) {
@@ -110,7 +110,7 @@ fn one_stuck_job_costs_next_to_nothing_and_is_all_that_comes_again() {
     for _ in 0..1_000 {
         let jobs = scene.fetch(1_000);
         let runs = [Run { first: jobs[0].0, count: 1_000 }].into_iter().collect();
-        scene.apply(Fact::Committed { group: scene.group, runs });
+        scene.apply(Fact::Lease(LeaseFact::Committed { group: scene.group, runs }));
     }
     let check = |scene: &Scene| {
         let counts = scene.counts();
@@ -233,7 +233,9 @@ fn extending_a_timed_lease_shows_that_its_worker_lives() {
     let over = |scene: &mut Scene, ms| scene.machine.take_expired(ms, ms, 0, 9);
     assert_eq!(over(&mut scene, 1_499), []);
     let ends = over(&mut scene, 1_500);
-    let [Fact::LeaseEnded { reason, outcome, .. }] = &ends[..] else { panic!("{ends:?}") };
+    let [Fact::Lease(LeaseFact::Ended { reason, outcome, .. })] = &ends[..] else {
+        panic!("{ends:?}")
+    };
     assert_eq!((*reason, *outcome), (EndReason::Expired { crash: true }, Outcome::Ready));
 }
 
@@ -285,7 +287,7 @@ fn a_log_may_grant_a_delayed_job_early() {
     let runs = Runs::from_iter([Run { first: offset, count: 1 }]);
     let (group, holder, lease_ms) = (scene.group, HOLDER, LEASE_MS);
     let first_grant = scene.machine.next_grant();
-    scene.apply(Fact::Granted { group, holder, lease_ms, first_grant, runs });
+    scene.apply(Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs }));
     assert_eq!((scene.counts().delayed, scene.counts().leased), (0, 1));
     assert_eq!(scene.machine.next_due_log_ms(), None);
 }
@@ -341,7 +343,9 @@ fn a_name_used_again_goes_on_with_its_offsets() {
     scene.apply(fact);
     assert_eq!((scene.machine.lease_count(), scene.machine.queues().count()), (0, 0));
     let fact = scene.machine.create_queue("mail", QueueSettings::default()).unwrap();
-    let Fact::QueueCreated { queue, first_offset, .. } = fact else { panic!("{fact:?}") };
+    let Fact::Queue(QueueFact::Created { queue, first_offset, .. }) = fact else {
+        panic!("{fact:?}")
+    };
     assert_eq!((queue, first_offset), (QueueId(2), Offset(5)));
     scene.apply(fact);
     assert_eq!(scene.machine.next_offset(queue), Some(Offset(5)));
@@ -381,7 +385,7 @@ fn delay(scene: &mut Scene, count: u32, due_of: impl Fn(u64) -> Due) {
     let run = |offset| Run { first: Offset(offset), count: 1 };
     let terms = |offset| JobTerms { due: Some(due_of(offset)), ..JobTerms::default() };
     let runs = offsets.map(|offset| (run(offset), terms(offset))).collect();
-    scene.apply(Fact::Termed { queue: scene.queue, runs });
+    scene.apply(Fact::Job(JobFact::Termed { queue: scene.queue, runs }));
 }
 
 #[test]
@@ -415,7 +419,7 @@ fn a_job_that_was_due_on_a_wall_clock_that_went_back_replays() {
     let (queue, group) = (scene.queue, scene.group);
     let run = Run { first: Offset(1), count: 1 };
     let terms = JobTerms { due: Some(Due::Wall(500)), ..JobTerms::default() };
-    let termed = Fact::Termed { queue, runs: vec![(run, terms)] };
+    let termed = Fact::Job(JobFact::Termed { queue, runs: vec![(run, terms)] });
     scene.record.push((Entry::Jobs(Offset(0), 3), scene.log_ms));
     scene.apply(termed);
     assert_eq!((scene.counts().ready, scene.counts().delayed), (2, 1));
@@ -449,7 +453,7 @@ fn a_grant_that_cannot_be_is_a_contradiction() {
     let (group, holder, lease_ms) = (GroupId(1), HOLDER, LEASE_MS);
     let check = |grant, runs, expected| {
         let first_grant = Grant(grant);
-        let fact = Fact::Granted { group, holder, lease_ms, first_grant, runs };
+        let fact = Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs });
         check_contradiction(fact, expected);
     };
     let not_ready = |offset| Contradiction::NotReady { group, offset: Offset(offset) };
@@ -462,12 +466,12 @@ fn a_grant_that_cannot_be_is_a_contradiction() {
     check(1, run(1, 1), Contradiction::GrantTwice { found, least });
     let fact = |lease_ms, first_grant| {
         let runs = run(1, 1);
-        Fact::Granted { group, holder, lease_ms, first_grant, runs }
+        Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs })
     };
     let lease_ms = LEASE_MS_MAX + 1;
     check_contradiction(fact(lease_ms, least), Contradiction::LeaseTooLong { group, lease_ms });
     let missing = GroupId(5);
-    let fact = Fact::GroupDeleted { group: missing };
+    let fact = Fact::Group(GroupFact::Deleted { group: missing });
     check_contradiction(fact, Contradiction::NoSuchGroup(missing));
 }
 
@@ -476,11 +480,14 @@ fn an_end_that_cannot_be_is_a_contradiction() {
     let (group, offset, lease_ms) = (GroupId(1), Offset(1), LEASE_MS);
     let (reason, outcome, message) = (EndReason::Released, Outcome::Ready, "".into());
     let not_leased = Contradiction::NotLeased { group, offset };
-    let ended = Fact::LeaseEnded { group, offset, reason, outcome, message };
+    let ended = Fact::Lease(LeaseFact::Ended { group, offset, reason, outcome, message });
     check_contradiction(ended, not_leased.clone());
-    check_contradiction(Fact::Extended { group, offset, lease_ms }, not_leased.clone());
-    check_contradiction(Fact::Committed { group, runs: run(1, 1) }, not_leased);
-    let through = Fact::CommittedThrough { group, through: offset };
+    check_contradiction(
+        Fact::Lease(LeaseFact::Extended { group, offset, lease_ms }),
+        not_leased.clone(),
+    );
+    check_contradiction(Fact::Lease(LeaseFact::Committed { group, runs: run(1, 1) }), not_leased);
+    let through = Fact::Group(GroupFact::CommittedThrough { group, through: offset });
     check_contradiction(through, Contradiction::WrongKind { group });
 }
 
@@ -497,23 +504,29 @@ fn a_stream_that_goes_back_is_a_contradiction() {
     let mut apply = |fact| scene.machine.apply(&fact, Stamp::default(), 0);
     assert_eq!(apply(fact), Err(Contradiction::CommitBack { group, through }));
     let (offset, runs) = (Offset(3), run(2, 1));
-    let beyond = apply(Fact::CommittedThrough { group, through: offset });
+    let beyond = apply(Fact::Group(GroupFact::CommittedThrough { group, through: offset }));
     assert_eq!(beyond, Err(Contradiction::OutsideQueue { group, offset }));
-    assert_eq!(apply(Fact::Committed { group, runs }), Err(Contradiction::WrongKind { group }));
+    assert_eq!(
+        apply(Fact::Lease(LeaseFact::Committed { group, runs })),
+        Err(Contradiction::WrongKind { group })
+    );
 }
 
 #[test]
 fn a_queue_that_cannot_be_is_a_contradiction() {
     let (queue, missing) = (QueueId(1), QueueId(5));
-    let late = Fact::Termed { queue, runs: vec![(run(0, 1)[0], JobTerms::default())] };
+    let late =
+        Fact::Job(JobFact::Termed { queue, runs: vec![(run(0, 1)[0], JobTerms::default())] });
     check_contradiction(late, Contradiction::NotNew { queue, offset: Offset(0) });
-    let beyond = Fact::Termed { queue, runs: vec![(run(2, 2)[0], JobTerms::default())] };
+    let beyond =
+        Fact::Job(JobFact::Termed { queue, runs: vec![(run(2, 2)[0], JobTerms::default())] });
     check_contradiction(beyond, Contradiction::NotNew { queue, offset: Offset(2) });
-    let deleted = Fact::QueueDeleted { queue: missing };
+    let deleted = Fact::Queue(QueueFact::Deleted { queue: missing });
     check_contradiction(deleted, Contradiction::NoSuchQueue(missing));
     let name = Box::<str>::from("bills");
     let (settings, first_offset) = (QueueSettings::default(), Offset(0));
-    let created = Fact::QueueCreated { queue, name: name.clone(), settings, first_offset };
+    let created =
+        Fact::Queue(QueueFact::Created { queue, name: name.clone(), settings, first_offset });
     check_contradiction(created, Contradiction::QueueTwice { queue, name });
     let mut scene = Scene::new();
     scene.enqueue(3);
@@ -523,7 +536,7 @@ fn a_queue_that_cannot_be_is_a_contradiction() {
     let deleted = scene.machine.delete_queue(queue).unwrap();
     scene.apply(deleted);
     let (queue, name, settings) = (QueueId(2), "mail".into(), QueueSettings::default());
-    let created = Fact::QueueCreated { queue, name, settings, first_offset: found };
+    let created = Fact::Queue(QueueFact::Created { queue, name, settings, first_offset: found });
     let applied = scene.machine.apply(&created, Stamp::default(), 0);
     assert_eq!(applied, Err(Contradiction::OffsetsTwice { queue, found, least: expected }));
 }

@@ -13,9 +13,12 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use super::machine::Queue;
-use super::record::Record;
+use super::record::{JobRecord, Record};
 use super::records::check;
-use super::{Contradiction, Fact, GroupKind, Machine, Numbered, Removal, Run, Runs, push_offset};
+use super::{
+    Contradiction, Fact, GroupKind, JobFact, LeaseFact, Machine, Numbered, Removal, Run, Runs,
+    push_offset,
+};
 use crate::types::{Offset, QueueId};
 
 /// Hits in one record: 52 KiB.
@@ -141,13 +144,16 @@ impl Machine {
         let within = |runs: &[Run]| runs.iter().any(|run| run.offsets().any(|of| of == offset));
         until_done
             && match fact {
-                Fact::Committed { group, runs } | Fact::Removed { group, runs, .. } => {
+                Fact::Lease(LeaseFact::Committed { group, runs })
+                | Fact::Job(JobFact::Removed { group, runs, .. }) => {
                     primary == Some(group) && within(runs)
                 }
-                Fact::CommittedWithResult { group, offset: of, .. } => {
+                Fact::Lease(LeaseFact::CommittedWithResult { group, offset: of, .. }) => {
                     primary == Some(group) && *of == offset
                 }
-                Fact::Withdrawn { queue: of, runs, .. } => *of == queue && within(runs),
+                Fact::Job(JobFact::Withdrawn { queue: of, runs, .. }) => {
+                    *of == queue && within(runs)
+                }
                 _ => false,
             }
     }
@@ -210,11 +216,19 @@ impl UniquePlan {
     ) -> impl Iterator<Item = Fact> {
         let Self { keys, hits, replaced } = self;
         let cause = Removal::Replaced;
-        let withdrawn =
-            (!replaced.is_empty()).then_some(Fact::Withdrawn { queue, cause, runs: replaced });
-        let held = (!keys.is_empty()).then_some(Fact::KeysHeld { queue, keys });
-        let hit =
-            (!hits.is_empty()).then_some(Fact::UniqueHits { queue, batch, first, count, hits });
+        let withdrawn = (!replaced.is_empty()).then_some(Fact::Job(JobFact::Withdrawn {
+            queue,
+            cause,
+            runs: replaced,
+        }));
+        let held = (!keys.is_empty()).then_some(Fact::Job(JobFact::KeysHeld { queue, keys }));
+        let hit = (!hits.is_empty()).then_some(Fact::Job(JobFact::UniqueHits {
+            queue,
+            batch,
+            first,
+            count,
+            hits,
+        }));
         [withdrawn, held, hit].into_iter().flatten()
     }
 }
@@ -348,13 +362,6 @@ impl Machine {
     }
 }
 
-impl Record {
-    /// Whether it is about unique keys.
-    pub(super) fn is_unique(&self) -> bool {
-        matches!(self, Self::Held { .. } | Self::Met { .. } | Self::Told { .. })
-    }
-}
-
 /// As records, and back.
 impl Machine {
     /// All about unique keys, as records.
@@ -363,18 +370,15 @@ impl Machine {
         let keys = state.clone().flat_map(|state| state.unique.iter());
         let counts = state.filter_map(move |state| {
             let UniqueInfo { duplicates, replaced, .. } = state.unique.info();
-            let counts = Record::Met { queue, duplicates, replaced };
+            let counts = Record::Job(JobRecord::Met { queue, duplicates, replaced });
             (duplicates + replaced > 0).then_some(counts)
         });
         let hits = self.all_hits(queue).into_iter().flat_map(move |(producer, sequence, hits)| {
-            hits.chunks(HITS_PER_RECORD).map(move |hits| Record::Told {
-                queue,
-                producer,
-                sequence,
-                hits: hits.to_vec(),
+            hits.chunks(HITS_PER_RECORD).map(move |hits| {
+                Record::Job(JobRecord::Told { queue, producer, sequence, hits: hits.to_vec() })
             })
         });
-        let keys = keys.map(move |held| Record::Held { queue, held });
+        let keys = keys.map(move |held| Record::Job(JobRecord::Held { queue, held }));
         keys.chain(counts).chain(hits)
     }
 
@@ -385,17 +389,17 @@ impl Machine {
     pub(super) fn restore_unique(&mut self, record: Record) -> Result<(), &'static str> {
         check(self.groups.is_empty(), "unique keys come before groups")?;
         match record {
-            Record::Held { queue, held } => {
+            Record::Job(JobRecord::Held { queue, held }) => {
                 check(self.restore_key(queue, held), "the job can't hold this key")
             }
-            Record::Met { queue, duplicates, replaced } => {
+            Record::Job(JobRecord::Met { queue, duplicates, replaced }) => {
                 let state = self.queues.get_mut(&queue).ok_or("its queue is missing")?;
                 let UniqueInfo { duplicates: more, replaced: other, .. } = state.unique.info();
                 check(more + other == 0, "the counts come twice")?;
                 (state.unique.duplicates, state.unique.replaced) = (duplicates, replaced);
                 Ok(())
             }
-            Record::Told { queue, producer, sequence, hits } => {
+            Record::Job(JobRecord::Told { queue, producer, sequence, hits }) => {
                 let fits = self.restore_hits(queue, producer, sequence, hits);
                 check(fits, "no batch of a producer can have met these keys")
             }

@@ -5,7 +5,7 @@
 
 use super::keys::Keys;
 use super::machine::wake;
-use super::{Contradiction, Fact, Machine, QueueSettings, Refusal};
+use super::{Contradiction, Fact, Machine, QueueFact, QueueSettings, Refusal};
 use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 impl Machine {
@@ -25,7 +25,7 @@ impl Machine {
             return Err(Refusal::KeysInUse { unconsumed: state.unconsumed });
         }
         let changes = state.settings != settings;
-        Ok(changes.then_some(Fact::QueueUpdated { queue, settings }))
+        Ok(changes.then_some(Fact::Queue(QueueFact::Updated { queue, settings })))
     }
 
     pub(super) fn queue_updated(

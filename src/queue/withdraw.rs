@@ -6,7 +6,9 @@
 
 use super::group::Group;
 use super::machine::{Queue, take_waiting, wake};
-use super::{Contradiction, Fact, GroupKind, Machine, Removal, Run, Runs, push_offset};
+use super::{
+    Contradiction, Fact, GroupKind, JobFact, Machine, QueueFact, Removal, Run, Runs, push_offset,
+};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// What becomes of a job that is to be cancelled.
@@ -88,7 +90,7 @@ impl Machine {
         let mut runs = Runs::new();
         let new = jobs.into_iter().filter(|offset| !state.withdrawn.contains(*offset));
         new.for_each(|offset| push_offset(&mut runs, offset));
-        (!runs.is_empty()).then_some(Fact::Withdrawn { queue, cause, runs })
+        (!runs.is_empty()).then_some(Fact::Job(JobFact::Withdrawn { queue, cause, runs }))
     }
 
     /// Looks at up to `count_max` jobs from `from` to below `end`, and withdraws those that are not
@@ -117,7 +119,8 @@ impl Machine {
         }
         purge.next = if looked_at < count_max { stop.max(offset) } else { offset };
         let cause = Removal::Purged;
-        purge.fact = (!runs.is_empty()).then_some(Fact::Withdrawn { queue, cause, runs });
+        purge.fact =
+            (!runs.is_empty()).then_some(Fact::Job(JobFact::Withdrawn { queue, cause, runs }));
         purge
     }
 
@@ -154,7 +157,7 @@ impl Machine {
             Some(group) => self.groups.get(&group).map(|state| state.paused),
             None => self.queues.get(&queue).map(|state| state.paused),
         };
-        (was? != paused).then_some(Fact::Paused { queue, group, paused })
+        (was? != paused).then_some(Fact::Queue(QueueFact::Paused { queue, group, paused }))
     }
 
     /// Whether nothing is fetched for a group: it is paused, or its queue.

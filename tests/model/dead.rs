@@ -1,6 +1,6 @@
 //! Dead jobs that come back, are dropped, or have been kept for long enough.
 
-use joblog::queue::{Fact, GroupKind, Removal, Run};
+use joblog::queue::{Fact, GroupKind, JobFact, Removal, Run};
 use joblog::types::{GroupId, Offset};
 
 use crate::world::{Group, Place, World};
@@ -31,7 +31,9 @@ impl World {
             self.machine.drop_dead(group, meant)
         };
         let Some(fact) = fact else { return assert_eq!(expected, []) };
-        let (Fact::DeadRetried { runs, .. } | Fact::Removed { runs, .. }) = &fact else {
+        let (Fact::Job(JobFact::DeadRetried { runs, .. })
+        | Fact::Job(JobFact::Removed { runs, .. })) = &fact
+        else {
             panic!("{fact:?}")
         };
         let found: Vec<_> = runs.iter().flat_map(|run| run.offsets()).collect();
@@ -54,7 +56,7 @@ impl World {
         let over = jobs.count();
         let facts = self.machine.drop_aged(self.log_ms, limit);
         let runs = facts.iter().map(|fact| match fact {
-            Fact::Removed { group, cause: Removal::Aged, runs } => (*group, runs),
+            Fact::Job(JobFact::Removed { group, cause: Removal::Aged, runs }) => (*group, runs),
             other => panic!("{other:?}"),
         });
         let mut found = 0;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use joblog::queue::{Due, Fact, GroupKind, JobTerms, Removal, Run};
+use joblog::queue::{Due, Fact, GroupKind, JobFact, JobTerms, Removal, Run};
 use joblog::types::{Offset, QueueId};
 
 use crate::world::{Place, WALL_AHEAD_MS, World};
@@ -32,7 +32,7 @@ impl World {
                 runs.push((Run { first: Offset(offset), count: 1 }, terms));
             }
         }
-        (!runs.is_empty()).then_some(Fact::Termed { queue, runs })
+        (!runs.is_empty()).then_some(Fact::Job(JobFact::Termed { queue, runs }))
     }
 
     pub(crate) fn note_terms(&mut self, queue: QueueId, runs: &[(Run, JobTerms)]) {
@@ -62,7 +62,8 @@ impl World {
         let limit = if self.rng.below(2) == 0 { 1 } else { 1_000 };
         let log_ms = self.log_ms;
         while let Some(fact) = self.machine.lapse(log_ms, limit) {
-            let Fact::Withdrawn { queue, cause: Removal::Expired, runs } = &fact else {
+            let Fact::Job(JobFact::Withdrawn { queue, cause: Removal::Expired, runs }) = &fact
+            else {
                 panic!("{fact:?}")
             };
             let offsets: Vec<_> = runs.iter().flat_map(|run| run.offsets()).collect();

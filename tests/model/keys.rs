@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use joblog::queue::{Fact, QueueSettings, Refusal};
+use joblog::queue::{Fact, GroupFact, QueueSettings, Refusal};
 use joblog::types::{GroupId, KeyHash, Offset, QueueId};
 
 use crate::world::{Group, Job, Place, World};
@@ -222,7 +222,7 @@ impl World {
     }
 
     pub(crate) fn note_keys_read(&mut self, fact: &Fact) {
-        if let Fact::Passed { group, runs } = fact {
+        if let Fact::Group(GroupFact::Passed { group, runs }) = fact {
             for (run, key) in runs {
                 run.offsets().for_each(|offset| self.note_passed(*group, offset.0, *key));
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use joblog::queue::{JobTerms, Picked, Rank, Record, Run};
+use joblog::queue::{JobRecord, JobTerms, Picked, Rank, Record, Run};
 use joblog::types::{GroupId, Offset, QueueId};
 
 use crate::keys::KEYED_QUEUE_NAMES;
@@ -109,7 +109,7 @@ impl World {
         });
         let live: BTreeSet<_> = live.map(|(job, rank)| (*job, *rank)).collect();
         let known = self.machine.records().filter_map(|record| match record {
-            Record::Termed { queue, offset: Offset(offset), terms } => {
+            Record::Job(JobRecord::Termed { queue, offset: Offset(offset), terms }) => {
                 Some(((queue, offset), terms.rank)).filter(|(_, rank)| *rank != Rank::ORDINARY)
             }
             _ => None,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use joblog::queue::{
-    EndReason, Fact, GroupKind, Holder, JobRefusal, Numbered, Outcome, Picked, Refusal, Retry,
-    Runs, Start, push_offset,
+    EndReason, Fact, GroupFact, GroupKind, Holder, JobRefusal, LeaseFact, Numbered, Outcome,
+    Picked, Refusal, Retry, Runs, Start, push_offset,
 };
 use joblog::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
@@ -118,7 +118,7 @@ impl World {
                 push_offset(&mut runs, offset);
             }
         }
-        self.record(Fact::Committed { group, runs });
+        self.record(Fact::Lease(LeaseFact::Committed { group, runs }));
         self.seen.insert("commit");
     }
 
@@ -164,7 +164,10 @@ impl World {
         let retry = self.rng.one_of(&all).unwrap();
         let (now_ms, seed) = (self.log_ms, self.rng.next());
         let fact = self.machine.fail(group, offset, grant, retry, FAILURE, now_ms, seed).unwrap();
-        let Fact::LeaseEnded { outcome, reason: EndReason::Failed, ref message, .. } = fact else {
+        let Fact::Lease(LeaseFact::Ended {
+            outcome, reason: EndReason::Failed, ref message, ..
+        }) = fact
+        else {
             panic!("{fact:?}")
         };
         assert_eq!(&**message, FAILURE);
@@ -227,7 +230,7 @@ impl World {
         let expected = match through {
             _ if through >= next => Err(JobRefusal::BeyondEnd { next }),
             _ if through.0 < self.groups[&group].committed => Err(JobRefusal::AlreadyConsumed),
-            _ => Ok(Fact::CommittedThrough { group, through }),
+            _ => Ok(Fact::Group(GroupFact::CommittedThrough { group, through })),
         };
         let found = self.machine.commit_through(group, through);
         assert_eq!(found, expected);

@@ -1,13 +1,13 @@
 //! Offsets that are reserved ahead, and passed over as after a run that did not end in order.
 
-use joblog::queue::Fact;
+use joblog::queue::{Fact, QueueFact};
 
 use crate::world::{FRESH, Job, Place, World};
 
 impl World {
     pub(crate) fn reserve_some(&mut self) {
         let count = self.rng.below(40);
-        self.record(Fact::OffsetsReserved { count });
+        self.record(Fact::Queue(QueueFact::OffsetsReserved { count }));
     }
 
     pub(crate) fn skip_reserved(&mut self) {
@@ -16,7 +16,7 @@ impl World {
         }
         let count = self.reserved;
         assert_eq!(self.machine.reserved(), count);
-        let expected = (count > 0).then_some(Fact::OffsetsSkipped { count });
+        let expected = (count > 0).then_some(Fact::Queue(QueueFact::OffsetsSkipped { count }));
         assert_eq!(self.machine.skip_reserved(), expected);
         if let Some(fact) = expected {
             self.record(fact);

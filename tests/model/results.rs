@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use joblog::queue::{Fact, GroupKind, JobEnd, JobStanding, RESULT_OVERHEAD_BYTES};
+use joblog::queue::{Fact, GroupKind, JobEnd, JobStanding, LeaseFact, RESULT_OVERHEAD_BYTES};
 use joblog::types::{GroupId, Offset, QueueId};
 
 use crate::world::{Place, World};
@@ -31,7 +31,8 @@ impl World {
         let refused = self.machine.commit_with_result(group, offset, stale, &result, self.log_ms);
         assert_eq!(refused.map(drop), self.machine.commit(group, offset, stale));
         let fact = fact.unwrap();
-        let Fact::CommittedWithResult { until_log_ms, displaced, .. } = &fact else {
+        let Fact::Lease(LeaseFact::CommittedWithResult { until_log_ms, displaced, .. }) = &fact
+        else {
             panic!("{fact:?}")
         };
         assert_eq!(*until_log_ms, self.log_ms + RESULT_KEPT_MS);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use joblog::queue::{Fact, Refusal, Seek};
+use joblog::queue::{Fact, GroupFact, QueueFact, Refusal, Seek};
 use joblog::types::{GroupId, Offset, QueueId};
 
 use crate::replay::JOB_BYTES;
@@ -66,7 +66,7 @@ impl World {
             Seek::To(offset) => offset.max(first),
         };
         let fact = self.machine.seek(group, seek).unwrap();
-        assert_eq!(fact, Fact::GroupSought { group, to });
+        assert_eq!(fact, Fact::Group(GroupFact::Sought { group, to }));
         self.record(fact);
         self.check_all();
         self.seen.insert("sought");
@@ -84,7 +84,9 @@ impl World {
         };
         let live = (kept.first..below).filter(|offset| !kept.gone.contains(offset));
         let ends: Vec<u64> = live.filter(can_expire).take(jobs_max as usize).collect();
-        let expected = ends.last().map(|last| Fact::Expired { queue, below: Offset(last + 1) });
+        let expected = ends
+            .last()
+            .map(|last| Fact::Queue(QueueFact::Expired { queue, below: Offset(last + 1) }));
         let fact = self.machine.expire(queue, Offset(below), jobs_max);
         assert_eq!(fact, expected, "below {below}, at most {jobs_max}");
         if let Some(fact) = fact {
@@ -99,7 +101,8 @@ impl World {
         let kept = &self.kept[&queue];
         let keep_ms = self.settings[&queue].keep_consumed_for_ms;
         let due = keep_ms > 0 && self.log_ms >= kept.turned_log_ms + keep_ms;
-        let expected = (due && consumed != kept.gone).then_some(Fact::KeptTurned { queue });
+        let expected =
+            (due && consumed != kept.gone).then_some(Fact::Queue(QueueFact::KeptTurned { queue }));
         let fact = self.machine.turn_kept(queue, self.log_ms);
         assert_eq!(fact, expected);
         if let Some(fact) = fact {

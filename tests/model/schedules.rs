@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use joblog::queue::{Due, Fact, Missed, Plan, Refusal, ScheduleMark, Settled, Timing};
+use joblog::queue::{
+    Due, Fact, Missed, Plan, Refusal, ScheduleFact, ScheduleMark, Settled, Timing,
+};
 use joblog::types::{Offset, QueueId};
 
 use crate::replay::Rng;
@@ -124,7 +126,7 @@ impl World {
             Some(mark) => drop(self.schedules.marks.insert((queue, name), mark)),
             None => drop(self.schedules.marks.remove(&(queue, name))),
         }
-        self.record(Fact::ScheduleMarked { queue, name: name.into(), mark });
+        self.record(Fact::Schedule(ScheduleFact::Marked { queue, name: name.into(), mark }));
     }
 
     fn settle_schedule(&mut self, name: &'static str) {

@@ -1,6 +1,6 @@
 //! Time that passes, sessions that end or come back, and restarts.
 
-use joblog::queue::{EndReason, Fact, Holder, Machine, Outcome, SessionEnd};
+use joblog::queue::{EndReason, Fact, Holder, LeaseFact, Machine, Outcome, SessionEnd};
 use joblog::types::{Grant, GroupId, Offset, SessionId};
 
 use crate::replay::{look, replay, replay_onto, restored};
@@ -30,7 +30,7 @@ impl World {
         assert_eq!(facts.len(), over.len().min(limit));
         for fact in facts {
             self.expect_crash(&fact, |crash| EndReason::Expired { crash });
-            let Fact::LeaseEnded { group, offset, .. } = fact else { panic!() };
+            let Fact::Lease(LeaseFact::Ended { group, offset, .. }) = fact else { panic!() };
             assert!(over.iter().any(|(g, o, _)| (*g, *o) == (group, offset)));
             self.record(fact);
             self.seen.insert("expired");

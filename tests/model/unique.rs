@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use joblog::queue::{Fact, GroupKind, UniqueHit, UniqueInfo, UniquePlan, WishedKey};
+use joblog::queue::{Fact, GroupKind, JobFact, UniqueHit, UniqueInfo, UniquePlan, WishedKey};
 use joblog::types::{Offset, QueueId};
 
 use crate::world::{Place, World};
@@ -87,13 +87,13 @@ impl World {
     pub(crate) fn note_keys(&mut self, queue: QueueId, fact: &Fact) {
         let keys = self.keys.get_mut(&queue).unwrap();
         match fact {
-            Fact::KeysHeld { keys: new, .. } => {
+            Fact::Job(JobFact::KeysHeld { keys: new, .. }) => {
                 for held in new {
                     let value = (held.offset.0, held.until_log_ms);
                     assert!(keys.held.insert(held.key.to_vec(), value).is_none(), "held twice");
                 }
             }
-            Fact::UniqueHits { hits, batch, first, count, .. } => {
+            Fact::Job(JobFact::UniqueHits { hits, batch, first, count, .. }) => {
                 let replaced = hits.iter().filter(|hit| hit.replaced).count() as u64;
                 keys.replaced += replaced;
                 keys.duplicates += hits.len() as u64 - replaced;

@@ -1,6 +1,6 @@
 //! Jobs that are cancelled or purged, and queues and groups that pause.
 
-use joblog::queue::{Cancel, Fact, GroupKind, Removal, Run};
+use joblog::queue::{Cancel, Fact, GroupKind, JobFact, Removal, Run};
 use joblog::types::{GroupId, Offset, QueueId};
 
 use crate::world::{Group, Place, World};
@@ -70,7 +70,7 @@ impl World {
         let (from, count) = (Offset(end.0.saturating_sub(self.rng.below(40))), self.rng.below(30));
         let purge = self.machine.purge(queue, from, end, count);
         if let Some(fact) = purge.fact {
-            let Fact::Withdrawn { runs, .. } = &fact else { panic!("{fact:?}") };
+            let Fact::Job(JobFact::Withdrawn { runs, .. }) = &fact else { panic!("{fact:?}") };
             for offset in runs.iter().flat_map(|run| run.offsets()) {
                 assert!(!self.is_leased(queue, offset.0) && offset >= from && offset < end);
             }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use joblog::queue::{
-    EndReason, Fact, GroupKind, Holder, JobRefusal, Machine, Outcome, QueueSettings, Rank, Removal,
-    Runs,
+    EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, JobRefusal, LeaseFact, Machine,
+    Outcome, QueueFact, QueueSettings, Rank, Removal, Runs, ScheduleFact,
 };
 use joblog::types::{Grant, GroupId, Offset, ProducerId, QueueId, SessionId, Stamp};
 
@@ -218,7 +218,7 @@ impl World {
 
     pub(crate) fn record(&mut self, fact: Fact) {
         let stamp = self.stamp();
-        if let Fact::GroupDeleted { group } = fact {
+        if let Fact::Group(GroupFact::Deleted { group }) = fact {
             let queue = self.groups[&group].queue;
             if self.is_primary(group) {
                 self.results.retain(|(of, _), _| *of != queue);
@@ -264,7 +264,7 @@ impl World {
 impl World {
     fn note(&mut self, fact: &Fact) {
         match fact {
-            Fact::QueueCreated { queue, name, settings, first_offset } => {
+            Fact::Queue(QueueFact::Created { queue, name, settings, first_offset }) => {
                 self.settings.insert(*queue, settings.clone());
                 self.keys.insert(*queue, Keys::default());
                 let name = *self.names.iter().find(|known| **known == &**name).unwrap();
@@ -274,8 +274,10 @@ impl World {
                 assert!(self.queues.insert(*queue, name).is_none());
                 self.kept.insert(*queue, Kept::new(first_offset.0, self.log_ms));
             }
-            Fact::QueueUpdated { queue, settings } => self.note_updated(*queue, settings),
-            Fact::QueueDeleted { queue } => {
+            Fact::Queue(QueueFact::Updated { queue, settings }) => {
+                self.note_updated(*queue, settings)
+            }
+            Fact::Queue(QueueFact::Deleted { queue }) => {
                 self.settings.remove(queue);
                 self.keys.remove(queue);
                 self.queues.remove(queue).unwrap();
@@ -292,7 +294,7 @@ impl World {
                 let groups = &self.groups;
                 self.buckets.retain(|id, _| groups.contains_key(id));
             }
-            Fact::GroupCreated { group, queue, kind, start, .. } => {
+            Fact::Group(GroupFact::Created { group, queue, kind, start, .. }) => {
                 let (queue, kind, start) = (*queue, *kind, start.0);
                 let end = self.machine.next_offset(queue).unwrap().0;
                 let gone = &self.kept[&queue].gone;
@@ -311,22 +313,22 @@ impl World {
                 self.note_new_bucket(*group);
                 self.settle(queue);
             }
-            Fact::GroupDeleted { group } => {
+            Fact::Group(GroupFact::Deleted { group }) => {
                 let queue = self.groups.remove(group).unwrap().queue;
                 self.buckets.remove(group);
                 self.settle(queue);
             }
-            Fact::OffsetsReserved { count } => self.reserved = *count,
-            Fact::OffsetsSkipped { count } => self.note_skipped(*count),
-            Fact::GroupSought { group, to } => {
+            Fact::Queue(QueueFact::OffsetsReserved { count }) => self.reserved = *count,
+            Fact::Queue(QueueFact::OffsetsSkipped { count }) => self.note_skipped(*count),
+            Fact::Group(GroupFact::Sought { group, to }) => {
                 if self.is_primary(*group) {
                     let queue = self.groups[group].queue;
                     self.results.retain(|(of, at), _| *of != queue || *at < to.0);
                 }
                 self.note_sought(*group, to.0);
             }
-            Fact::Expired { queue, below } => self.note_expired(*queue, below.0),
-            Fact::KeptTurned { queue } => self.note_turned(*queue),
+            Fact::Queue(QueueFact::Expired { queue, below }) => self.note_expired(*queue, below.0),
+            Fact::Queue(QueueFact::KeptTurned { queue }) => self.note_turned(*queue),
             about_jobs => self.note_jobs(about_jobs),
         }
     }
@@ -334,22 +336,22 @@ impl World {
     fn note_jobs(&mut self, fact: &Fact) {
         let now_ms = self.log_ms;
         match fact {
-            Fact::Granted { group, holder, lease_ms, first_grant, runs } => {
+            Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs }) => {
                 self.note_granted(*group, *holder, *lease_ms, *first_grant, runs);
             }
-            Fact::Extended { group, offset, lease_ms } => {
+            Fact::Lease(LeaseFact::Extended { group, offset, lease_ms }) => {
                 let deadline = self.lease_ms + lease_ms;
                 let Place::Leased(lease) = &mut self.job_mut(*group, *offset).place else {
                     panic!("extended without a lease")
                 };
                 (lease.lease_ms, lease.deadline_ms, lease.restored) = (*lease_ms, deadline, false);
             }
-            Fact::Progressed { group, offset, note } => {
+            Fact::Lease(LeaseFact::Progressed { group, offset, note }) => {
                 let note = Some(note.to_string()).filter(|note| !note.is_empty());
                 self.job_mut(*group, *offset).progress = note;
                 self.seen.insert("progress");
             }
-            Fact::Committed { group, runs } => {
+            Fact::Lease(LeaseFact::Committed { group, runs }) => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     self.job_mut(*group, offset).place = Place::Consumed;
                     self.forget_expiry(*group, offset);
@@ -357,18 +359,18 @@ impl World {
                 let offsets = runs.iter().flat_map(|run| run.offsets()).map(|offset| offset.0);
                 self.settle_jobs(self.groups[group].queue, offsets);
             }
-            Fact::CommittedWithResult { group, offset, .. } => {
+            Fact::Lease(LeaseFact::CommittedWithResult { group, offset, .. }) => {
                 self.job_mut(*group, *offset).place = Place::Consumed;
                 self.forget_expiry(*group, *offset);
                 self.settle_jobs(self.groups[group].queue, std::iter::once(offset.0));
             }
-            Fact::CommittedThrough { group, through } => {
+            Fact::Group(GroupFact::CommittedThrough { group, through }) => {
                 let jobs = &mut self.groups.get_mut(group).unwrap().jobs;
                 let jobs = jobs.range_mut(..=through.0);
                 jobs.for_each(|(_, job)| job.place = Place::Consumed);
                 self.settle(self.groups[group].queue);
             }
-            Fact::LeaseEnded { group, offset, reason, outcome, .. } => {
+            Fact::Lease(LeaseFact::Ended { group, offset, reason, outcome, .. }) => {
                 let job = self.job_mut(*group, *offset);
                 assert!(matches!(job.place, Place::Leased(_)));
                 job.progress = None;
@@ -401,14 +403,19 @@ impl World {
                     self.seen.insert(what);
                 }
             }
-            Fact::Passed { .. } => self.note_keys_read(fact),
-            Fact::Withdrawn { queue, cause, runs } => self.note_withdrawn(*queue, *cause, runs),
-            Fact::Paused { queue, group, paused } => self.note_paused(*queue, *group, *paused),
-            Fact::Termed { queue, runs } => self.note_terms(*queue, runs),
-            Fact::KeysHeld { queue, .. } | Fact::UniqueHits { queue, .. } => {
+            Fact::Group(GroupFact::Passed { .. }) => self.note_keys_read(fact),
+            Fact::Job(JobFact::Withdrawn { queue, cause, runs }) => {
+                self.note_withdrawn(*queue, *cause, runs)
+            }
+            Fact::Queue(QueueFact::Paused { queue, group, paused }) => {
+                self.note_paused(*queue, *group, *paused)
+            }
+            Fact::Job(JobFact::Termed { queue, runs }) => self.note_terms(*queue, runs),
+            Fact::Job(JobFact::KeysHeld { queue, .. })
+            | Fact::Job(JobFact::UniqueHits { queue, .. }) => {
                 self.note_keys(*queue, fact);
             }
-            Fact::DeadRetried { group, runs } => {
+            Fact::Job(JobFact::DeadRetried { group, runs }) => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     let job = self.job_mut(*group, offset);
                     assert!(matches!(job.place, Place::Dead(_)));
@@ -416,13 +423,15 @@ impl World {
                     self.note_back(*group, offset.0);
                 }
             }
-            Fact::Removed { group, cause, runs } => self.note_removed(*group, *cause, runs),
+            Fact::Job(JobFact::Removed { group, cause, runs }) => {
+                self.note_removed(*group, *cause, runs)
+            }
             // What becomes of schedules is noted where it is decided.
-            Fact::ScheduleSet { .. }
-            | Fact::ScheduleRemoved { .. }
-            | Fact::SchedulePaused { .. }
-            | Fact::ScheduleSettled { .. }
-            | Fact::ScheduleMarked { .. } => {}
+            Fact::Schedule(ScheduleFact::Set { .. })
+            | Fact::Schedule(ScheduleFact::Removed { .. })
+            | Fact::Schedule(ScheduleFact::Paused { .. })
+            | Fact::Schedule(ScheduleFact::Settled { .. })
+            | Fact::Schedule(ScheduleFact::Marked { .. }) => {}
             other => panic!("not about jobs: {other:?}"),
         }
     }
@@ -466,7 +475,8 @@ impl World {
     }
 
     pub(crate) fn expect_end(&self, fact: &Fact, reason: EndReason, now: Outcome) {
-        let Fact::LeaseEnded { group, offset, reason: found, outcome, .. } = fact else {
+        let Fact::Lease(LeaseFact::Ended { group, offset, reason: found, outcome, .. }) = fact
+        else {
             panic!("{fact:?}")
         };
         let now = if self.is_gone(*group, *offset) { Outcome::Withdrawn } else { now };
@@ -475,7 +485,9 @@ impl World {
 
     /// Checks the outcome of a fact about a lost worker: counted only if it was not restored.
     pub(crate) fn expect_crash(&self, fact: &Fact, reason_of: fn(bool) -> EndReason) {
-        let Fact::LeaseEnded { group, offset, reason, outcome, .. } = fact else { panic!() };
+        let Fact::Lease(LeaseFact::Ended { group, offset, reason, outcome, .. }) = fact else {
+            panic!()
+        };
         let job = &self.groups[group].jobs[&offset.0];
         let Place::Leased(lease) = &job.place else { panic!("{fact:?} of {job:?}") };
         assert_eq!(*reason, reason_of(!lease.restored));

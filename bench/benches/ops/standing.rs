@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use joblog::queue::{Due, Fact, Holder, JobTerms, Machine, Picked, Run};
+use joblog::queue::{Due, Fact, Holder, JobFact, JobTerms, Machine, Picked, Run};
 use joblog::types::{Grant, Offset};
 
 use super::{GROUP, Op, QUEUE, STAMP, fetch_commit_on, machine};
@@ -77,7 +77,7 @@ fn beside_delayed() -> Op {
     let terms = |nth: u64| JobTerms { due: due(nth), ..JobTerms::default() };
     let run = |nth: u64| (Run { first: base.plus(nth), count: 1 }, terms(nth));
     let runs = (0..u64::from(MANY)).map(run).collect();
-    let delayed = machine.apply(&Fact::Termed { queue: QUEUE, runs }, STAMP, 1);
+    let delayed = machine.apply(&Fact::Job(JobFact::Termed { queue: QUEUE, runs }), STAMP, 1);
     delayed.expect("they are new");
     fetch_commit_on(machine)
 }
