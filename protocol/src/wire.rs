@@ -98,7 +98,11 @@ impl DecodeError {
             Self::Schedule { .. } => ErrorCode::BadSchedule,
             Self::Batch { .. } => ErrorCode::BatchTooLarge,
             Self::Result { .. } => ErrorCode::ResultTooLarge,
-            _ => ErrorCode::BadRequest,
+            Self::Short { .. }
+            | Self::Surplus { .. }
+            | Self::Range { .. }
+            | Self::Text { .. }
+            | Self::Json { .. } => ErrorCode::BadRequest,
         }
     }
 }

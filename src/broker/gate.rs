@@ -33,7 +33,7 @@ impl<T> Gated<T> {
     }
 
     /// Goes on with the answer, if it is one.
-    pub(super) fn map<U>(self, then: impl FnOnce(T) -> U) -> Gated<U> {
+    pub fn map<U>(self, then: impl FnOnce(T) -> U) -> Gated<U> {
         Gated { result: self.result.map(then), gates: self.gates }
     }
 }

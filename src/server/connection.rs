@@ -19,7 +19,8 @@ use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use super::ServerOptions;
-use super::convert;
+use super::commands::{cancel_notice, wait_reply};
+use super::errors::Refused;
 use super::reply::{Body, HeldReplies, OUTPUT_BYTES_MAX, Reply};
 use crate::broker::{
     BrokerError, Caller, Event, Gate, Gates, Grants, Logs, Mailbox, Release, WaiterId,
@@ -50,7 +51,7 @@ pub(super) struct Connection {
     /// The correlation ids of the WAITs that wait, by ticket.
     pub(super) waits: FxHashMap<u64, u64>,
     /// The last ticket given.
-    pub(super) last_ticket: u64,
+    last_ticket: u64,
     /// The client takes no more jobs.
     pub(super) draining: bool,
     /// No more requests are acted on; what is held is written, and then the connection closes.
@@ -177,18 +178,18 @@ impl Connection {
                 Event::WaitFailed { ticket, error } => self.wait_failed(ticket, &error),
                 Event::JobEnded { ticket, ended, gates } => {
                     if let Some(correlation) = self.waits.remove(&ticket) {
-                        self.push_ended(gates, correlation, &ended);
+                        let (opcode, body) = (Opcode::Wait as u8, wait_reply(&ended));
+                        self.push(Reply { gates, opcode, correlation, body });
                     }
                 }
                 Event::Cancelled { job, gate } => {
-                    let (opcode, body) = (Opcode::Cancel as u8, convert::cancel_notice(&job));
-                    let (gates, body) = (smallvec![gate], Body::Bytes(body));
-                    self.push(Reply { gates, opcode, correlation: 0, body });
+                    let (opcode, body) = (Opcode::Cancel as u8, cancel_notice(&job));
+                    self.push(Reply { gates: smallvec![gate], opcode, correlation: 0, body });
                 }
                 // Each log says so.
                 Event::Replaced if self.gone => {}
                 Event::Replaced => {
-                    self.push_error(0, 0, ErrorCode::SessionReplaced, REPLACED.to_owned());
+                    self.push_error(0, 0, Refused::new(ErrorCode::SessionReplaced, REPLACED));
                     self.gone = true;
                 }
                 Event::Silent => self.gone = true,
@@ -208,8 +209,7 @@ impl Connection {
                 None => return,
             },
         };
-        let code = convert::error_code(error);
-        self.push_error(opcode as u8, correlation, code, error.to_string());
+        self.push_error(opcode as u8, correlation, error.into());
     }
 
     /// Reads once and acts on what came.
@@ -276,15 +276,15 @@ impl Connection {
                      split the batch",
                     header.length
                 );
-                let code = ErrorCode::FrameTooLarge;
-                self.push_error(header.opcode, header.correlation, code, text);
+                let refused = Refused::new(ErrorCode::FrameTooLarge, text);
+                self.push_error(header.opcode, header.correlation, refused);
             }
             Peek::Malformed { length } => {
                 let text = format!(
                     "a frame of length {length} is shorter than its header; allowed are 12 to \
                      {FRAME_LENGTH_MAX}"
                 );
-                self.push_error(0, 0, ErrorCode::MalformedFrame, text);
+                self.push_error(0, 0, Refused::new(ErrorCode::MalformedFrame, text));
             }
         }
         true
@@ -330,8 +330,8 @@ impl Connection {
     /// Has a reply leave when its gates are released. An error that closes the connection is its
     /// last reply.
     pub(super) fn push(&mut self, reply: Reply) {
-        if let Body::Error(code, _) = &reply.body
-            && code.closes()
+        if let Body::Error(refused) = &reply.body
+            && refused.code.closes()
         {
             self.closing = true;
         }
@@ -339,15 +339,21 @@ impl Connection {
     }
 
     /// Answers with an error that depends on no state.
-    pub(super) fn push_error(
-        &mut self,
-        opcode: u8,
-        correlation: u64,
-        code: ErrorCode,
-        text: String,
-    ) {
-        let body = Body::Error(code, text);
+    pub(super) fn push_error(&mut self, opcode: u8, correlation: u64, refused: Refused) {
+        let body = Body::Error(refused);
         self.push(Reply { gates: Gates::new(), opcode, correlation, body });
+    }
+
+    /// Answers a FETCH that has waited.
+    fn push_jobs(&mut self, gates: Gates, correlation: u64, grants: Grants) {
+        let (opcode, body) = (Opcode::Fetch as u8, Body::Jobs(grants));
+        self.push(Reply { gates, opcode, correlation, body });
+    }
+
+    /// A ticket for what is to wait.
+    pub(super) fn next_ticket(&mut self) -> u64 {
+        self.last_ticket += 1;
+        self.last_ticket
     }
 }
 

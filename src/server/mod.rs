@@ -11,19 +11,19 @@
 //! |---|---|
 //! | `listen` | accepting, I/O threads, shutdown |
 //! | `connection` | one connection's task: read, act, hold replies, write |
-//! | `dispatch` | from a frame to a broker call to a held reply |
+//! | `commands` | the table of the commands, and each of them: decode, call, reply |
+//! | `errors` | errors to codes and texts |
 //! | `reply` | replies that wait for their gate, and their bytes |
-//! | `convert` | wire types to domain types and back |
+//! | `convert` | tokens, and other conversions that several commands need |
 //! | `data_dir` | one server per data directory; how long a sync takes here |
 
+mod commands;
 mod connection;
 mod convert;
 pub mod data_dir;
-mod dispatch;
-mod enqueue;
+mod errors;
 mod listen;
 mod reply;
-mod wait;
 
 pub use convert::{key_hash, wants};
 pub use listen::{ServeError, bind, serve};

@@ -9,13 +9,15 @@ use joblog_protocol::messages::admin::encode as encode_json;
 use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Delivery, FetchReply, ReadReply};
 use joblog_protocol::messages::handles::Statuses;
+use joblog_protocol::messages::job_info;
 use joblog_protocol::messages::lease::{ChainReply, FailReply, encode_fail_reply, encode_statuses};
 use joblog_protocol::{ErrorCode, Opcode};
 use smallvec::SmallVec;
 
 use super::convert;
+use super::errors::Refused;
 use crate::broker::{
-    DamagedJob, Gate, Gates, GrantedJob, Grants, JobDescription, JobView, LogError, Logs, ReadJobs,
+    DamagedJob, Gate, Gates, GrantedJob, Grants, JobLocation, JobView, LogError, Logs, ReadJobs,
     Release,
 };
 
@@ -40,8 +42,7 @@ impl Reply {
 /// What it says.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// An error, with a text for people.
-    Error(ErrorCode, String),
+    Error(Refused),
     /// Nothing but that it was done.
     Empty,
     /// Bytes made at once: a JSON body, a HELLO's, a PING's.
@@ -56,15 +57,8 @@ pub(super) enum Body {
     Failed(FailReply),
     Jobs(Grants),
     Read(ReadJobs),
-    Job(Box<DescribedJob>),
-}
-
-/// One job, described; its bytes are looked at when the reply leaves.
-#[derive(Debug)]
-pub(super) struct DescribedJob {
-    pub(super) queue: String,
-    pub(super) offset: u64,
-    pub(super) info: JobDescription,
+    /// One job, described, and where its bytes lie, which are looked at when the reply leaves.
+    Job(Box<(job_info::JobDescription, Option<JobLocation>)>),
 }
 
 impl Body {
@@ -137,11 +131,11 @@ fn put_lost(out: &mut BytesMut, reply: &Reply) {
 
 fn encode(out: &mut BytesMut, reply: &Reply, damaged: &mut Vec<DamagedJob>) {
     let Reply { opcode, correlation, ref body, .. } = *reply;
-    let known = match (Opcode::from_code(opcode), body) {
-        (Some(known), body) if !matches!(body, Body::Error(..)) => known,
-        (_, Body::Error(code, text)) => return put_error(out, opcode, correlation, *code, text),
-        _ => return,
-    };
+    if let Body::Error(Refused { code, text }) = body {
+        return put_error(out, opcode, correlation, *code, text);
+    }
+    // What is answered otherwise is a request whose opcode is known.
+    let Some(known) = Opcode::from_code(opcode) else { return };
     let start = out.len();
     let more = matches!(body, Body::Statuses { more: true, .. });
     let mut encoded = Ok(());
@@ -168,7 +162,7 @@ fn encode_body(
     damaged: &mut Vec<DamagedJob>,
 ) -> Result<(), LogError> {
     match body {
-        Body::Error(..) | Body::Empty => {}
+        Body::Error(_) | Body::Empty => {}
         Body::Bytes(bytes) => out.extend_from_slice(bytes),
         Body::Enqueued(reply) => reply.encode(out),
         Body::Chained(reply) => reply.encode(out),
@@ -176,10 +170,11 @@ fn encode_body(
         Body::Failed(outcomes) => encode_fail_reply(out, outcomes),
         Body::Jobs(grants) => encode_grants(out, grants, damaged),
         Body::Job(job) => {
-            let view = job.info.location.as_ref().map(|location| location.read());
+            let (description, location) = &**job;
             // A job whose bytes are damaged can be described all the same.
-            let enqueued_at_ms = view.and_then(|view| Some(view.ok()?.stamp.wall_ms));
-            encode_json(out, &convert::job_description(job, enqueued_at_ms));
+            let view = location.as_ref().and_then(|location| location.read().ok());
+            let enqueued_at_ms = view.map(|view| view.stamp.wall_ms);
+            encode_json(out, &job_info::JobDescription { enqueued_at_ms, ..description.clone() });
         }
         Body::Read(read) => {
             ReadReply::encode_head(out, read.next.0, read.end.0, read.jobs.len() as u32);

@@ -57,6 +57,15 @@ pub enum DeathCause {
 }
 
 impl DeathCause {
+    /// Its name in the JSON bodies of other commands.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failures => "failures",
+            Self::Crashes => "crashes",
+            Self::Damaged => "damaged",
+        }
+    }
+
     fn from_code(code: u8) -> Result<Self, DecodeError> {
         let causes = [Self::Failures, Self::Crashes, Self::Damaged];
         let (field, value, allowed) = ("cause of death", code.into(), "1 to 3");
