@@ -68,7 +68,7 @@ impl World {
         let first = next_after(&timing, clock(&timing, now)).map(|ms| timing.due(ms));
         let (table, body) = (Box::default(), Box::default());
         let plan = Plan { queue: "q".into(), timing: timing.clone(), missed, table, body };
-        let set = meta.set_schedule(NAME, plan, false, false, first).unwrap();
+        let set = meta.add_schedule(NAME, plan, false, false, first).unwrap();
         meta.apply(&set, now, 0).unwrap();
         Self { meta, target, queue, timing, now, jobs: Vec::new() }
     }

@@ -2,14 +2,14 @@
 //!
 //! The jobs and the commit are one entry of the log, so no recovery sees one without the other.
 
+use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
 use super::leases::Held;
 use super::logs::Logs;
 use super::requests::Enqueued;
 use super::turn::{JobBatch, Turn};
-use super::{Broker, open};
-use crate::queue::{EnqueuedBatch, Fact, JobRefusal, Known, LeaseFact, Run, Runs};
+use crate::queue::{Fact, JobRefusal, LeaseFact, Run, Runs};
 
 /// One job that is committed with what its worker says of it.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +49,9 @@ pub struct CommittedOne {
 impl Logs {
     /// Consumes one job, keeps its result, and enqueues what follows from it; all, or nothing.
     pub fn commit_one(&self, one: &CommitOne<'_>) -> Gated<CommittedOne> {
-        match one.jobs {
-            Some(jobs) if self.id_of(jobs.queue) != self.id_of(one.queue) => {
-                let [queue, other] = [one.queue, jobs.queue].map(str::to_owned);
-                Gated::refused(BrokerError::OtherLog { queue, other })
-            }
-            _ => self.of(one.queue).commit_one(one),
+        match self.of_both(one.queue, one.jobs.map_or(one.queue, |jobs| jobs.queue)) {
+            Ok(broker) => broker.commit_one(one),
+            Err(error) => Gated::refused(error),
         }
     }
 }
@@ -111,14 +108,6 @@ impl Turn<'_> {
     /// Where numbered jobs are that an earlier request has enqueued.
     pub(super) fn enqueued_before(&self, jobs: &Following<'_>) -> Option<Enqueued> {
         let queue = self.core.machine.queue_id(jobs.queue)?;
-        let JobBatch { producer, sequence, table, .. } = jobs.batch;
-        let number = open::numbered(producer, sequence, table)?;
-        match self.core.machine.known(queue, number) {
-            Known::Enqueued(EnqueuedBatch { first, .. }) => {
-                let hits = self.core.machine.hits_of(queue, number).to_vec();
-                Some(Enqueued { first, created: false, hits })
-            }
-            _ => None,
-        }
+        self.known(queue, &jobs.batch).ok().flatten()
     }
 }

@@ -1,10 +1,9 @@
 //! Dead jobs: listed, retried and dropped, a bounded number in one turn.
 
-use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::Turn;
 use super::{Broker, DeadJob};
-use crate::queue::Fact;
+use crate::queue::{Fact, Machine};
 use crate::types::{GroupId, Offset};
 
 /// Dead jobs that are looked at in one turn.
@@ -35,15 +34,6 @@ pub struct DeadQuery<'a> {
     pub limit: usize,
 }
 
-/// What becomes of dead jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadAction {
-    /// They are ready again.
-    Retry,
-    /// They are consumed.
-    Drop,
-}
-
 /// What one turn has found.
 #[derive(Clone, Debug)]
 pub struct Found<T> {
@@ -60,7 +50,7 @@ pub struct Found<T> {
 /// Dead jobs.
 impl Broker {
     /// Lists dead jobs by offset.
-    pub fn dead_list(&self, query: &DeadQuery<'_>) -> Gated<Found<(Offset, DeadJob)>> {
+    pub fn list_dead(&self, query: &DeadQuery<'_>) -> Gated<Found<(Offset, DeadJob)>> {
         self.view(|turn| {
             let group = turn.work_group(query.queue, query.group)?;
             let limit = query.limit.min(LISTED_MAX);
@@ -72,19 +62,27 @@ impl Broker {
         })
     }
 
-    /// Retries or drops dead jobs. What was found are the offsets that it was done to.
-    pub fn dead_act(&self, query: &DeadQuery<'_>, action: DeadAction) -> Gated<Found<Offset>> {
+    /// Makes dead jobs ready again. What was found are their offsets.
+    pub fn retry_dead(&self, query: &DeadQuery<'_>) -> Gated<Found<Offset>> {
+        self.act_on_dead(query, |machine, group, jobs| machine.retry_dead(group, jobs))
+    }
+
+    /// Gives dead jobs up. What was found are their offsets.
+    pub fn drop_dead(&self, query: &DeadQuery<'_>) -> Gated<Found<Offset>> {
+        self.act_on_dead(query, |machine, group, jobs| machine.drop_dead(group, jobs))
+    }
+
+    fn act_on_dead(
+        &self,
+        query: &DeadQuery<'_>,
+        decide: impl FnOnce(&Machine, GroupId, Vec<Offset>) -> Option<Fact>,
+    ) -> Gated<Found<Offset>> {
         self.turn(|turn| {
             let group = turn.work_group(query.queue, query.group)?;
             let found = turn.find_dead(group, query, query.limit, |offset, _| Some(offset));
-            let jobs = found.jobs.iter().copied();
-            let machine = &turn.core.machine;
-            let fact = match action {
-                DeadAction::Retry => machine.retry_dead(group, jobs),
-                DeadAction::Drop => machine.drop_dead(group, jobs),
-            };
+            let fact = decide(&turn.core.machine, group, found.jobs.clone());
             turn.record_all(fact);
-            Ok::<_, BrokerError>(found)
+            Ok(found)
         })
     }
 }

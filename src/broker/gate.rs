@@ -32,6 +32,19 @@ impl<T> Gated<T> {
         Self { result: Err(error), gates: Gates::new() }
     }
 
+    /// An answer that depends on no log.
+    pub(super) fn ungated(value: T) -> Self {
+        Self { result: Ok(value), gates: Gates::new() }
+    }
+
+    /// This answer and that of another log as one, if neither is a refusal.
+    pub(super) fn and<U, V>(self, other: Gated<U>, join: impl FnOnce(T, U) -> V) -> Gated<V> {
+        let mut gates = self.gates;
+        gates.extend(other.gates);
+        let result = self.result.and_then(|one| Ok(join(one, other.result?)));
+        Gated { result, gates }
+    }
+
     /// Goes on with the answer, if it is one.
     pub fn map<U>(self, then: impl FnOnce(T) -> U) -> Gated<U> {
         Gated { result: self.result.map(then), gates: self.gates }

@@ -2,7 +2,9 @@
 
 use smallvec::SmallVec;
 
+use super::Broker;
 use super::error::BrokerError;
+use super::gate::Gated;
 use super::turn::Turn;
 use crate::queue::{Fact, GroupKind, JobRefusal, LeaseFact, Outcome, Retry};
 use crate::types::{Grant, GroupId, Offset};
@@ -14,6 +16,17 @@ pub struct Held {
     pub offset: Offset,
     /// The lease that the worker believes it has.
     pub grant: Option<Grant>,
+}
+
+/// Leased jobs of one group, by name.
+#[derive(Clone, Debug)]
+pub struct HeldSet<'a> {
+    /// The queue.
+    pub queue: &'a str,
+    /// The group.
+    pub group: &'a str,
+    /// The jobs.
+    pub jobs: SmallVec<[Held; 2]>,
 }
 
 /// What became of each job, in the order of the request.
@@ -31,18 +44,78 @@ pub enum Failed {
     Dead,
 }
 
+/// What workers say of the jobs they hold.
+impl Broker {
+    /// Consumes jobs. A request that is refused as a whole has consumed none.
+    pub fn commit(&self, sets: &[HeldSet<'_>]) -> Gated<Verdicts> {
+        self.turn(|turn| turn.commit_sets(sets))
+    }
+
+    /// Consumes all jobs of a stream group through an offset. `AlreadyConsumed` is a verdict, other
+    /// refusals are errors.
+    pub fn commit_through(
+        &self,
+        queue: &str,
+        group: &str,
+        through: Offset,
+    ) -> Gated<Result<(), JobRefusal>> {
+        self.turn(|turn| {
+            let id = turn.group(queue, group)?;
+            let what = || format!("offset {through} of queue {queue:?}, group {group:?}");
+            match turn.core.machine.commit_through(id, through) {
+                Ok(fact) => {
+                    turn.record(&fact);
+                    Ok(Ok(()))
+                }
+                Err(refusal @ JobRefusal::AlreadyConsumed) => Ok(Err(refusal)),
+                Err(refusal) => Err(BrokerError::Job { what: what(), refusal }),
+            }
+        })
+    }
+
+    /// Hands jobs back without fault, ready after `delay_ms`.
+    pub fn release(&self, set: &HeldSet<'_>, delay_ms: u64) -> Gated<Verdicts> {
+        self.turn(|turn| {
+            let group = turn.work_group(set.queue, set.group)?;
+            Ok(turn.release(group, &set.jobs, delay_ms))
+        })
+    }
+
+    /// Hands jobs back with a reason.
+    pub fn fail(
+        &self,
+        set: &HeldSet<'_>,
+        retry: Retry,
+        reason: &str,
+    ) -> Gated<SmallVec<[Result<Failed, JobRefusal>; 2]>> {
+        self.turn(|turn| {
+            let group = turn.work_group(set.queue, set.group)?;
+            Ok(turn.fail(group, &set.jobs, retry, reason))
+        })
+    }
+
+    /// Renews leases for `lease_ms` from now, and notes what their worker says of its progress.
+    pub fn extend(
+        &self,
+        set: &HeldSet<'_>,
+        lease_ms: u64,
+        progress: Option<&str>,
+    ) -> Gated<Verdicts> {
+        self.turn(|turn| {
+            let group = turn.work_group(set.queue, set.group)?;
+            Ok(turn.extend(group, &set.jobs, lease_ms, progress))
+        })
+    }
+}
+
 impl Turn<'_> {
     /// The group that a worker names.
     ///
     /// # Errors
     /// `NoSuchQueue`, `NoSuchGroup`.
     pub(super) fn group(&self, queue: &str, group: &str) -> Result<GroupId, BrokerError> {
-        let machine = &self.core.machine;
-        let no_queue = || BrokerError::NoSuchQueue { queue: queue.into() };
-        let queue_id = machine.queue_id(queue).ok_or_else(no_queue)?;
-        machine
-            .group_id(queue_id, group)
-            .ok_or_else(|| BrokerError::NoSuchGroup { queue: queue.into(), group: group.into() })
+        let found = self.core.machine.group_id(self.queue(queue)?, group);
+        found.ok_or_else(|| BrokerError::NoSuchGroup { queue: queue.into(), group: group.into() })
     }
 
     /// As [`Turn::group`], for a work group.
@@ -62,14 +135,26 @@ impl Turn<'_> {
         }
     }
 
+    pub(super) fn work_groups(
+        &self,
+        sets: &[HeldSet<'_>],
+    ) -> Result<SmallVec<[GroupId; 2]>, BrokerError> {
+        sets.iter().map(|set| self.work_group(set.queue, set.group)).collect()
+    }
+
+    /// Consumes jobs of several groups; checks that all groups are there before it begins.
+    pub(super) fn commit_sets(&mut self, sets: &[HeldSet<'_>]) -> Result<Verdicts, BrokerError> {
+        let groups = self.work_groups(sets)?;
+        let mut verdicts = Verdicts::new();
+        for (set, group) in sets.iter().zip(groups) {
+            self.commit(group, &set.jobs, &mut verdicts);
+        }
+        Ok(verdicts)
+    }
+
     /// Consumes jobs.
-    pub(super) fn commit(
-        &mut self,
-        group: GroupId,
-        jobs: impl IntoIterator<Item = Held>,
-        verdicts: &mut Verdicts,
-    ) {
-        for Held { offset, grant } in jobs {
+    pub(super) fn commit(&mut self, group: GroupId, jobs: &[Held], verdicts: &mut Verdicts) {
+        for &Held { offset, grant } in jobs {
             let verdict = self.core.machine.commit(group, offset, grant);
             if verdict.is_ok() {
                 self.record_committed(group, offset);
@@ -79,12 +164,7 @@ impl Turn<'_> {
     }
 
     /// Hands jobs back without fault.
-    pub(super) fn release(
-        &mut self,
-        group: GroupId,
-        jobs: impl IntoIterator<Item = Held>,
-        delay_ms: u64,
-    ) -> Verdicts {
+    pub(super) fn release(&mut self, group: GroupId, jobs: &[Held], delay_ms: u64) -> Verdicts {
         let release = |turn: &Self, Held { offset, grant }| {
             let now_ms = turn.stamp.log_ms;
             turn.core.machine.release(group, offset, grant, delay_ms, now_ms)
@@ -96,15 +176,14 @@ impl Turn<'_> {
     pub(super) fn extend(
         &mut self,
         group: GroupId,
-        jobs: impl IntoIterator<Item = Held>,
+        jobs: &[Held],
         lease_ms: u64,
         progress: Option<&str>,
     ) -> Verdicts {
         let extend = |turn: &Self, Held { offset, grant }| {
             turn.core.machine.extend(group, offset, grant, lease_ms)
         };
-        let jobs: SmallVec<[Held; 2]> = jobs.into_iter().collect();
-        let mut verdicts = self.record_each(jobs.iter().copied(), extend);
+        let mut verdicts = self.record_each(jobs, extend);
         for (job, verdict) in jobs.iter().zip(&mut verdicts) {
             if let (Ok(()), Some(note)) = (&verdict, progress) {
                 let noted = self.core.machine.note_progress(group, job.offset, job.grant, note);
@@ -119,12 +198,12 @@ impl Turn<'_> {
 
     fn record_each(
         &mut self,
-        jobs: impl IntoIterator<Item = Held>,
+        jobs: &[Held],
         decide: impl Fn(&Self, Held) -> Result<Fact, JobRefusal>,
     ) -> Verdicts {
         let mut verdicts = Verdicts::new();
         for job in jobs {
-            verdicts.push(decide(self, job).map(|fact| self.record(&fact)));
+            verdicts.push(decide(self, *job).map(|fact| self.record(&fact)));
         }
         verdicts
     }
@@ -133,13 +212,13 @@ impl Turn<'_> {
     pub(super) fn fail(
         &mut self,
         group: GroupId,
-        jobs: impl IntoIterator<Item = Held>,
+        jobs: &[Held],
         retry: Retry,
         message: &str,
     ) -> SmallVec<[Result<Failed, JobRefusal>; 2]> {
         let now_ms = self.stamp.log_ms;
         let mut results = SmallVec::new();
-        for Held { offset, grant } in jobs {
+        for &Held { offset, grant } in jobs {
             let seed = self.core.next_seed();
             let machine = &self.core.machine;
             let decided = machine.fail(group, offset, grant, retry, message, now_ms, seed);

@@ -15,8 +15,8 @@ use super::grants::{DamagedJob, Grants, WaiterId};
 use super::mailbox::{Mailbox, Shard};
 use super::sessions::SessionHandle;
 use super::{
-    Broker, BrokerError, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, QueueStats,
-    QueueSummary, Verdicts,
+    Broker, BrokerError, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, QueueSummary,
+    Verdicts,
 };
 use crate::types::{Grant, LogId, SessionId};
 
@@ -64,6 +64,18 @@ impl Logs {
             1 => LogId(0),
             count => LogId((crc32fast::hash(queue.as_bytes()) % count) as u16),
         }
+    }
+
+    /// The broker of the log that two queues live in, if it is one.
+    ///
+    /// # Errors
+    /// `OtherLog`.
+    pub(super) fn of_both(&self, queue: &str, other: &str) -> Result<&Broker, BrokerError> {
+        if self.id_of(queue) == self.id_of(other) {
+            return Ok(self.of(queue));
+        }
+        let [queue, other] = [queue, other].map(str::to_owned);
+        Err(BrokerError::OtherLog { queue, other })
     }
 
     /// The broker of the log that a queue of this name lives in.
@@ -141,22 +153,15 @@ impl Logs {
             }
         }
         let caller = Caller { session, handles };
-        match (all, refused) {
-            (Some(greeted), _) => Gated { result: Ok((caller, greeted)), gates },
-            (None, Some(error)) => Gated::refused(error),
-            (None, None) => unreachable!("there is at least one log"),
-        }
+        let greeted = all.map(|greeted| (caller, greeted));
+        let result = greeted.ok_or_else(|| refused.unwrap_or(BrokerError::ShuttingDown));
+        Gated { result, gates }
     }
 
     /// Ends a session in all logs.
     pub fn goodbye(&self, caller: &Caller) -> Gated<()> {
-        let mut all = Gated { result: Ok(()), gates: Gates::new() };
-        for (broker, handle) in self.of_caller(caller) {
-            let Gated { result, gates } = broker.goodbye(handle);
-            all.gates.extend(gates);
-            all.result = all.result.and(result);
-        }
-        all
+        let of_each = self.of_caller(caller).map(|(broker, handle)| broker.goodbye(handle));
+        of_each.fold(Gated::ungated(()), |all, one| all.and(one, |(), ()| ()))
     }
 
     /// Ends the waits of a connection: it takes nothing more.
@@ -201,19 +206,16 @@ impl Logs {
         if let [only] = &self.brokers[..] {
             return only.commit(sets);
         }
-        let mut all = Gated { result: Ok(Verdicts::new()), gates: Gates::new() };
         if let Some(refused) = self.check(caller, &[], "", sets) {
             return Gated::refused(refused);
         }
-        for set in sets {
-            let Gated { result, gates } = self.of(set.queue).commit(std::slice::from_ref(set));
-            all.gates.extend(gates);
-            all.result = all.result.and_then(|mut verdicts| {
-                verdicts.extend(result?);
-                Ok(verdicts)
-            });
-        }
-        all
+        let of_each = sets.iter().map(|set| self.of(set.queue).commit(std::slice::from_ref(set)));
+        of_each.fold(Gated::ungated(Verdicts::new()), |all, one| {
+            all.and(one, |mut all, one| {
+                all.extend(one);
+                all
+            })
+        })
     }
 
     /// Why a FETCH of these queues, or commits of these sets, would be refused as a whole.
@@ -309,38 +311,34 @@ impl Logs {
 
     /// Lists up to `limit` queues behind `after`, by name; also whether there are more.
     pub fn list_queues(&self, after: &str, limit: usize) -> Gated<(Vec<QueueSummary>, bool)> {
-        self.page(limit, |broker| broker.list_queues(after, limit), |queue| &queue.name)
+        self.page(limit, |broker| broker.list_queues(after, limit))
     }
 
     /// The numbers of up to `limit` queues behind `after`, by name; also whether there are more.
-    pub fn stats(&self, after: &str, limit: usize) -> Gated<(Vec<QueueStats>, bool)> {
-        self.page(limit, |broker| broker.stats(after, limit), |queue| &queue.name)
+    pub fn stats(&self, after: &str, limit: usize) -> Gated<(Vec<QueueSummary>, bool)> {
+        self.page(limit, |broker| broker.stats(after, limit))
     }
 
     /// The time of day.
     pub fn wall_ms(&self) -> u64 {
-        self.broker(LogId(0)).wall_ms()
+        self.meta().now().wall_ms
     }
 
     /// A page by name, of the pages of all logs.
-    fn page<T>(
+    fn page(
         &self,
         limit: usize,
-        of_log: impl Fn(&Broker) -> Gated<(Vec<T>, bool)>,
-        name: impl Fn(&T) -> &str,
-    ) -> Gated<(Vec<T>, bool)> {
-        let mut all = Gated { result: Ok((Vec::new(), false)), gates: Gates::new() };
-        for broker in &self.brokers {
-            let Gated { result, gates } = of_log(broker);
-            all.gates.extend(gates);
-            all.result = all.result.and_then(|(mut queues, more)| {
-                let (of_log, more_of_log) = result?;
+        of_log: impl Fn(&Broker) -> Gated<(Vec<QueueSummary>, bool)>,
+    ) -> Gated<(Vec<QueueSummary>, bool)> {
+        let of_each = self.brokers.iter().map(|broker| of_log(broker));
+        let all = of_each.fold(Gated::ungated((Vec::new(), false)), |all, one| {
+            all.and(one, |(mut queues, more), (of_log, more_of_log)| {
                 queues.extend(of_log);
-                Ok((queues, more || more_of_log))
-            });
-        }
+                (queues, more || more_of_log)
+            })
+        });
         all.map(|(mut queues, more)| {
-            queues.sort_unstable_by(|one, other| name(one).cmp(name(other)));
+            queues.sort_unstable_by(|one, other| one.name.cmp(&other.name));
             let cut = queues.len() > limit;
             queues.truncate(limit);
             (queues, more || cut)

@@ -30,7 +30,6 @@
 //! | `read_ahead` | the thread that reads a backlog into memory ahead of its groups |
 //! | `reserve` | below `fsync`: offsets reserved ahead, so that none is given twice |
 //! | `retention` | the age of jobs, and groups that are set to a time |
-//! | `stats` | numbers for those who watch |
 //! | `keeper` | makes checkpoints beside the running state |
 //! | `checkpoint`, `checkpoint_format` | the state in a file |
 //! | `open` | recovery |
@@ -66,7 +65,6 @@ mod schedule_codec;
 mod scheduler;
 mod schedules;
 mod sessions;
-mod stats;
 mod threads;
 mod turn;
 mod unique;
@@ -82,7 +80,7 @@ use smallvec::SmallVec;
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use chain::{CommitOne, CommittedOne, Following};
 pub use checkpoint::CheckpointError;
-pub use dead::{DeadAction, DeadQuery, Found};
+pub use dead::{DeadQuery, Found};
 pub use ends::{EndWait, Ended};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
@@ -91,17 +89,16 @@ pub use grants::{DamagedJob, FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 pub use jobs::JobDescription;
 pub use keeper::{KeeperError, Kept};
 pub use keys::KeyOf;
-pub use leases::{Failed, Held, Verdicts};
+pub use leases::{Failed, Held, HeldSet, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use moving::{Movable, Moved, Moving};
-pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, ReadJobs};
+pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, ReadJobs};
 pub use reserve::RESERVED_JOBS;
 pub use retention::SeekTo;
 pub use scheduler::Scheduler;
 pub use schedules::{NamedSchedule, ReadWants, Wants};
 pub use sessions::SessionHandle;
-pub use stats::{GroupStats, QueueStats};
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
 pub use withdraw::{CancelledJob, Purged};
@@ -308,7 +305,7 @@ impl Broker {
         let gated = self.turn(|turn| {
             for job in jobs {
                 let held = Held { offset: job.offset, grant: Some(job.grant) };
-                turn.release(job.group, [held], 0);
+                turn.release(job.group, &[held], 0);
             }
             Ok(())
         });

@@ -2,7 +2,6 @@
 
 use super::Broker;
 use super::chain::Following;
-use super::error::BrokerError;
 use super::gate::Gated;
 use super::logs::Logs;
 use super::requests::Enqueued;
@@ -46,12 +45,10 @@ pub struct Moved {
 impl Logs {
     /// Moves jobs to another queue of the same log: all, or none.
     pub fn move_jobs(&self, moving: &Moving<'_>) -> Gated<Moved> {
-        let (from, to) = (moving.queue, moving.jobs.queue);
-        if self.id_of(from) != self.id_of(to) {
-            let [queue, other] = [from, to].map(str::to_owned);
-            return Gated::refused(BrokerError::OtherLog { queue, other });
+        match self.of_both(moving.queue, moving.jobs.queue) {
+            Ok(broker) => broker.move_jobs(moving),
+            Err(error) => Gated::refused(error),
         }
-        self.of(from).move_jobs(moving)
     }
 }
 

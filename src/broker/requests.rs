@@ -1,4 +1,4 @@
-//! What producers and workers ask: greeting, enqueueing, fetching, settling, reading.
+//! What producers and workers ask: greeting, enqueueing, fetching, reading.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use smallvec::SmallVec;
 
 use super::turn::Turn;
 use super::{
-    Broker, BrokerError, Event, Failed, FetchTerms, Gated, Grants, Held, JobBatch, Mailbox,
+    Broker, BrokerError, Event, FetchTerms, Gated, Grants, HeldSet, JobBatch, Mailbox,
     SessionHandle, UniqueHit, Verdicts, Wait, WaiterId, open,
 };
 use crate::log::JobLocation;
-use crate::queue::{EnqueuedBatch, Fact, JobRefusal, Known, QueueSettings, Retry, SessionEnd};
-use crate::types::{Grant, GroupId, LogId, Offset, SessionId};
+use crate::queue::{EnqueuedBatch, Fact, Known, QueueSettings, SessionEnd};
+use crate::types::{Grant, LogId, Offset, QueueId, SessionId};
 
 /// A session that was greeted.
 #[derive(Clone, Debug)]
@@ -37,17 +37,6 @@ pub struct Enqueued {
     pub created: bool,
     /// Those whose unique keys were held already.
     pub hits: Vec<UniqueHit>,
-}
-
-/// Leased jobs of one group, by name.
-#[derive(Clone, Debug)]
-pub struct HeldSet<'a> {
-    /// The queue.
-    pub queue: &'a str,
-    /// The group.
-    pub group: &'a str,
-    /// The jobs.
-    pub jobs: SmallVec<[Held; 2]>,
 }
 
 /// A FETCH.
@@ -175,67 +164,6 @@ impl Broker {
         })
     }
 
-    /// Consumes jobs. A request that is refused as a whole has consumed none.
-    pub fn commit(&self, sets: &[HeldSet<'_>]) -> Gated<Verdicts> {
-        self.turn(|turn| turn.commit_sets(sets))
-    }
-
-    /// Consumes all jobs of a stream group through an offset. `AlreadyConsumed` is a verdict, other
-    /// refusals are errors.
-    pub fn commit_through(
-        &self,
-        queue: &str,
-        group: &str,
-        through: Offset,
-    ) -> Gated<Result<(), JobRefusal>> {
-        self.turn(|turn| {
-            let id = turn.group(queue, group)?;
-            let what = || format!("offset {through} of queue {queue:?}, group {group:?}");
-            match turn.core.machine.commit_through(id, through) {
-                Ok(fact) => {
-                    turn.record(&fact);
-                    Ok(Ok(()))
-                }
-                Err(refusal @ JobRefusal::AlreadyConsumed) => Ok(Err(refusal)),
-                Err(refusal) => Err(BrokerError::Job { what: what(), refusal }),
-            }
-        })
-    }
-
-    /// Hands jobs back without fault, ready after `delay_ms`.
-    pub fn release(&self, set: &HeldSet<'_>, delay_ms: u64) -> Gated<Verdicts> {
-        self.turn(|turn| {
-            let group = turn.work_group(set.queue, set.group)?;
-            Ok(turn.release(group, set.jobs.iter().copied(), delay_ms))
-        })
-    }
-
-    /// Hands jobs back with a reason.
-    pub fn fail(
-        &self,
-        set: &HeldSet<'_>,
-        retry: Retry,
-        reason: &str,
-    ) -> Gated<SmallVec<[Result<Failed, JobRefusal>; 2]>> {
-        self.turn(|turn| {
-            let group = turn.work_group(set.queue, set.group)?;
-            Ok(turn.fail(group, set.jobs.iter().copied(), retry, reason))
-        })
-    }
-
-    /// Renews leases for `lease_ms` from now, and notes what their worker says of its progress.
-    pub fn extend(
-        &self,
-        set: &HeldSet<'_>,
-        lease_ms: u64,
-        progress: Option<&str>,
-    ) -> Gated<Verdicts> {
-        self.turn(|turn| {
-            let group = turn.work_group(set.queue, set.group)?;
-            Ok(turn.extend(group, set.jobs.iter().copied(), lease_ms, progress))
-        })
-    }
-
     /// Finds jobs from an offset on, without a lease.
     pub fn read(
         &self,
@@ -293,22 +221,10 @@ impl Turn<'_> {
             }
             Err(error) => return Err(error),
         };
-        let sequence = batch.sequence;
-        let batch_number = open::numbered(batch.producer, sequence, batch.table);
-        let known = |number| self.core.machine.known(id, number);
-        match batch_number.map_or(Known::New, known) {
-            Known::New => {}
+        if let Some(enqueued) = self.known(id, &batch)? {
             // It is in the log already, so this turn's gate covers it.
-            Known::Enqueued(EnqueuedBatch { first, .. }) => {
-                with.into_iter().for_each(|fact| self.record(fact));
-                let machine = &self.core.machine;
-                let hits = batch_number.map_or(&[][..], |number| machine.hits_of(id, number));
-                return Ok(Enqueued { first, created: false, hits: hits.to_vec() });
-            }
-            Known::Another => return Err(BrokerError::SequenceTaken { sequence }),
-            Known::TooOld { least } => {
-                return Err(BrokerError::SequenceTooOld { sequence, least });
-            }
+            with.into_iter().for_each(|fact| self.record(fact));
+            return Ok(enqueued);
         }
         self.check_ranks(id, queue, &batch)?;
         let first = self.core.machine.next_offset(id).unwrap_or_default();
@@ -319,6 +235,30 @@ impl Turn<'_> {
         self.check_room(id, queue, &batch)?;
         self.append_jobs(id, first, batch, with, &[])?;
         Ok(Enqueued { first, created, hits: Vec::new() })
+    }
+
+    /// Where the jobs of a numbered batch are, if it was enqueued before.
+    ///
+    /// # Errors
+    /// `SequenceTaken`, `SequenceTooOld`.
+    pub(super) fn known(
+        &self,
+        queue: QueueId,
+        batch: &JobBatch<'_>,
+    ) -> Result<Option<Enqueued>, BrokerError> {
+        let (machine, sequence) = (&self.core.machine, batch.sequence);
+        let Some(number) = open::numbered(batch.producer, sequence, batch.table) else {
+            return Ok(None);
+        };
+        match machine.known(queue, number) {
+            Known::New => Ok(None),
+            Known::Enqueued(EnqueuedBatch { first, .. }) => {
+                let hits = machine.hits_of(queue, number).to_vec();
+                Ok(Some(Enqueued { first, created: false, hits }))
+            }
+            Known::Another => Err(BrokerError::SequenceTaken { sequence }),
+            Known::TooOld { least } => Err(BrokerError::SequenceTooOld { sequence, least }),
+        }
     }
 
     /// Whether the caller's connection is still its session's.
@@ -341,22 +281,5 @@ impl Turn<'_> {
                 mailbox.send(Event::Silent);
             }
         }
-    }
-
-    pub(super) fn work_groups(
-        &self,
-        sets: &[HeldSet<'_>],
-    ) -> Result<SmallVec<[GroupId; 2]>, BrokerError> {
-        sets.iter().map(|set| self.work_group(set.queue, set.group)).collect()
-    }
-
-    /// Consumes jobs of several groups; checks that all groups are there before it begins.
-    pub(super) fn commit_sets(&mut self, sets: &[HeldSet<'_>]) -> Result<Verdicts, BrokerError> {
-        let groups = self.work_groups(sets)?;
-        let mut verdicts = Verdicts::new();
-        for (set, group) in sets.iter().zip(groups) {
-            self.commit(group, set.jobs.iter().copied(), &mut verdicts);
-        }
-        Ok(verdicts)
     }
 }

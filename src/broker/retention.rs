@@ -5,6 +5,7 @@
 //! offset here, by looking jobs up in the log, without the state lock.
 
 use super::Broker;
+use super::admin::refused_group;
 use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::Turn;
@@ -43,10 +44,8 @@ impl Broker {
         };
         self.turn(|turn| {
             let id = turn.group(queue, group)?;
-            let what = || format!("group {group:?} of queue {queue:?}");
             let fact = turn.core.machine.seek(id, place);
-            let refused = |refusal| BrokerError::Refused { what: what(), refusal };
-            turn.record(&fact.map_err(refused)?);
+            turn.record(&fact.map_err(|refusal| refused_group(queue, group, refusal))?);
             let info = turn.core.machine.group(id);
             Ok(info.map_or(Offset(0), |info| info.counts.committed))
         })

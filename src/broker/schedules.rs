@@ -8,7 +8,8 @@ use super::turn::{JobBatch, Turn, Wish};
 use super::{Broker, Durability};
 use crate::cron::Cron;
 use crate::queue::{
-    Due, Fact, Plan, Refusal, Schedule, ScheduleFact, ScheduleMark, Settled, Timing, WishedKey,
+    Due, Fact, Machine, Plan, Refusal, Schedule, ScheduleFact, ScheduleMark, Settled, Timing,
+    WishedKey,
 };
 use crate::types::{Offset, ProducerId, QueueId, Stamp};
 
@@ -84,57 +85,54 @@ impl Logs {
     }
 
     /// Adds a schedule, or with `replace` gives the one of this name another plan.
-    pub fn set_schedule(&self, name: &str, plan: Plan, replace: bool, paused: bool) -> Gated<()> {
-        let meta = self.meta();
+    pub fn add_schedule(&self, name: &str, plan: Plan, replace: bool, paused: bool) -> Gated<()> {
         let first = match Timetable::of(&plan.timing) {
-            Ok(timetable) => timetable.first(meta.clock.stamp()),
+            Ok(timetable) => timetable.first(self.meta().now()),
             Err(error) => return Gated::refused(error),
         };
         if first.is_none() {
             let reason = "its cron expression is never due".to_owned();
             return Gated::refused(BrokerError::BadSchedule { reason });
         }
-        let gated = meta.turn(|turn| {
-            let machine = &turn.core.machine;
-            let fact = machine.set_schedule(name, plan, replace, paused, first);
-            turn.record(&fact.map_err(|refusal| refused(name, refusal))?);
-            Ok(())
-        });
-        meta.wake_scheduler();
-        gated
+        self.change_schedule(name, |machine| {
+            machine.add_schedule(name, plan, replace, paused, first).map(Some)
+        })
     }
 
     /// Removes a schedule. Its jobs stay.
     pub fn remove_schedule(&self, name: &str) -> Gated<()> {
-        let gated = self.meta().turn(|turn| {
-            let fact = turn.core.machine.remove_schedule(name);
-            turn.record(&fact.map_err(|refusal| refused(name, refusal))?);
-            Ok(())
-        });
-        self.meta().wake_scheduler();
-        gated
+        self.change_schedule(name, |machine| machine.remove_schedule(name).map(Some))
     }
 
     /// Pauses a schedule, or has it go on from now.
     pub fn pause_schedule(&self, name: &str, paused: bool) -> Gated<()> {
-        let meta = self.meta();
-        let found = meta.view(|turn| turn.schedule(name).cloned());
+        let found = self.meta().view(|turn| turn.schedule(name).cloned());
         let timing = match found.result {
             Ok(schedule) => Timetable::of(&schedule.plan.timing),
             Err(error) => return Gated { result: Err(error), gates: found.gates },
         };
         let first = match timing {
-            Ok(timetable) => timetable.first(meta.clock.stamp()),
+            Ok(timetable) => timetable.first(self.meta().now()),
             // What can't be read any more can still be paused.
             Err(_) if paused => None,
             Err(error) => return Gated::refused(error),
         };
-        meta.turn(|turn| {
-            let fact = turn.core.machine.pause_schedule(name, paused, first);
-            let fact = fact.map_err(|refusal| refused(name, refusal))?;
+        self.change_schedule(name, |machine| machine.pause_schedule(name, paused, first))
+    }
+
+    /// Records a change of a schedule, and has the scheduler look again.
+    fn change_schedule(
+        &self,
+        name: &str,
+        decide: impl FnOnce(&Machine) -> Result<Option<Fact>, Refusal>,
+    ) -> Gated<()> {
+        let gated = self.meta().turn(|turn| {
+            let fact = decide(&turn.core.machine).map_err(|refusal| refused(name, refusal))?;
             turn.record_all(fact);
             Ok(())
-        })
+        });
+        self.meta().wake_scheduler();
+        gated
     }
 
     /// Lists up to `limit` schedules behind `after`, by name, each with up to `times` due times;

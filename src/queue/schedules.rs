@@ -362,7 +362,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`Refusal::ScheduleExists`].
-    pub fn set_schedule(
+    pub fn add_schedule(
         &self,
         name: &str,
         plan: Plan,

@@ -75,7 +75,7 @@ pub(crate) fn describe(broker: &Broker) -> String {
     assert!(!more);
     for queue in queues {
         let mut description = broker.describe_queue(&queue.name).result.unwrap();
-        for group in &mut description.groups {
+        for group in &mut description.summary.groups {
             // The room of a vector depends on how it grew.
             group.counts.consumed_heap_bytes = 0;
         }
@@ -90,7 +90,7 @@ pub(crate) fn read_all(broker: &Broker) -> Vec<(String, Offset)> {
     for queue in broker.list_queues("", 1_000).result.unwrap().0 {
         let read = broker.read(&queue.name, Offset(0), usize::MAX, u64::MAX, None).result.unwrap();
         assert_eq!(read.next, read.end);
-        let unconsumed = broker.describe_queue(&queue.name).result.unwrap().unconsumed;
+        let unconsumed = broker.describe_queue(&queue.name).result.unwrap().summary.unconsumed;
         assert_eq!(read.jobs.len() as u64, unconsumed);
         for (offset, location) in read.jobs {
             assert!(location.read().unwrap().verify(), "job {offset} of {}", queue.name);

@@ -47,7 +47,7 @@ impl World {
     pub(crate) fn use_schedules(&mut self) {
         let name = self.schedules.rng.one_of(&NAMES).unwrap();
         match self.schedules.rng.below(12) {
-            0..2 => self.set_schedule(name),
+            0..2 => self.add_schedule(name),
             2 => self.pause_schedule(name),
             3 => self.remove_schedule(name),
             4..6 => self.mark_schedule(name),
@@ -63,7 +63,7 @@ impl World {
         if every_ms > 0 { Due::Log(stamp.log_ms + ms) } else { Due::Wall(stamp.wall_ms + ms) }
     }
 
-    fn set_schedule(&mut self, name: &'static str) {
+    fn add_schedule(&mut self, name: &'static str) {
         let every_ms = self.schedules.rng.below(3) * 1_000;
         let timing = match every_ms {
             0 => Timing::Cron { expression: "@daily".into(), zone: "UTC".into() },
@@ -75,7 +75,7 @@ impl World {
             (self.schedules.rng.below(2) == 0, self.schedules.rng.below(4) == 0);
         let first = self.some_due(every_ms);
         let known = self.schedules.by_name.get(name).cloned();
-        let made = self.machine.set_schedule(name, plan, replace, paused, Some(first));
+        let made = self.machine.add_schedule(name, plan, replace, paused, Some(first));
         if known.is_some() && !replace {
             assert_eq!(made, Err(Refusal::ScheduleExists));
             return;

@@ -211,7 +211,7 @@ impl History {
                 assert!(job.verify());
                 found.push(((queue, offset), number(job.body)));
             }
-            let unconsumed = broker.describe_queue(queue).result.unwrap().unconsumed;
+            let unconsumed = broker.describe_queue(queue).result.unwrap().summary.unconsumed;
             let of_queue = found.iter().filter(|((of, _), _)| *of == queue).count() as u64;
             assert_eq!(unconsumed, of_queue);
         }

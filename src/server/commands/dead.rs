@@ -7,14 +7,14 @@ use joblog_protocol::messages::bulk;
 use joblog_protocol::messages::wait::DeathCause;
 
 use super::{Answer, check_range, json};
-use crate::broker::{DeadAction, DeadJob, DeadQuery, EndReason, Found, Logs};
+use crate::broker::{DeadJob, DeadQuery, EndReason, Found, Logs};
 use crate::server::convert;
 use crate::types::Offset;
 
 pub(super) fn list(logs: &Logs, body: &[u8]) -> Answer {
     let query = read_query(body)?;
     let query = dead_query(&query);
-    json(logs.of(query.queue).dead_list(&query), |found| bulk::DeadList {
+    json(logs.of(query.queue).list_dead(&query), |found| bulk::DeadList {
         jobs: found.jobs.into_iter().map(dead_job).collect(),
         next: found.next.0,
         more: found.more,
@@ -24,13 +24,13 @@ pub(super) fn list(logs: &Logs, body: &[u8]) -> Answer {
 pub(super) fn retry(logs: &Logs, body: &[u8]) -> Answer {
     let query = read_query(body)?;
     let query = dead_query(&query);
-    json(logs.of(query.queue).dead_act(&query, DeadAction::Retry), bulk_done)
+    json(logs.of(query.queue).retry_dead(&query), bulk_done)
 }
 
 pub(super) fn drop(logs: &Logs, body: &[u8]) -> Answer {
     let query = read_query(body)?;
     let query = dead_query(&query);
-    json(logs.of(query.queue).dead_act(&query, DeadAction::Drop), bulk_done)
+    json(logs.of(query.queue).drop_dead(&query), bulk_done)
 }
 
 fn read_query(body: &[u8]) -> Result<bulk::DeadQuery, DecodeError> {

@@ -7,8 +7,7 @@ use joblog_protocol::messages::admin::{self, check_name, decode};
 use super::dead::dead_job;
 use super::{Answer, done, json};
 use crate::broker::{
-    GroupDescription, GroupKind, Logs, QueueDescription, Removal, RemovedCounts, Seek, SeekTo,
-    Start,
+    GroupDescription, GroupKind, Logs, Removal, RemovedCounts, Seek, SeekTo, Start,
 };
 use crate::types::Offset;
 
@@ -34,14 +33,14 @@ pub(super) fn delete(logs: &Logs, body: &[u8]) -> Answer {
 
 pub(super) fn list(logs: &Logs, body: &[u8]) -> Answer {
     let admin::QueueName { queue } = decode(body)?;
-    json(logs.of(&queue).describe_queue(&queue), |queue: QueueDescription| {
-        queue.groups.into_iter().map(group_description).collect::<Vec<_>>()
-    })
+    let described = logs.of(&queue).describe_queue(&queue);
+    json(described, |described| group_descriptions(described.summary.groups, &queue))
 }
 
 pub(super) fn describe(logs: &Logs, body: &[u8]) -> Answer {
     let admin::GroupName { queue, group } = decode(body)?;
-    json(logs.of(&queue).describe_group(&queue, &group), group_description)
+    let described = logs.of(&queue).describe_group(&queue, &group);
+    json(described, |described| group_description(described, queue))
 }
 
 pub(super) fn seek(logs: &Logs, body: &[u8]) -> Answer {
@@ -64,10 +63,17 @@ pub(super) fn wire_kind(kind: GroupKind) -> admin::GroupKind {
     }
 }
 
-pub(super) fn group_description(group: GroupDescription) -> admin::GroupDescription {
+pub(super) fn group_descriptions(
+    groups: Vec<GroupDescription>,
+    queue: &str,
+) -> Vec<admin::GroupDescription> {
+    groups.into_iter().map(|group| group_description(group, queue.to_owned())).collect()
+}
+
+fn group_description(group: GroupDescription, queue: String) -> admin::GroupDescription {
     let counts = group.counts;
     admin::GroupDescription {
-        queue: group.queue,
+        queue,
         group: group.name,
         kind: wire_kind(group.kind),
         committed_offset: counts.committed.0,

@@ -4,9 +4,9 @@ use joblog_protocol::messages::admin::{self, check_name, decode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::group::group_description;
+use super::group::group_descriptions;
 use super::{Answer, done, json};
-use crate::broker::{Logs, QueueDescription, QueueSettings, QueueSummary, UniqueInfo};
+use crate::broker::{Logs, QueueSettings, QueueSummary, UniqueInfo};
 
 /// Queues in one page of LIST_QUEUES and STATS.
 pub(super) const LIST_QUEUES_MAX: usize = 1_000;
@@ -32,7 +32,7 @@ pub(super) fn list(logs: &Logs, body: &[u8]) -> Answer {
             queue: queue.name,
             first_offset: queue.first.0,
             next_offset: queue.next.0,
-            groups: queue.groups,
+            groups: queue.groups.into_iter().map(|group| group.name).collect(),
         };
         admin::QueueList { queues: queues.into_iter().map(summary).collect(), more }
     })
@@ -41,21 +41,21 @@ pub(super) fn list(logs: &Logs, body: &[u8]) -> Answer {
 pub(super) fn describe(logs: &Logs, body: &[u8]) -> Answer {
     let admin::QueueName { queue } = decode(body)?;
     let broker = logs.of(&queue);
-    json(broker.describe_queue(&queue), |queue: QueueDescription| {
+    json(broker.describe_queue(&queue), |queue| {
         let (kept, bytes, displaced) = queue.results;
         admin::QueueDescription {
-            queue: queue.summary.name,
             first_offset: queue.summary.first.0,
             next_offset: queue.summary.next.0,
             durability: broker.durability().to_string(),
-            paused: queue.paused,
+            paused: queue.summary.paused,
             settings: wire_settings(&queue.settings),
-            unconsumed: queue.unconsumed,
+            unconsumed: queue.summary.unconsumed,
             unconsumed_bytes: queue.unconsumed_bytes,
             expired: queue.expired,
             results: admin::ResultCounts { kept, bytes, displaced },
             unique: unique(queue.unique),
-            groups: queue.groups.into_iter().map(group_description).collect(),
+            groups: group_descriptions(queue.summary.groups, &queue.summary.name),
+            queue: queue.summary.name,
         }
     })
 }

@@ -15,7 +15,7 @@ const LIST_SCHEDULES_MAX: usize = 1_000;
 pub(super) fn add(logs: &Logs, job_bytes_max: usize, body: &[u8]) -> Answer {
     let add: schedule::ScheduleAdd = decode(body)?;
     let plan = plan(&add, job_bytes_max)?;
-    done(logs.set_schedule(&add.schedule, plan, add.replace, add.paused))
+    done(logs.add_schedule(&add.schedule, plan, add.replace, add.paused))
 }
 
 pub(super) fn list(logs: &Logs, body: &[u8]) -> Answer {

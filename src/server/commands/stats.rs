@@ -6,7 +6,7 @@ use joblog_protocol::messages::stats;
 use super::group::wire_kind;
 use super::queue::LIST_QUEUES_MAX;
 use super::{Answer, json};
-use crate::broker::{GroupStats, Logs, QueueStats};
+use crate::broker::{GroupDescription, Logs, QueueSummary};
 
 pub(super) fn stats(logs: &Logs, body: &[u8]) -> Answer {
     let ListQueues { after, limit } = decode(body)?;
@@ -18,7 +18,7 @@ pub(super) fn stats(logs: &Logs, body: &[u8]) -> Answer {
     })
 }
 
-fn queue_stats(queue: QueueStats) -> stats::QueueStats {
+fn queue_stats(queue: QueueSummary) -> stats::QueueStats {
     stats::QueueStats {
         queue: queue.name,
         paused: queue.paused,
@@ -29,7 +29,7 @@ fn queue_stats(queue: QueueStats) -> stats::QueueStats {
     }
 }
 
-fn group_stats(group: GroupStats) -> stats::GroupStats {
+fn group_stats(group: GroupDescription) -> stats::GroupStats {
     stats::GroupStats {
         group: group.name,
         kind: wire_kind(group.kind),
