@@ -12,7 +12,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use common::{Raw, Server, all_done, of_default, qctl_code, qctl_objects};
+use common::{Raw, Server, all_done, fetch_of, of_default, qctl_code, qctl_objects};
 use joblog_protocol::Opcode;
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind};
 
@@ -31,16 +31,7 @@ fn fetched(server: &Server, code: i32, arguments: &[&str]) -> Vec<String> {
 
 /// Sends a FETCH for one job that waits.
 fn wait_for(raw: &mut Raw, queues: &[&str], by_turns: bool) -> u64 {
-    let fetch = Fetch {
-        queues: queues.into(),
-        group: "",
-        jobs_max: 1,
-        bytes_max: u32::MAX,
-        wait_ms: WAIT_MS,
-        lease: LeaseKind::Session { run_ms_max: None },
-        by_turns,
-        commits: Default::default(),
-    };
+    let fetch = Fetch { wait_ms: WAIT_MS, by_turns, ..fetch_of(queues) };
     let mut body = BytesMut::new();
     fetch.encode(&mut body);
     let correlation = raw.request(Opcode::Fetch, &body).unwrap();

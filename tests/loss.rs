@@ -23,7 +23,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Cut, CuttingProxy, Frame, Job, PATIENCE, Raw, Server, all_done, new_session, of_default, only,
+    Cut, CuttingProxy, Frame, Job, PATIENCE, Raw, Server, all_done, fetch_of, hello_of,
+    new_session, of_default, only,
 };
 use joblog_protocol::frame::{Header, Peek, put_request};
 use joblog_protocol::limits::FETCH_JOBS_MAX;
@@ -31,7 +32,6 @@ use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read as ReadRequest, Re
 use joblog_protocol::messages::handles::HandleSet;
 use joblog_protocol::messages::session::Hello;
 use joblog_protocol::{ErrorCode, Opcode, Token};
-use smallvec::smallvec;
 use tempfile::TempDir;
 
 const SESSION_LEASE: LeaseKind = LeaseKind::Session { run_ms_max: None };
@@ -240,24 +240,8 @@ fn replies_cut_in_half_lose_nothing_to_workers_that_begin_anew() {
 // A worker is killed
 
 fn hello_and_fetch(queue: &str, jobs_max: u32) -> Vec<u8> {
-    let hello = Hello {
-        version_min: 1,
-        version_max: 1,
-        session: new_session(),
-        silence_ms: 1000,
-        agent: "to be killed",
-        held: smallvec![],
-    };
-    let fetch = Fetch {
-        queues: smallvec![queue],
-        group: "",
-        jobs_max,
-        bytes_max: u32::MAX,
-        wait_ms: 0,
-        lease: SESSION_LEASE,
-        by_turns: false,
-        commits: smallvec![],
-    };
+    let hello = Hello { silence_ms: 1000, ..hello_of(new_session()) };
+    let fetch = Fetch { jobs_max, ..fetch_of(&[queue]) };
     let mut out = bytes::BytesMut::new();
     put_request(&mut out, Opcode::Hello, 1, |out| hello.encode(out));
     put_request(&mut out, Opcode::Fetch, 2, |out| fetch.encode(out));

@@ -8,20 +8,20 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+#[path = "common/broker.rs"]
+mod broker;
+
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::thread;
 
+use broker::SESSION;
 use joblog::broker::{
-    Broker, BrokerOptions, Caller, CommitOne, Durability, EndWait, Ended, Event, FetchRequest,
-    FetchTerms, FetchedJobs, Following, Gated, Held, Holder, JobBatch, JobEnd, LogError,
-    LogOptions, Logs, Mailbox, Moving, OpenError,
+    Caller, CommitOne, EndWait, Ended, Event, FetchedJobs, Following, Gated, Held, JobBatch,
+    JobEnd, LogOptions, Logs, Mailbox, Moving,
 };
-use joblog::types::{EntryIndex, LogId, Offset, ProducerId, SessionId};
+use joblog::types::{EntryIndex, Offset};
 use joblog_protocol::job::{BatchBuilder, Job};
 use tempfile::TempDir;
-
-const SESSION: SessionId = SessionId([7; 16]);
 
 struct Place {
     logs: Logs,
@@ -33,23 +33,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let options = BrokerOptions {
-            durability: Durability::Fsync,
-            silence_ms: 60_000,
-            auto_create: true,
-            shards: 1,
-            checkpoint_bytes: u64::MAX,
-            reserved_jobs: 1_000,
-            log: LogId(0),
-            key_of: |_| None,
-        };
-        let broker = loop {
-            // Another test's child may still hold a copy of the lock.
-            match Broker::open(dir.path(), LogOptions::default(), options) {
-                Err(OpenError::Log(LogError::Locked { .. })) => thread::yield_now(),
-                opened => break opened.unwrap(),
-            }
-        };
+        let broker = broker::open(dir.path(), &LogOptions::default());
         let logs = Logs::new(vec![broker]);
         let mailbox = logs.mailbox(0);
         let (caller, _) = logs.hello(SESSION, None, &[], &mailbox).result.unwrap();
@@ -63,17 +47,8 @@ impl Place {
     }
 
     fn fetch(&self, queue: &str) -> Held {
-        let terms = FetchTerms {
-            jobs_max: 1,
-            bytes_max: 1 << 20,
-            holder: Holder::Session(SESSION),
-            lease_ms: 60_000,
-            by_turns: false,
-            first_ordinal: 0,
-        };
         let queues = [queue];
-        let request =
-            FetchRequest { queues: &queues, group: "default", terms, wait: None, commits: &[] };
+        let request = broker::fetch_of(&queues, 1);
         let fetched = self.logs.fetch(&self.caller, &request).result.unwrap();
         let FetchedJobs::Now(grants) = fetched.jobs else { panic!("nothing waits") };
         Held { offset: grants.jobs[0].offset, grant: Some(grants.jobs[0].grant) }
@@ -96,8 +71,7 @@ fn one_job() -> BatchBuilder {
 
 fn batch(jobs: &BatchBuilder) -> JobBatch<'_> {
     let joblog_protocol::job::Batch { count, table, bodies } = jobs.batch();
-    let producer = ProducerId::default();
-    JobBatch { count, table, bodies, producer, sequence: 0, wishes: &[], keys: &[] }
+    broker::batch(count, table, bodies)
 }
 
 fn index<T: std::fmt::Debug>(gated: &Gated<T>) -> EntryIndex {

@@ -7,9 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use joblog::broker::{
-    Broker, BrokerOptions, Durability, LogOptions, Logs, RESERVED_JOBS, Scheduler, Threads,
-};
+use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Logs, Scheduler, Threads};
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
 use joblog::server::{ServerOptions, bind, key_hash, serve, wants};
@@ -110,9 +108,9 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
             auto_create: config.auto_create,
             shards: config.io_threads,
             checkpoint_bytes: config.checkpoint_bytes,
-            reserved_jobs: RESERVED_JOBS,
             log,
             key_of: key_hash,
+            ..BrokerOptions::default()
         };
         brokers.push(Broker::open(&data_dir.log_dir(log), log_options.clone(), options)?);
     }

@@ -94,7 +94,6 @@ pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use moving::{Movable, Moved, Moving};
 pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, ReadJobs};
-pub use reserve::RESERVED_JOBS;
 pub use retention::SeekTo;
 pub use scheduler::Scheduler;
 pub use schedules::{NamedSchedule, ReadWants, Wants};
@@ -113,7 +112,7 @@ pub use crate::queue::{
 use self::checkpoint::Checkpoints;
 use self::core::Core;
 use self::read_ahead::ReadAhead;
-use self::reserve::Hold;
+use self::reserve::{Hold, RESERVED_JOBS};
 use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
 use self::waiters::Waiter;
@@ -142,8 +141,24 @@ pub struct BrokerOptions {
     pub key_of: KeyOf,
     /// Bytes of log after which a checkpoint is made, or four times the last one, if that is more.
     pub checkpoint_bytes: u64,
-    /// Below `fsync`: for how many jobs offsets are reserved at first; see [`RESERVED_JOBS`].
+    /// Below `fsync`: for how many jobs offsets are reserved at first.
     pub reserved_jobs: u64,
+}
+
+impl Default for BrokerOptions {
+    /// Those of log 0 of a server with the default settings, one I/O thread, and no keys.
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fsync,
+            silence_ms: 10_000,
+            auto_create: true,
+            shards: 1,
+            log: LogId(0),
+            key_of: |_| None,
+            checkpoint_bytes: 64 << 20,
+            reserved_jobs: RESERVED_JOBS,
+        }
+    }
 }
 
 /// One log with its state.

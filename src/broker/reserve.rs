@@ -21,7 +21,7 @@ use crate::queue::{Fact, Machine, QueueFact};
 use crate::types::{EntryIndex, Stamp};
 
 /// Jobs that a server reserves offsets for at first. More are when half of them are used.
-pub const RESERVED_JOBS: u64 = 1 << 20;
+pub(super) const RESERVED_JOBS: u64 = 1 << 20;
 
 /// Where reservations follow each other faster than this, twice as many jobs are reserved.
 const STEP_MS_MIN: u64 = 1_000;

@@ -7,8 +7,9 @@ use joblog::broker::{Broker, CompactReport, GroupKind, Kept, Start, Threads};
 use joblog::types::Offset;
 use tempfile::{TempDir, tempdir};
 
+use crate::broker;
 use crate::support::{Disk, Random};
-use crate::world::{World, checkpoints, copy_dir, describe, open, options, read_all};
+use crate::world::{World, checkpoints, copy_dir, describe, open, read_all};
 
 /// Bytes of the segments in a directory.
 fn disk_bytes(dir: &TempDir) -> u64 {
@@ -87,7 +88,7 @@ fn after_compaction_the_checkpoint_before_still_serves_and_none_is_refused() {
     for path in checkpoints(dir.path()) {
         fs::write(path, b"no checkpoint").unwrap();
     }
-    let opened = Broker::open(dir.path(), Disk::default().options(), options());
+    let opened = Broker::open(dir.path(), Disk::default().options(), broker::options());
     assert!(opened.is_err(), "entries are missing that no checkpoint stands for");
 }
 

@@ -13,8 +13,9 @@ use joblog::log::{DataFile, Files, LogOptions, SystemFiles};
 use joblog::types::EntryIndex;
 use tempfile::tempdir;
 
+use crate::broker;
 use crate::support::{Disk, Random, SEGMENT_BYTES};
-use crate::world::{World, checkpoints, copy_dir, describe, open, open_with};
+use crate::world::{World, checkpoints, copy_dir, describe, open};
 
 /// What a cut leaves is the first checkpoint or the second, and at least the log that it covers.
 #[test]
@@ -168,7 +169,7 @@ fn makes_checkpoints_until_it_aborts() {
     let files = Arc::new(Aborting { left: Arc::clone(&left) });
     let options =
         LogOptions { segment_bytes: SEGMENT_BYTES, prefill: false, files, ..LogOptions::default() };
-    let mut world = World::new(open_with(Path::new(&dir), options), 7);
+    let mut world = World::new(broker::open(Path::new(&dir), &options), 7);
     let mut calls = calls.parse().unwrap();
     for _ in 0..3 {
         world.work(40);

@@ -8,6 +8,8 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+#[path = "../common/broker.rs"]
+mod broker;
 mod compaction;
 mod crash;
 #[path = "../log/support.rs"]
@@ -24,7 +26,7 @@ use joblog::types::{EntryIndex, Stamp, Term};
 use tempfile::tempdir;
 
 use support::{Disk, Random};
-use world::{World, checkpoints, copy_dir, describe, open, options};
+use world::{World, checkpoints, copy_dir, describe, open};
 
 #[test]
 fn a_start_replays_only_what_came_after_the_checkpoint() {
@@ -130,7 +132,7 @@ fn a_checkpoint_above_the_logs_end_is_refused() {
     let newest = checkpoints(dir.path()).pop().unwrap();
     drop(world);
     let refused = |dir: &Path| {
-        let opened = Broker::open(dir, Disk::default().options(), options());
+        let opened = Broker::open(dir, Disk::default().options(), broker::options());
         let log_error = matches!(opened, Err(OpenError::Log(LogError::Damaged { .. })));
         assert!(log_error || matches!(opened, Err(OpenError::Checkpoint(_))), "{opened:?}");
     };

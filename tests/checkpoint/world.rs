@@ -4,50 +4,21 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use joblog::broker::{
-    Broker, BrokerOptions, Durability, FetchRequest, FetchTerms, FetchedJobs, GroupKind, Held,
-    HeldSet, Holder, JobBatch, LogError, Logs, OpenError, QueueSettings, RESERVED_JOBS, Retry,
-    SessionHandle, Start,
+    Broker, FetchedJobs, GroupKind, Held, HeldSet, Logs, QueueSettings, Retry, SessionHandle, Start,
 };
-use joblog::log::LogOptions;
-use joblog::types::{EntryIndex, Grant, LogId, Offset, ProducerId, SessionId};
+use joblog::types::{EntryIndex, Grant, Offset};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir};
 
+use crate::broker::{self, SESSION};
 use crate::support::{Disk, Random};
 
 const QUEUES: [&str; 3] = ["mail", "images", "bills"];
-const SESSION: SessionId = SessionId([7; 16]);
-
-pub(crate) fn options() -> BrokerOptions {
-    BrokerOptions {
-        durability: Durability::Fsync,
-        silence_ms: 60_000,
-        auto_create: true,
-        shards: 1,
-        checkpoint_bytes: u64::MAX,
-        reserved_jobs: RESERVED_JOBS,
-        log: LogId(0),
-        key_of: |_| None,
-    }
-}
 
 pub(crate) fn open(dir: &Path, disk: &Disk) -> Arc<Broker> {
-    open_with(dir, disk.options())
-}
-
-/// Opens it. A process that another test has just forked holds the lock until it has become another
-/// program, so that is waited for.
-pub(crate) fn open_with(dir: &Path, log_options: LogOptions) -> Arc<Broker> {
-    for _ in 0..1_000_000 {
-        match Broker::open(dir, log_options.clone(), options()) {
-            Err(OpenError::Log(LogError::Locked { .. })) => thread::yield_now(),
-            opened => return opened.unwrap(),
-        }
-    }
-    panic!("{} stays locked", dir.display())
+    broker::open(dir, &disk.options())
 }
 
 /// The checkpoint files, oldest first.
@@ -152,30 +123,13 @@ impl World {
             table.extend(crc32fast::hash(&body).to_le_bytes());
         }
         let bodies = body.repeat(count as usize);
-        let batch = JobBatch {
-            count: count as u32,
-            table: &table,
-            bodies: &bodies,
-            producer: ProducerId::default(),
-            sequence: 0,
-            wishes: &[],
-            keys: &[],
-        };
+        let batch = broker::batch(count as u32, &table, &bodies);
         self.broker.enqueue(queue, true, batch).result.unwrap().first
     }
 
     fn fetch(&mut self, queue: &'static str) {
-        let terms = FetchTerms {
-            jobs_max: 3,
-            bytes_max: 1 << 20,
-            holder: Holder::Session(SESSION),
-            lease_ms: 3_600_000,
-            by_turns: false,
-            first_ordinal: 0,
-        };
-        let request =
-            FetchRequest { queues: &[queue], group: "default", terms, wait: None, commits: &[] };
-        let fetched = self.broker.fetch(&self.session, &request).result.unwrap();
+        let fetched =
+            self.broker.fetch(&self.session, &broker::fetch_of(&[queue], 3)).result.unwrap();
         let FetchedJobs::Now(grants) = fetched.jobs else { panic!("it does not wait") };
         self.held.extend(grants.jobs.iter().map(|job| (queue, job.offset, job.grant)));
     }

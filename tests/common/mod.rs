@@ -17,7 +17,9 @@ mod server;
 
 pub(crate) use cli::{qctl_any, qctl_code, qctl_objects};
 pub(crate) use proxy::{Cut, CuttingProxy, FreezingProxy};
-pub(crate) use raw::{Frame, Job, Raw, all_done, new_session, of_default, only};
+pub(crate) use raw::{
+    Frame, Job, Raw, all_done, fetch_of, hello_of, new_session, of_default, only,
+};
 pub(crate) use server::Server;
 
 use std::time::Duration;

@@ -111,6 +111,26 @@ pub(crate) fn of_default<'a>(
     HandleSet { queue, group: "", handles }
 }
 
+/// A HELLO of the one version that there is, for a session with the server's own silence.
+pub(crate) fn hello_of<'a>(session: [u8; 16]) -> Hello<'a> {
+    let (silence_ms, held) = (0, SmallVec::new());
+    Hello { version_min: 1, version_max: 1, session, silence_ms, agent: "test", held }
+}
+
+/// A FETCH for one job of the group `default`, under a session lease, which does not wait.
+pub(crate) fn fetch_of<'a>(queues: &[&'a str]) -> Fetch<'a> {
+    Fetch {
+        queues: queues.into(),
+        group: "",
+        jobs_max: 1,
+        bytes_max: u32::MAX,
+        wait_ms: 0,
+        lease: LeaseKind::Session { run_ms_max: None },
+        by_turns: false,
+        commits: SmallVec::new(),
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Raw {
@@ -248,14 +268,8 @@ impl Raw {
         silence_ms: u32,
         held: &[Token],
     ) -> io::Result<(u32, u32)> {
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            session,
-            silence_ms,
-            agent: "test",
-            held: held.iter().copied().collect(),
-        };
+        let held = held.iter().copied().collect();
+        let hello = Hello { silence_ms, held, ..hello_of(session) };
         let reply = self.ask_with(Opcode::Hello, |out| hello.encode(out))?.ok()?;
         let reply = HelloReply::decode(&reply.body).unwrap();
         Ok((reply.leases_kept, reply.leases_released))
@@ -310,16 +324,8 @@ impl Raw {
         lease: LeaseKind,
         commits: &[HandleSet<'_>],
     ) -> io::Result<u64> {
-        let fetch = Fetch {
-            queues: queues.into(),
-            group: "",
-            jobs_max,
-            bytes_max: u32::MAX,
-            wait_ms,
-            lease,
-            by_turns: false,
-            commits: commits.iter().cloned().collect(),
-        };
+        let commits = commits.iter().cloned().collect();
+        let fetch = Fetch { jobs_max, wait_ms, lease, commits, ..fetch_of(queues) };
         let mut body = BytesMut::new();
         fetch.encode(&mut body);
         self.request(Opcode::Fetch, &body)

@@ -8,18 +8,18 @@ use std::mem;
 use std::sync::Arc;
 
 use joblog::broker::{
-    Broker, BrokerError, BrokerOptions, Durability, FetchRequest, FetchTerms, FetchedJobs, Gated,
-    Held, HeldSet, Holder, JobBatch, JobRefusal, Logs, Retry, SessionHandle,
+    Broker, BrokerError, BrokerOptions, Durability, FetchedJobs, Gated, Held, HeldSet, JobRefusal,
+    Logs, Retry, SessionHandle,
 };
-use joblog::types::{EntryIndex, Grant, LogId, Offset, ProducerId, SessionId};
+use joblog::types::{EntryIndex, Grant, Offset};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir, tempdir_in};
 
+use crate::broker::{self, SESSION};
 use crate::ledger::{Ledger, Name, Sure, Told};
 use crate::support::{Disk, Random};
 
 const QUEUES: [&str; 3] = ["mail", "images", "bills"];
-const SESSION: SessionId = SessionId([7; 16]);
 /// The smallest segments that a turn of the broker fits.
 const SEGMENT_BYTES: u32 = 512 << 10;
 /// Few, so that answers are held for want of a synced reservation.
@@ -154,16 +154,8 @@ impl History {
     /// Opens the broker and checks what it has. None if the disk has failed meanwhile.
     pub(crate) fn start(&mut self, durability: Durability) -> Option<Life> {
         self.see("start");
-        let options = BrokerOptions {
-            durability,
-            silence_ms: 60_000,
-            auto_create: true,
-            shards: 1,
-            checkpoint_bytes: u64::MAX,
-            reserved_jobs: RESERVED_JOBS,
-            log: LogId(0),
-            key_of: |_| None,
-        };
+        let reserved_jobs = RESERVED_JOBS;
+        let options = BrokerOptions { durability, reserved_jobs, ..broker::options() };
         let ends = self.ends.take();
         // A start that fails may have reserved some offsets.
         self.ends = ends.clone().filter(|_| durability == Durability::Fsync);
@@ -316,15 +308,7 @@ impl History {
             table.extend(crc32fast::hash(&body).to_le_bytes());
             jobs.push(job);
         }
-        let batch = JobBatch {
-            count: count as u32,
-            table: &table,
-            bodies: &bodies,
-            producer: ProducerId::default(),
-            sequence: 0,
-            wishes: &[],
-            keys: &[],
-        };
+        let batch = broker::batch(count as u32, &table, &bodies);
         let enqueued = life.broker.enqueue(queue, true, batch);
         if let Some((enqueued, gate)) = self.answer(enqueued) {
             let first = enqueued.first;
@@ -340,17 +324,8 @@ impl History {
     }
 
     fn fetch(&mut self, life: &mut Life, queue: &'static str) {
-        let terms = FetchTerms {
-            jobs_max: 1 + self.below(3) as usize,
-            bytes_max: 1 << 20,
-            holder: Holder::Session(SESSION),
-            lease_ms: 3_600_000,
-            by_turns: false,
-            first_ordinal: 0,
-        };
-        let request =
-            FetchRequest { queues: &[queue], group: "default", terms, wait: None, commits: &[] };
-        let fetched = life.broker.fetch(&life.session, &request);
+        let jobs_max = 1 + self.below(3) as usize;
+        let fetched = life.broker.fetch(&life.session, &broker::fetch_of(&[queue], jobs_max));
         let Some((fetched, gate)) = self.answer(fetched) else { return };
         let FetchedJobs::Now(grants) = fetched.jobs else { panic!("it does not wait") };
         // Jobs are read when they leave; what is in memory is written for that.

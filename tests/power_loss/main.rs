@@ -14,6 +14,8 @@
 )]
 
 mod backup;
+#[path = "../common/broker.rs"]
+mod broker;
 mod history;
 mod ledger;
 #[path = "../log/support.rs"]

@@ -4,10 +4,9 @@ use std::io::ErrorKind;
 
 use joblog_protocol::Opcode;
 use joblog_protocol::limits::FRAME_LENGTH_MAX;
-use joblog_protocol::messages::fetch::{Fetch, LeaseKind};
-use smallvec::smallvec;
+use joblog_protocol::messages::fetch::Fetch;
 
-use crate::common::{Dice, Raw, of_default};
+use crate::common::{Dice, Raw, fetch_of, of_default};
 use crate::support::{frame_bytes, good_bodies, server, server_with_queues};
 
 /// A session that asks for much in one frame must not break the log for all others.
@@ -38,16 +37,7 @@ fn a_description_over_the_limit_of_a_frame_breaks_nothing() {
         let group = format!("g{number}");
         let create = format!("{{\"queue\":\"q\",\"group\":\"{group}\",\"kind\":\"work\"}}");
         assert_eq!(raw.ask_json(Opcode::CreateGroup, &create).unwrap().code(), None);
-        let fetch = Fetch {
-            queues: smallvec!["q"],
-            group: &group,
-            jobs_max: 100,
-            bytes_max: u32::MAX,
-            wait_ms: 0,
-            lease: LeaseKind::Session { run_ms_max: None },
-            by_turns: false,
-            commits: smallvec![],
-        };
+        let fetch = Fetch { group: &group, jobs_max: 100, ..fetch_of(&["q"]) };
         let jobs = raw.ask_with(Opcode::Fetch, |out| fetch.encode(out)).unwrap().jobs();
         let mut handles = of_default("q", jobs.iter().map(crate::common::Job::handle));
         handles.group = &group;

@@ -6,7 +6,7 @@ use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
 use joblog_protocol::{ErrorCode, Opcode};
 use smallvec::smallvec;
 
-use crate::common::{of_default, only};
+use crate::common::{fetch_of, of_default, only};
 use crate::support::{assert_refused, body, good_bodies, one_job, server_with_queues, token};
 
 #[test]
@@ -64,16 +64,8 @@ fn a_command_for_the_other_kind_of_group_is_refused() {
     let release = body(|out| Release { jobs: set(), delay_ms: 0 }.encode(out));
     let extend = body(|out| Extend { jobs: set(), lease_ms: 1000, progress: None }.encode(out));
     let fail = Fail { jobs: set(), failures_max: None, delay_ms: None, reason: "" };
-    let fetch = Fetch {
-        queues: smallvec!["s"],
-        group: "g",
-        jobs_max: 1,
-        bytes_max: 1,
-        wait_ms: 5000,
-        lease: LeaseKind::Timed { lease_ms: 1000 },
-        by_turns: false,
-        commits: smallvec![],
-    };
+    let lease = LeaseKind::Timed { lease_ms: 1000 };
+    let fetch = Fetch { group: "g", wait_ms: 5000, lease, ..fetch_of(&["s"]) };
     for (opcode, body) in [
         (Opcode::Commit, commit),
         (Opcode::Release, release),

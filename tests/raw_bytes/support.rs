@@ -4,14 +4,14 @@ use bytes::BytesMut;
 use joblog_protocol::frame::{FLAG_REPLY, Header, put_frame};
 use joblog_protocol::job::{Batch, BatchBuilder, Job};
 use joblog_protocol::messages::enqueue::Enqueue;
-use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read};
+use joblog_protocol::messages::fetch::Read;
 use joblog_protocol::messages::lease::{Commit, Extend, Fail, Release};
 use joblog_protocol::messages::session::Hello;
 use joblog_protocol::{ErrorCode, Opcode, Token};
 use smallvec::smallvec;
 use tempfile::TempDir;
 
-use crate::common::{Frame, Raw, Server, new_session, of_default};
+use crate::common::{Frame, Raw, Server, fetch_of, hello_of, new_session, of_default};
 
 /// Below `fsync` nothing here depends on the disk, so the tests are quick.
 pub(crate) fn server() -> (Server, TempDir) {
@@ -94,14 +94,7 @@ pub(crate) fn assert_no_queue(raw: &mut Raw, queue: &str) {
 }
 
 pub(crate) fn hello_body(change: impl FnOnce(&mut Hello<'_>)) -> Vec<u8> {
-    let mut hello = Hello {
-        version_min: 1,
-        version_max: 1,
-        session: new_session(),
-        silence_ms: 0,
-        agent: "raw",
-        held: smallvec![],
-    };
+    let mut hello = hello_of(new_session());
     change(&mut hello);
     body(|out| hello.encode(out))
 }
@@ -110,16 +103,7 @@ pub(crate) fn hello_body(change: impl FnOnce(&mut Hello<'_>)) -> Vec<u8> {
 pub(crate) fn good_bodies() -> Vec<(Opcode, Vec<u8>)> {
     let builder = one_job(b"payload");
     let jobs = || of_default("q", [(0, token(&[1; 8]))]);
-    let fetch = Fetch {
-        queues: smallvec!["q"],
-        group: "",
-        jobs_max: 1,
-        bytes_max: 1000,
-        wait_ms: 0,
-        lease: LeaseKind::Session { run_ms_max: None },
-        by_turns: false,
-        commits: smallvec![],
-    };
+    let fetch = fetch_of(&["q"]);
     let commit = Commit::Jobs(smallvec![jobs()]);
     let through = Commit::Through { queue: "s", group: "g", offset: 0 };
     let release = Release { jobs: jobs(), delay_ms: 0 };
