@@ -6,7 +6,9 @@ use joblog_protocol::messages::handles::{Handle, HandleSet};
 use joblog_protocol::unique::Unique;
 use siphasher::sip::SipHasher13;
 
-use crate::broker::{DEFAULT_GROUP, Held, HeldSet, Plan, Rank, Wants, Wish, WishedDue, WishedKey};
+use crate::broker::{
+    DEFAULT_GROUP, Held, HeldSet, Logs, Plan, Rank, Wants, Wish, WishedDue, WishedKey,
+};
 use crate::types::{Grant, KeyHash, LogId, Offset};
 
 /// The token of a grant: its number, little-endian, and behind it the log's unless that is 0.
@@ -35,13 +37,16 @@ pub(super) fn group(name: &str) -> &str {
     if name.is_empty() { DEFAULT_GROUP } else { name }
 }
 
-pub(super) fn held(handle: &Handle) -> Held {
-    let grant = grant(&handle.token).map(|(_, grant)| grant);
+/// A job of a log that a worker names. A token of another log is none of this one: the grants of
+/// each log count from the same number.
+pub(super) fn held(log: LogId, handle: &Handle) -> Held {
+    let grant = grant(&handle.token).filter(|(of, _)| *of == log).map(|(_, grant)| grant);
     Held { offset: Offset(handle.offset), grant }
 }
 
-pub(super) fn held_set<'a>(set: &HandleSet<'a>) -> HeldSet<'a> {
-    let jobs = set.handles.iter().map(held).collect();
+pub(super) fn held_set<'a>(logs: &Logs, set: &HandleSet<'a>) -> HeldSet<'a> {
+    let log = logs.id_of(set.queue);
+    let jobs = set.handles.iter().map(|handle| held(log, handle)).collect();
     HeldSet { queue: set.queue, group: group(set.group), jobs }
 }
 

@@ -13,3 +13,4 @@ mod common;
 
 mod crowds;
 mod failed_log;
+mod fencing;

@@ -26,7 +26,8 @@ pub(super) fn fetch(connection: &mut Connection, request: Request<'_>) -> Answer
         let text = format!("{WAITING_FETCHES_MAX} FETCHes wait on this connection already");
         return Err(Refused::new(ErrorCode::TooMany, text));
     }
-    let commits: SmallVec<[HeldSet<'_>; 1]> = fetch.commits.iter().map(convert::held_set).collect();
+    let held_set = |set| convert::held_set(&connection.logs, set);
+    let commits: SmallVec<[HeldSet<'_>; 1]> = fetch.commits.iter().map(held_set).collect();
     let ticket = may_wait.then(|| Arc::new(Ticket::new(connection.next_ticket())));
     let wait_ms = fetch.wait_ms.into();
     let mailbox = &connection.mailbox;
