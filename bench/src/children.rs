@@ -141,6 +141,29 @@ impl Running {
         matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
     }
 
+    /// Sends it and its children a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    /// Ends it with SIGTERM, and waits until it has ended.
+    ///
+    /// # Errors
+    /// It did not end within `patience`; then it is killed.
+    pub(crate) fn stop(&mut self, patience: Duration) -> Result<()> {
+        let until = Instant::now() + patience;
+        self.signal(Signal::TERM);
+        while !self.has_ended() {
+            if Instant::now() > until {
+                self.kill();
+                bail!("the server did not stop within {} s of SIGTERM", patience.as_secs());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+        Ok(())
+    }
+
     /// Ends it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         send(self.pid(), Signal::KILL);

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::{Options, default_dir};
+use crate::growth;
 use crate::loss::{self, Fault};
 use crate::systems::{self, Class, Places, System};
 use crate::workload::{self, Workload};
@@ -70,6 +71,9 @@ pub(crate) enum Command {
         #[arg(long)]
         queue: String,
     },
+    /// Let one thing grow (queues, groups, leases, ...), and measure what that costs Joblog and how
+    /// long a small client beside it waits.
+    Growth(GrowthArgs),
     /// Compare two result files of the same workloads run in both orders.
     Orders {
         /// The result of `qbench compare`.
@@ -86,7 +90,7 @@ pub(crate) enum Command {
         #[arg(long, default_value = ".", value_name = "DIR")]
         out: PathBuf,
     },
-    /// List workloads and systems.
+    /// List workloads, what can grow, and systems.
     List {
         /// Print JSON.
         #[arg(long)]
@@ -169,6 +173,45 @@ impl LossArgs {
             jobs: self.jobs,
             workers: self.workers,
             rq: self.rq,
+            patience: Duration::from_secs(self.patience),
+            json: self.json,
+            places: self.places.resolve(false),
+        })
+    }
+}
+
+/// What grows.
+#[derive(Debug, Args)]
+pub(crate) struct GrowthArgs {
+    /// What grows, as `qbench list` names it. [default: all, in under 5 minutes]
+    #[arg(value_name = "KIND")]
+    kinds: Vec<String>,
+    /// Sizes, instead of those that `qbench list` names; `of` there says what they count.
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", requires = "kinds")]
+    sizes: Vec<u64>,
+    /// The durability class.
+    #[arg(long, visible_alias = "durability", default_value = "memory", value_enum)]
+    class: Class,
+    /// Give up what does not end within so many seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    patience: u64,
+    /// Write the result to this file, after each trial.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    places: PlaceArgs,
+}
+
+impl GrowthArgs {
+    pub(crate) fn resolve(self) -> Result<growth::Options> {
+        let kinds = match self.kinds.as_slice() {
+            [] => growth::KINDS.iter().collect(),
+            names => names.iter().map(|name| growth::find(name)).collect::<Result<_>>()?,
+        };
+        Ok(growth::Options {
+            kinds,
+            sizes: self.sizes,
+            class: self.class,
             patience: Duration::from_secs(self.patience),
             json: self.json,
             places: self.places.resolve(false),

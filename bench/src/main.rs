@@ -7,6 +7,7 @@ mod children;
 mod cli;
 mod compare;
 mod engine;
+mod growth;
 mod loss;
 mod machine;
 mod measure;
@@ -56,6 +57,7 @@ fn run(command: Command) -> Result<()> {
         Command::LossWorker { system, address, id, queue } => {
             loss::worker::run(systems::find(&system)?, &address, id, &queue)
         }
+        Command::Growth(args) => growth::run(&args.resolve()?),
         Command::Orders { first, second } => orders(&first, &second),
         Command::Report { files, out } => report::markdown::write(&files, &out),
         Command::List { json } => report::list::print(json),

@@ -127,6 +127,11 @@ pub(crate) fn memory(pid: u32) -> Memory {
     }
 }
 
+/// How many files and sockets a process has open.
+pub(crate) fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
 /// Bytes that a directory's files take on the disk.
 pub(crate) fn disk_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) results: Vec<WorkloadResult>,
     pub(crate) baselines: Vec<Baseline>,
     pub(crate) losses: Vec<Loss>,
+    #[serde(default)]
+    pub(crate) growth: Vec<Growth>,
 }
 
 /// A system that took part.
@@ -187,6 +189,40 @@ pub(crate) struct Loss {
     pub(crate) seconds_until_last: f64,
 }
 
+/// Heavy work on much of one kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Growth {
+    pub(crate) kind: String,
+    pub(crate) size: u64,
+    pub(crate) class: Class,
+    pub(crate) work: String,
+    /// How long the work took; null where only what came of it is told.
+    pub(crate) took_ms: Option<f64>,
+    /// It ended in time; else it was given up.
+    pub(crate) ended: bool,
+    /// The small client beside it; null where there was none.
+    pub(crate) beside: Option<Neighbour>,
+    /// The server's own memory.
+    pub(crate) memory_before_bytes: u64,
+    pub(crate) memory_peak_bytes: u64,
+    /// Half a second after the work.
+    pub(crate) memory_after_bytes: u64,
+    /// From starting it again to its answer to a greeting.
+    pub(crate) next_start_ms: Option<f64>,
+    /// Of one core, while nobody asks anything.
+    pub(crate) idle_cpu_percent: Option<f64>,
+    pub(crate) load_average: f64,
+}
+
+/// A small client beside heavy work.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Neighbour {
+    /// Requests, those included that would have begun while one waited.
+    pub(crate) requests: u64,
+    pub(crate) p99_ms: f64,
+    pub(crate) longest_ms: f64,
+}
+
 impl Report {
     /// An empty one.
     pub(crate) fn new(machine: Machine) -> Self {
@@ -200,6 +236,7 @@ impl Report {
             results: Vec::new(),
             baselines: Vec::new(),
             losses: Vec::new(),
+            growth: Vec::new(),
         }
     }
 

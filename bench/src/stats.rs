@@ -1,5 +1,7 @@
 //! Medians, and how sure a ratio is.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Resamples drawn for an interval.
@@ -44,6 +46,11 @@ impl Ratio {
             Verdict::NotDecided
         }
     }
+}
+
+/// A time in milliseconds.
+pub(crate) fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 /// The middle value; the mean of the middle two; 0 of nothing.

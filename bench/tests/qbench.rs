@@ -103,7 +103,7 @@ fn compare_writes_every_round_as_documented_and_leaves_nothing_behind() {
     for path in &found {
         assert!(documented.contains(path), "README.md does not document `{path}`");
     }
-    let elsewhere = ["missing[].", "baselines[].", "losses[]."];
+    let elsewhere = ["missing[].", "baselines[].", "losses[].", "growth[]."];
     for path in documented.difference(&found) {
         assert!(elsewhere.iter().any(|prefix| path.starts_with(prefix)), "there is no `{path}`");
     }
@@ -162,6 +162,76 @@ fn loss_finds_what_a_pop_loses_and_what_a_commit_keeps() {
     assert_eq!(losses[1]["lost"], losses[1]["faults"]);
     assert!(losses[1]["lost"].as_u64().unwrap() > 0);
     assert_eq!(left_behind(dir.path()), 0);
+}
+
+/// Kinds that need no rights, with the rows that each size gives.
+const GROWTH: [(&str, usize); 11] = [
+    ("queues", 2),
+    ("groups", 2),
+    ("connections", 2),
+    ("leases", 1),
+    ("sessions", 3),
+    ("delays", 3),
+    ("reasons", 2),
+    ("dead", 3),
+    ("crashes", 3),
+    ("pipelined", 1),
+    ("frames", 1),
+];
+
+#[test]
+fn growth_measures_each_kind_beside_a_small_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = |kind: &str| dir.path().join(format!("{kind}.json"));
+    // Side by side: what takes time is waiting.
+    let children = GROWTH.map(|(kind, _)| {
+        let mut command = qbench(dir.path(), &["growth", kind, "--sizes", "3,20"]);
+        command.arg("--json").arg(json(kind));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let documented = documented();
+    for ((kind, per_size), child) in GROWTH.into_iter().zip(children) {
+        let output = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{kind}: {errors}");
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert!(table.starts_with("| kind "), "{table}");
+        assert_eq!(table.lines().count(), 2 + 2 * per_size, "{table}");
+
+        let report: Value = serde_json::from_slice(&fs::read(json(kind)).unwrap()).unwrap();
+        let mut found = BTreeSet::new();
+        paths(&report, "", &mut found);
+        assert!(found.is_subset(&documented), "{:?}", found.difference(&documented));
+        let rows = report["growth"].as_array().unwrap();
+        assert_eq!(rows.len(), 2 * per_size, "{kind}");
+        for (place, row) in rows.iter().enumerate() {
+            assert_eq!(row["kind"], kind);
+            assert_eq!(row["size"], if place < per_size { 3 } else { 20 });
+            assert_eq!(row["ended"], true, "{row}");
+            assert!(row["memory_peak_bytes"].as_u64() >= row["memory_before_bytes"].as_u64());
+            let is_beside = row["beside"]["requests"].as_u64().unwrap_or(0) > 0;
+            assert!(is_beside || row["next_start_ms"].is_number() || kind == "connections");
+        }
+        assert!(rows.iter().any(|row| row["beside"]["longest_ms"].as_f64() > Some(0.0)));
+        assert_eq!(rows.iter().any(|row| row["idle_cpu_percent"].is_number()), kind == "queues");
+    }
+    assert_eq!(left_behind(dir.path()), 0);
+}
+
+#[test]
+fn growth_refuses_sizes_and_kinds_that_it_does_not_have() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, words) in [
+        (["trees", "--sizes", "1"], "nothing called 'trees' grows here; there are queues, groups"),
+        (["reasons", "--sizes", "65537"], "--sizes of reasons: 65537; allowed are 1 to 65536"),
+        (["leases", "--sizes", "0"], "--sizes of leases: 0; allowed are 1 to 5000000"),
+    ] {
+        let mut command = qbench(dir.path(), &["growth"]);
+        let output = command.args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(words), "{text}");
+    }
 }
 
 #[test]
@@ -225,6 +295,7 @@ fn list_names_workloads_and_systems() {
     let output = run(Command::new(env!("CARGO_BIN_EXE_qbench")).args(["list", "--json"]));
     let list: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(list["workloads"].as_array().unwrap().len() >= 15);
+    assert!(list["grows"].as_array().unwrap().len() >= 6);
     let names: Vec<_> = list["systems"].as_array().unwrap().iter().collect();
     assert_eq!(names[0]["name"], "joblog");
     assert_eq!(names[1]["classes"].as_array().unwrap().len(), 3);

@@ -1,8 +1,9 @@
-//! The workloads and the systems.
+//! The workloads, what grows, and the systems.
 
 use anyhow::Result;
 use serde_json::json;
 
+use crate::growth;
 use crate::systems::{self, Class};
 use crate::workload;
 
@@ -22,6 +23,10 @@ pub(crate) fn print(as_json: bool) -> Result<()> {
             ' '
         };
         println!("{mark} {:14} {}", workload.name, workload.stands_for);
+    }
+    println!("\nWhat grows, at the sizes by default:");
+    for kind in &growth::KINDS {
+        println!("  {:14} {} {:?}", kind.name, kind.of, kind.sizes);
     }
     println!("\nSystems, and what a crash loses at each class:");
     for system in systems::ALL {
@@ -56,5 +61,8 @@ fn list() -> serde_json::Value {
             .collect();
         json!({"name": system.name(), "how": system.how(), "classes": classes})
     });
-    json!({"workloads": workloads, "systems": systems})
+    let grows = growth::KINDS
+        .each_ref()
+        .map(|kind| json!({"name": kind.name, "of": kind.of, "sizes": kind.sizes}));
+    json!({"workloads": workloads, "systems": systems, "grows": grows})
 }

@@ -36,6 +36,11 @@ pub(crate) fn write(files: &[PathBuf], out: &Path) -> Result<()> {
     if !baselines.is_empty() {
         put_baselines(&mut page, &baselines)?;
     }
+    let growth: Vec<_> = reports.iter().flat_map(|report| &report.growth).collect();
+    if !growth.is_empty() {
+        writeln!(page, "\n## Growth\n\n{}", super::growth::head())?;
+        growth.iter().try_for_each(|row| writeln!(page, "{}", super::growth::row(row)))?;
+    }
     let path = out.join("results.md");
     fs::write(&path, page).with_context(|| path.display().to_string())?;
     println!("{}", path.display());

@@ -11,10 +11,12 @@ mod resp;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use bytes::BytesMut;
 use clap::ValueEnum;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cap;
@@ -28,10 +30,12 @@ pub(crate) use redis::Pattern;
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Class {
     /// Nothing is synced: memory, or the kernel's page cache.
+    #[value(alias = "os")]
     Memory,
     /// Synced about once a second, in the background.
     Second,
     /// Synced before the reply.
+    #[value(alias = "fsync")]
     Synced,
 }
 
@@ -328,6 +332,19 @@ impl Server {
         let where_to = WhereTo { pinned: self.pinned, cap: self.cap.as_ref() };
         self.running = launch(self.system, program, self.class, dir, self.port, where_to)?;
         Ok(())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// Ends it with SIGTERM, and waits until it has ended.
+    ///
+    /// # Errors
+    /// It did not end within `patience`.
+    pub(crate) fn stop(&mut self, patience: Duration) -> Result<()> {
+        self.running.stop(patience)
     }
 
     /// Ends it with SIGKILL.
