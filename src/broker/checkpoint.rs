@@ -13,7 +13,6 @@ use std::sync::Arc;
 use crc32fast::Hasher;
 
 use super::checkpoint_format::*;
-use super::record_codec;
 use crate::log::format::Field;
 use crate::log::{DataFile, Files};
 use crate::queue::{Machine, Record, Restore};
@@ -305,7 +304,7 @@ impl Writer<'_> {
     fn put_records(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         self.chunk.resize(CHUNK_HEADER_BYTES, 0);
         for record in records {
-            record_codec::encode(&mut self.chunk, &record);
+            record.encode(&mut self.chunk);
             self.records += 1;
             if self.chunk.len() >= CHUNK_BYTES {
                 self.put_chunk()?;
@@ -406,7 +405,7 @@ impl Reader {
             }
             let mut rest = &chunk[..];
             while !rest.is_empty() {
-                let record = record_codec::decode(&mut rest);
+                let record = Record::decode(&mut rest);
                 let record = record.map_err(|reason| self.damaged(at, reason))?;
                 restore.add(record).map_err(|bad| self.damaged(at, &bad.to_string()))?;
                 records += 1;

@@ -6,7 +6,7 @@
 //! | header | length crc chunk  | length crc chunk  | ... | trailer |
 //! +--------+-------------------+-------------------+-----+---------+
 //!
-//! chunk = records, one behind the other (`record_codec`); none goes over into the next chunk
+//! chunk = records, one behind the other (`Record`); none goes over into the next chunk
 //! ```
 
 use crate::log::format::layout;
@@ -16,7 +16,7 @@ use crate::log::format::layout;
 /// How to change this format:
 /// 1. Keep the places of magic, version and crc in the header, and what that crc covers: by them a
 ///    later version is recognised and refused by name instead of called damage.
-/// 2. Change the tables in this file, those of `record_codec`, and `docs/log-format.md` together;
+/// 2. Change the tables in this file, that of `queue::Record`, and `docs/log-format.md` together;
 ///    tests compare them.
 /// 3. Raise this number, and say in `docs/log-format.md` what the old version had instead.
 /// 4. A server reads every version that a release has written, and writes only the newest.

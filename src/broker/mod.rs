@@ -12,7 +12,6 @@
 //! |---|---|
 //! | `turn` | one turn under the lock |
 //! | `core` | what lies under the lock |
-//! | `fact_codec`, `record_codec`, `schedule_codec`, `fields` | facts and records as bytes |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `rotation` | whose turn it is in a FETCH by turns |
 //! | `keys` | reading the keys of jobs ahead of a FETCH |
@@ -42,9 +41,7 @@ mod core;
 mod dead;
 mod ends;
 mod error;
-mod fact_codec;
 mod fetch;
-mod fields;
 mod gate;
 mod grants;
 mod jobs;
@@ -56,12 +53,10 @@ mod mailbox;
 mod moving;
 mod open;
 mod read_ahead;
-mod record_codec;
 mod requests;
 mod reserve;
 mod retention;
 mod rotation;
-mod schedule_codec;
 mod scheduler;
 mod schedules;
 mod sessions;

@@ -12,7 +12,7 @@ use super::error::OpenError;
 use super::keeper::Kept;
 use super::reserve::{self, Hold};
 use super::threads::Alarm;
-use super::{Broker, BrokerOptions, Durability, Shard, fact_codec};
+use super::{Broker, BrokerOptions, Durability, Shard};
 use crate::clock::{self, LeaseClock, LogClock};
 use crate::log::format::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::log::{EntryView, LogOptions, Recovery};
@@ -171,7 +171,7 @@ pub(super) fn replay_entry(
             machine.apply_numbered(queue, batch, base_offset, count, stamp.log_ms)?;
         }
     }
-    for fact in fact_codec::decode_all(entry.facts)? {
+    for fact in Fact::decode_all(entry.facts)? {
         machine.apply(&fact, entry.stamp, 0)?;
         if let Fact::Queue(QueueFact::Deleted { queue }) = fact {
             deleted.push(queue);

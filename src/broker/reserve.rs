@@ -13,7 +13,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 
 use super::error::{BrokerError, OpenError};
-use super::fact_codec;
 use super::turn::{Turn, facts_entry};
 use super::{Broker, Durability};
 use crate::log::{Log, LogError};
@@ -228,7 +227,7 @@ fn record(
         let index = log.next_index();
         let applied = machine.apply(fact, stamp, 0);
         applied.map_err(|error| LogError::Replay { index, source: error.into() })?;
-        fact_codec::encode(&mut bytes, fact);
+        fact.encode(&mut bytes);
     }
     Ok(log.append(&facts_entry(&bytes, stamp))?)
 }

@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 
 use super::core::Core;
 use super::error::BrokerError;
-use super::fact_codec;
 use super::gate::Gate;
 use super::grants::Grants;
 use super::keys::{KEYS_PER_TURN_MAX, KeyOf};
@@ -131,7 +130,7 @@ impl<'a> Turn<'a> {
     pub(super) fn record(&mut self, fact: &Fact) {
         self.apply(fact);
         self.encode_committed();
-        fact_codec::encode(&mut self.facts, fact);
+        fact.encode(&mut self.facts);
         self.append_large();
     }
 
@@ -159,7 +158,7 @@ impl<'a> Turn<'a> {
 
     fn encode_committed(&mut self) {
         if let Some((group, runs)) = self.committed.take() {
-            fact_codec::encode(&mut self.facts, &Fact::Lease(LeaseFact::Committed { group, runs }));
+            Fact::Lease(LeaseFact::Committed { group, runs }).encode(&mut self.facts);
         }
     }
 
@@ -189,7 +188,7 @@ impl<'a> Turn<'a> {
         let mark = if count > 0 { self.take_mark(queue, base) } else { None };
         let about = || terms.iter().chain(&mark).chain(with).chain(more);
         let mut facts = std::mem::take(&mut self.facts);
-        about().for_each(|fact| fact_codec::encode(&mut facts, fact));
+        about().for_each(|fact| fact.encode(&mut facts));
         let entry_queue = if count > 0 { queue } else { QueueId(0) };
         let base_offset = if count > 0 { base } else { Offset(0) };
         let entry = NewEntry {

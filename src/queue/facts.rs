@@ -6,309 +6,322 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use thiserror::Error;
 
+use super::coding::declare;
 use super::{
     Due, HeldKey, Numbered, Plan, QueueSettings, Rank, Removal, ScheduleMark, Settled, UniqueHit,
 };
 use crate::types::{Grant, GroupId, KeyHash, Offset, QueueId, SessionId};
 
-/// Something that has happened to the queues and groups of a log, other than new jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
+declare! {
+    /// Something that has happened to the queues and groups of a log, other than new jobs.
+    Fact:
+
     /// What has happened to queues.
-    Queue(QueueFact),
+    Queue(QueueFact) {
+        /// A queue was made.
+        Created = 1 "queue created" {
+            /// Its id.
+            queue: QueueId,
+            /// Its name.
+            name: Box<str>,
+            /// Its settings.
+            settings: QueueSettings,
+            /// The offset of its first job: above 0 if a queue of this name was deleted before,
+            /// since `name:offset` names one job for ever.
+            first_offset: Offset,
+        }
+        /// A queue was deleted, with its jobs and groups.
+        Deleted = 2 "queue deleted" {
+            /// The queue.
+            queue: QueueId,
+        }
+        /// The settings of a queue were changed.
+        Updated = 48 "queue updated" {
+            /// The queue.
+            queue: QueueId,
+            /// All of its settings from now on.
+            settings: QueueSettings,
+        }
+        /// Jobs were too old, and are consumed by all groups, but for those that were leased.
+        Expired = 11 "expired" {
+            /// The queue.
+            queue: QueueId,
+            /// They lie below this offset.
+            below: Offset,
+        }
+        /// A queue's `keep_consumed_for` has passed once more: what was consumed the last time, and
+        /// still is, is gone.
+        KeptTurned = 12 "kept turned" {
+            /// The queue.
+            queue: QueueId,
+        }
+        /// A queue or one group of it pauses, or goes on.
+        Paused = 36 "paused" {
+            /// The queue.
+            queue: QueueId,
+            /// The group; none for the queue as a whole.
+            group: Option<GroupId>,
+            /// Whether it pauses from now on.
+            paused: bool,
+        }
+        /// From here on so many jobs may be told of before the log is synced again up to a fact
+        /// like this one; what was reserved before no longer counts.
+        OffsetsReserved = 13 "offsets reserved" {
+            /// How many, of all queues together.
+            count: u64,
+        }
+        /// No job has or gets the next so many offsets, in any queue that is there or will be made:
+        /// a run that did not end in order may have told somebody of such jobs and lost them.
+        OffsetsSkipped = 14 "offsets skipped" {
+            /// How many.
+            count: u64,
+        }
+    }
+
     /// What has happened to a group.
-    Group(GroupFact),
+    Group(GroupFact) {
+        /// A group was made.
+        Created = 3 "group created" {
+            /// Its id.
+            group: GroupId,
+            /// The queue whose jobs it sees.
+            queue: QueueId,
+            /// Its name within the queue.
+            name: Box<str>,
+            /// Its kind.
+            kind: GroupKind,
+            /// The first job that it sees.
+            start: Offset,
+        }
+        /// A group was deleted, with its leases.
+        Deleted = 4 "group deleted" {
+            /// The group.
+            group: GroupId,
+        }
+        /// A group was set to another place; its leases, delays and deaths are forgotten.
+        Sought = 10 "group sought" {
+            /// The group.
+            group: GroupId,
+            /// What lies below is consumed.
+            to: Offset,
+        }
+        /// All jobs up to an offset are consumed.
+        CommittedThrough = 8 "committed through" {
+            /// The stream group.
+            group: GroupId,
+            /// The last consumed offset.
+            through: Offset,
+        }
+        /// The pointer has passed jobs of a group with keys. Those whose key has a place for them
+        /// can be fetched, the others are parked.
+        Passed = 44 "passed" {
+            /// The work group.
+            group: GroupId,
+            /// The jobs, each run with the key of its jobs, if they have one.
+            runs: Vec<(Run, Option<KeyHash>)>,
+        }
+    }
+
     /// What has happened to jobs that are out with workers, or go out.
-    Lease(LeaseFact),
+    Lease(LeaseFact) {
+        /// Jobs went out under leases.
+        Granted = 5 "granted" {
+            /// The work group.
+            group: GroupId,
+            /// Who holds the leases.
+            holder: Holder,
+            /// How long each lease runs, in milliseconds of the lease clock.
+            lease_ms: u64,
+            /// The grant of the first job; the others count on from it, over all runs.
+            first_grant: Grant,
+            /// The jobs.
+            runs: Runs,
+        }
+        /// A lease runs for a new duration from now on.
+        Extended = 6 "extended" {
+            /// The work group.
+            group: GroupId,
+            /// The leased job.
+            offset: Offset,
+            /// The new duration in milliseconds.
+            lease_ms: u64,
+        }
+        /// A worker said something of its job's progress.
+        Progressed = 54 "progressed" {
+            /// The work group.
+            group: GroupId,
+            /// The leased job.
+            offset: Offset,
+            /// What it said; empty for nothing any more.
+            note: Box<str>,
+        }
+        /// Leased jobs are consumed.
+        Committed = 7 "committed" {
+            /// The work group.
+            group: GroupId,
+            /// The jobs.
+            runs: Runs,
+        }
+        /// A leased job is consumed, and what its worker said of it is kept for a time.
+        CommittedWithResult = 53 "committed with result" {
+            /// The work group.
+            group: GroupId,
+            /// The job.
+            offset: Offset,
+            /// How long what the worker said is kept, on the clock of the log.
+            until_log_ms: u64,
+            /// How many results of the queue go for it, those first that would have gone first.
+            displaced: u32,
+            /// What the worker said.
+            result: Arc<[u8]>,
+        }
+        /// A lease ended without a commit.
+        Ended = 9 "lease ended" {
+            /// The work group.
+            group: GroupId,
+            /// The job that was leased.
+            offset: Offset,
+            /// Why it ended.
+            reason: EndReason,
+            /// What becomes of the job.
+            outcome: Outcome,
+            /// What the worker said; empty if it said nothing.
+            message: Box<str>,
+        }
+    }
+
     /// What has happened to jobs that are not out.
-    Job(JobFact),
+    Job(JobFact) {
+        /// New jobs are not like all others. Stands in the entry of the jobs.
+        Termed = 34 "termed" {
+            /// The queue.
+            queue: QueueId,
+            /// The jobs by offset, each run with its terms.
+            runs: Vec<(Run, JobTerms)>,
+        }
+        /// New jobs hold unique keys. Stands in the entry of the jobs.
+        KeysHeld = 49 "keys held" {
+            /// The queue.
+            queue: QueueId,
+            /// The jobs with their keys, by offset.
+            keys: Vec<HeldKey>,
+        }
+        /// Jobs of a batch had unique keys that others held. Stands in the entry of the batch's new
+        /// jobs, if it has any.
+        UniqueHits = 50 "unique hits" {
+            /// The queue.
+            queue: QueueId,
+            /// The number of the batch, if it has one.
+            batch: Option<Numbered>,
+            /// The offset of the batch's first new job, or what it would have been.
+            first: Offset,
+            /// How many jobs the batch has.
+            count: u32,
+            /// Those jobs.
+            hits: Vec<UniqueHit>,
+        }
+        /// Jobs are not delivered any more, to no group: those that are not out are consumed.
+        Withdrawn = 35 "withdrawn" {
+            /// The queue.
+            queue: QueueId,
+            /// Why.
+            cause: Removal,
+            /// The jobs.
+            runs: Runs,
+        }
+        /// Dead jobs are ready again, their failures and crashes forgotten.
+        DeadRetried = 32 "dead retried" {
+            /// The work group.
+            group: GroupId,
+            /// The jobs.
+            runs: Runs,
+        }
+        /// Jobs are consumed without a commit.
+        Removed = 33 "removed" {
+            /// The work group.
+            group: GroupId,
+            /// Why.
+            cause: Removal,
+            /// The jobs.
+            runs: Runs,
+        }
+    }
+
     /// What has happened to a schedule.
-    Schedule(ScheduleFact),
+    Schedule(ScheduleFact) {
+        /// A schedule was added, or has another plan.
+        Set = 59 "schedule set" {
+            /// Its name.
+            name: Box<str>,
+            /// What it is to do.
+            plan: Arc<Plan>,
+            /// Whether it is paused.
+            paused: bool,
+            /// Its next due time.
+            next: Option<Due>,
+        }
+        /// A schedule was taken away.
+        Removed = 60 "schedule removed" {
+            /// Its name.
+            name: Box<str>,
+        }
+        /// A schedule pauses, or goes on.
+        Paused = 61 "schedule paused" {
+            /// Its name.
+            name: Box<str>,
+            /// Whether it pauses from now on.
+            paused: bool,
+            /// Its next due time.
+            next: Option<Due>,
+        }
+        /// Something became of a schedule's next due time.
+        Settled = 62 "schedule settled" {
+            /// Its name.
+            name: Box<str>,
+            /// The due time.
+            due: Due,
+            /// What became of it.
+            settled: Settled,
+        }
+        /// Which is the last job of a schedule in a queue. Stands in the entry of the job, or alone
+        /// and without one, when the schedule is gone.
+        Marked = 63 "schedule marked" {
+            /// The queue.
+            queue: QueueId,
+            /// The schedule's name.
+            name: Box<str>,
+            /// The job.
+            mark: Option<ScheduleMark>,
+        }
+    }
 }
 
-/// What has happened to queues.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QueueFact {
-    /// A queue was made.
-    Created {
-        /// Its id.
-        queue: QueueId,
-        /// Its name.
-        name: Box<str>,
-        /// Its settings.
-        settings: QueueSettings,
-        /// The offset of its first job: above 0 if a queue of this name was deleted before, since
-        /// `name:offset` names one job for ever.
-        first_offset: Offset,
-    },
-    /// A queue was deleted, with its jobs and groups.
-    Deleted {
-        /// The queue.
-        queue: QueueId,
-    },
-    /// The settings of a queue were changed.
-    Updated {
-        /// The queue.
-        queue: QueueId,
-        /// All of its settings from now on.
-        settings: QueueSettings,
-    },
-    /// Jobs were too old, and are consumed by all groups, but for those that were leased.
-    Expired {
-        /// The queue.
-        queue: QueueId,
-        /// They lie below this offset.
-        below: Offset,
-    },
-    /// A queue's `keep_consumed_for` has passed once more: what was consumed the last time, and
-    /// still is, is gone.
-    KeptTurned {
-        /// The queue.
-        queue: QueueId,
-    },
-    /// A queue or one group of it pauses, or goes on.
-    Paused {
-        /// The queue.
-        queue: QueueId,
-        /// The group; none for the queue as a whole.
-        group: Option<GroupId>,
-        /// Whether it pauses from now on.
-        paused: bool,
-    },
-    /// From here on so many jobs may be told of before the log is synced again up to a fact like
-    /// this one; what was reserved before no longer counts.
-    OffsetsReserved {
-        /// How many, of all queues together.
-        count: u64,
-    },
-    /// No job has or gets the next so many offsets, in any queue that is there or will be made:
-    /// a run that did not end in order may have told somebody of such jobs and lost them.
-    OffsetsSkipped {
-        /// How many.
-        count: u64,
-    },
+/// Bytes of a fact in an entry that this version can't read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("fact {ordinal} of the entry can't be read: {reason}")]
+pub struct BadFact {
+    /// Which fact of the entry, from 0.
+    pub ordinal: usize,
+    /// What is wrong with it.
+    pub reason: &'static str,
 }
 
-/// What has happened to a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GroupFact {
-    /// A group was made.
-    Created {
-        /// Its id.
-        group: GroupId,
-        /// The queue whose jobs it sees.
-        queue: QueueId,
-        /// Its name within the queue.
-        name: Box<str>,
-        /// Its kind.
-        kind: GroupKind,
-        /// The first job that it sees.
-        start: Offset,
-    },
-    /// A group was deleted, with its leases.
-    Deleted {
-        /// The group.
-        group: GroupId,
-    },
-    /// A group was set to another place; its leases, delays and deaths are forgotten.
-    Sought {
-        /// The group.
-        group: GroupId,
-        /// What lies below is consumed.
-        to: Offset,
-    },
-    /// All jobs up to an offset are consumed.
-    CommittedThrough {
-        /// The stream group.
-        group: GroupId,
-        /// The last consumed offset.
-        through: Offset,
-    },
-    /// The pointer has passed jobs of a group with keys. Those whose key has a place for them can
-    /// be fetched, the others are parked.
-    Passed {
-        /// The work group.
-        group: GroupId,
-        /// The jobs, each run with the key of its jobs, if they have one.
-        runs: Vec<(Run, Option<KeyHash>)>,
-    },
-}
-
-/// What has happened to jobs that are out with workers, or go out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LeaseFact {
-    /// Jobs went out under leases.
-    Granted {
-        /// The work group.
-        group: GroupId,
-        /// Who holds the leases.
-        holder: Holder,
-        /// How long each lease runs, in milliseconds of the lease clock.
-        lease_ms: u64,
-        /// The grant of the first job; the others count on from it, over all runs.
-        first_grant: Grant,
-        /// The jobs.
-        runs: Runs,
-    },
-    /// A lease runs for a new duration from now on.
-    Extended {
-        /// The work group.
-        group: GroupId,
-        /// The leased job.
-        offset: Offset,
-        /// The new duration in milliseconds.
-        lease_ms: u64,
-    },
-    /// A worker said something of its job's progress.
-    Progressed {
-        /// The work group.
-        group: GroupId,
-        /// The leased job.
-        offset: Offset,
-        /// What it said; empty for nothing any more.
-        note: Box<str>,
-    },
-    /// Leased jobs are consumed.
-    Committed {
-        /// The work group.
-        group: GroupId,
-        /// The jobs.
-        runs: Runs,
-    },
-    /// A leased job is consumed, and what its worker said of it is kept for a time.
-    CommittedWithResult {
-        /// The work group.
-        group: GroupId,
-        /// The job.
-        offset: Offset,
-        /// What the worker said.
-        result: Arc<[u8]>,
-        /// How long it is kept, on the clock of the log.
-        until_log_ms: u64,
-        /// How many results of the queue go for it, those first that would have gone first.
-        displaced: u32,
-    },
-    /// A lease ended without a commit.
-    Ended {
-        /// The work group.
-        group: GroupId,
-        /// The job that was leased.
-        offset: Offset,
-        /// Why it ended.
-        reason: EndReason,
-        /// What becomes of the job.
-        outcome: Outcome,
-        /// What the worker said; empty if it said nothing.
-        message: Box<str>,
-    },
-}
-
-/// What has happened to jobs that are not out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobFact {
-    /// New jobs are not like all others. Stands in the entry of the jobs.
-    Termed {
-        /// The queue.
-        queue: QueueId,
-        /// The jobs by offset, each run with its terms.
-        runs: Vec<(Run, JobTerms)>,
-    },
-    /// New jobs hold unique keys. Stands in the entry of the jobs.
-    KeysHeld {
-        /// The queue.
-        queue: QueueId,
-        /// The jobs with their keys, by offset.
-        keys: Vec<HeldKey>,
-    },
-    /// Jobs of a batch had unique keys that others held. Stands in the entry of the batch's new
-    /// jobs, if it has any.
-    UniqueHits {
-        /// The queue.
-        queue: QueueId,
-        /// The number of the batch, if it has one.
-        batch: Option<Numbered>,
-        /// The offset of the batch's first new job, or what it would have been.
-        first: Offset,
-        /// How many jobs the batch has.
-        count: u32,
-        /// Those jobs.
-        hits: Vec<UniqueHit>,
-    },
-    /// Jobs are not delivered any more, to no group: those that are not out are consumed.
-    Withdrawn {
-        /// The queue.
-        queue: QueueId,
-        /// Why.
-        cause: Removal,
-        /// The jobs.
-        runs: Runs,
-    },
-    /// Dead jobs are ready again, their failures and crashes forgotten.
-    DeadRetried {
-        /// The work group.
-        group: GroupId,
-        /// The jobs.
-        runs: Runs,
-    },
-    /// Jobs are consumed without a commit.
-    Removed {
-        /// The work group.
-        group: GroupId,
-        /// Why.
-        cause: Removal,
-        /// The jobs.
-        runs: Runs,
-    },
-}
-
-/// What has happened to a schedule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScheduleFact {
-    /// A schedule was added, or has another plan.
-    Set {
-        /// Its name.
-        name: Box<str>,
-        /// What it is to do.
-        plan: Arc<Plan>,
-        /// Whether it is paused.
-        paused: bool,
-        /// Its next due time.
-        next: Option<Due>,
-    },
-    /// A schedule was taken away.
-    Removed {
-        /// Its name.
-        name: Box<str>,
-    },
-    /// A schedule pauses, or goes on.
-    Paused {
-        /// Its name.
-        name: Box<str>,
-        /// Whether it pauses from now on.
-        paused: bool,
-        /// Its next due time.
-        next: Option<Due>,
-    },
-    /// Something became of a schedule's next due time.
-    Settled {
-        /// Its name.
-        name: Box<str>,
-        /// The due time.
-        due: Due,
-        /// What became of it.
-        settled: Settled,
-    },
-    /// Which is the last job of a schedule in a queue. Stands in the entry of the job, or alone and
-    /// without one, when the schedule is gone.
-    Marked {
-        /// The queue.
-        queue: QueueId,
-        /// The schedule's name.
-        name: Box<str>,
-        /// The job.
-        mark: Option<ScheduleMark>,
-    },
+impl Fact {
+    /// Reads all facts of an entry.
+    ///
+    /// # Errors
+    /// [`BadFact`] for the first one that can't be read.
+    pub fn decode_all(mut bytes: &[u8]) -> Result<SmallVec<[Self; 2]>, BadFact> {
+        let mut facts = SmallVec::new();
+        while !bytes.is_empty() {
+            let bad = |reason| BadFact { ordinal: facts.len(), reason };
+            let fact = Self::decode(&mut bytes).map_err(bad)?;
+            facts.push(fact);
+        }
+        Ok(facts)
+    }
 }
 
 /// How the members of a group share its jobs.

@@ -37,6 +37,7 @@
 //! | `reserved` | offsets reserved ahead of their use, and passed over after a crash |
 //! | `schedules` | jobs that the server enqueues by itself |
 
+mod coding;
 mod dead;
 mod delays;
 mod describe;
@@ -77,7 +78,7 @@ pub use delays::Due;
 pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
-    EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, JobTerms, LeaseFact, Outcome,
+    BadFact, EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, JobTerms, LeaseFact, Outcome,
     QueueFact, Retry, Run, Runs, ScheduleFact, SessionEnd, Start, push_offset,
 };
 pub use job::{JobInfo, JobStanding, LAST_ERROR_BYTES_MAX, LeaseView};

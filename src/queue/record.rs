@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use thiserror::Error;
 
+use super::coding::declare;
 use super::offset_set::ChunkMembers;
 use super::{
     DeadJob, EnqueuedBatch, GroupKind, HeldKey, Holder, JobTerms, KeyedPlace, QueueSettings, Rank,
@@ -12,314 +13,299 @@ use super::{
 };
 use crate::types::{Grant, GroupId, KeyHash, Offset, ProducerId, QueueId};
 
-/// One piece of the state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
+declare! {
+    /// One piece of the state.
+    Record:
+
     /// What concerns the log as a whole.
-    Log(LogRecord),
+    Log(LogRecord) {
+        /// What is given next; the first record.
+        Counters = 1 "counters" {
+            /// The id of the next queue.
+            next_queue: QueueId,
+            /// The id of the next group.
+            next_group: GroupId,
+            /// The number of the next grant.
+            next_grant: Grant,
+        }
+        /// Offsets of jobs that this state does not have; left out if there are none.
+        Offsets = 28 "offsets" {
+            /// How many jobs somebody may have been told of.
+            reserved: u64,
+            /// The first offset of a queue whose name is new.
+            first_of_new: Offset,
+        }
+        /// A deleted queue, as far as it is remembered.
+        Retired = 2 "retired" {
+            /// Its name.
+            name: Box<str>,
+            /// The offset that its next job would have got.
+            next: Offset,
+        }
+    }
+
     /// A queue, and the sets of its jobs.
-    Queue(QueueRecord),
+    Queue(QueueRecord) {
+        /// A queue.
+        Queue = 3 "queue" {
+            /// Its id.
+            queue: QueueId,
+            /// Its name.
+            name: Box<str>,
+            /// Its settings.
+            settings: Box<QueueSettings>,
+            /// The offset that its next job gets.
+            next: Offset,
+            /// All below is gone.
+            gone: Offset,
+            /// All below had been consumed at `turned_log_ms`.
+            aging: Offset,
+            /// When `keep_consumed_for` last passed, on the clock of the log.
+            turned_log_ms: u64,
+            /// How many jobs were too old.
+            expired: u64,
+            /// Bytes of all its jobs ever.
+            bytes: u64,
+            /// All jobs below are withdrawn.
+            withdrawn: Offset,
+            /// All jobs below have outlived their time.
+            lapsed: Offset,
+            /// Whether nothing is fetched from it for now.
+            paused: bool,
+        }
+        /// Jobs of the queue that are gone above that, of one chunk.
+        Gone = 11 "gone" {
+            /// The chunk: the offsets of its jobs divided by 65,536.
+            chunk: u64,
+            /// Which of them.
+            members: ChunkMembers,
+        }
+        /// Jobs of the queue that had been consumed above that, of one chunk.
+        Aging = 12 "aging" {
+            /// The chunk: the offsets of its jobs divided by 65,536.
+            chunk: u64,
+            /// Which of them.
+            members: ChunkMembers,
+        }
+        /// Jobs of the queue that are withdrawn above that, of one chunk.
+        Withdrawn = 14 "withdrawn" {
+            /// The chunk: the offsets of its jobs divided by 65,536.
+            chunk: u64,
+            /// Which of them.
+            members: ChunkMembers,
+        }
+        /// Those of them that have outlived their time, of one chunk.
+        Lapsed = 15 "lapsed" {
+            /// The chunk: the offsets of its jobs divided by 65,536.
+            chunk: u64,
+            /// Which of them.
+            members: ChunkMembers,
+        }
+        /// How many bytes came before a job of the queue.
+        Size = 13 "size" {
+            /// The job.
+            offset: Offset,
+            /// The bytes of all jobs before it.
+            before: u64,
+        }
+        /// Offsets of the queue that no job has had.
+        Skipped = 29 "skipped" {
+            /// The lowest.
+            first: Offset,
+            /// One more than the highest.
+            end: Offset,
+        }
+    }
+
     /// What is known of the jobs of a queue, and of who enqueued them.
-    Job(JobRecord),
+    Job(JobRecord) {
+        /// A job that is not like all others of its queue.
+        Termed = 9 "termed" {
+            /// The queue.
+            queue: QueueId,
+            /// The job.
+            offset: Offset,
+            /// What sets it apart.
+            terms: JobTerms,
+        }
+        /// A producer that has enqueued to a queue lately.
+        Producer = 10 "producer" {
+            /// The queue.
+            queue: QueueId,
+            /// The producer.
+            producer: ProducerId,
+            /// When it enqueued last, on the clock of the log.
+            last_log_ms: u64,
+            /// Its batches that are remembered, ascending.
+            batches: SmallVec<[EnqueuedBatch; 1]>,
+        }
+        /// A unique key that a job holds.
+        Held = 20 "held" {
+            /// The queue.
+            queue: QueueId,
+            /// The job and its key.
+            held: HeldKey,
+        }
+        /// How often unique keys were met, if ever.
+        Met = 21 "met" {
+            /// The queue.
+            queue: QueueId,
+            /// Jobs that were not enqueued.
+            duplicates: u64,
+            /// Jobs that gave way to others.
+            replaced: u64,
+        }
+        /// What a batch of a producer was told of its unique keys, or a part of it.
+        Told = 30 "told" {
+            /// The queue.
+            queue: QueueId,
+            /// The producer.
+            producer: ProducerId,
+            /// The number of the batch.
+            sequence: u64,
+            /// The jobs of the batch whose keys were held.
+            hits: Vec<UniqueHit>,
+        }
+        /// What a worker said of a job, while it is kept.
+        Result = 22 "result" {
+            /// The queue.
+            queue: QueueId,
+            /// The job.
+            offset: Offset,
+            /// How long, on the clock of the log.
+            until_log_ms: u64,
+            /// What the worker said.
+            result: Arc<[u8]>,
+        }
+        /// A queue some of whose results went before their time.
+        Displaced = 25 "displaced" {
+            /// The queue.
+            queue: QueueId,
+            /// How many.
+            count: u64,
+        }
+    }
+
     /// Schedules, and what they have enqueued.
-    Schedule(ScheduleRecord),
+    Schedule(ScheduleRecord) {
+        /// A schedule.
+        Schedule = 26 "schedule" {
+            /// Its name.
+            name: Box<str>,
+            /// The schedule.
+            schedule: Box<Schedule>,
+        }
+        /// Which is the last job of a schedule in a queue.
+        Fired = 27 "fired" {
+            /// The queue.
+            queue: QueueId,
+            /// The schedule's name.
+            schedule: Box<str>,
+            /// The job.
+            mark: ScheduleMark,
+        }
+    }
+
     /// A group, and its jobs.
-    Group(GroupRecord),
-}
-
-/// What concerns the log as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogRecord {
-    /// What is given next; the first record.
-    Counters {
-        /// The id of the next queue.
-        next_queue: QueueId,
-        /// The id of the next group.
-        next_group: GroupId,
-        /// The number of the next grant.
-        next_grant: Grant,
-    },
-    /// Offsets of jobs that this state does not have; left out if there are none.
-    Offsets {
-        /// How many jobs somebody may have been told of.
-        reserved: u64,
-        /// The first offset of a queue whose name is new.
-        first_of_new: Offset,
-    },
-    /// A deleted queue, as far as it is remembered.
-    Retired {
-        /// Its name.
-        name: Box<str>,
-        /// The offset that its next job would have got.
-        next: Offset,
-    },
-}
-
-/// A queue, and the sets of its jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QueueRecord {
-    /// A queue.
-    Queue {
-        /// Its id.
-        queue: QueueId,
-        /// Its name.
-        name: Box<str>,
-        /// Its settings.
-        settings: Box<QueueSettings>,
-        /// The offset that its next job gets.
-        next: Offset,
-        /// All below is gone.
-        gone: Offset,
-        /// All below had been consumed at `turned_log_ms`.
-        aging: Offset,
-        /// When `keep_consumed_for` last passed, on the clock of the log.
-        turned_log_ms: u64,
-        /// How many jobs were too old.
-        expired: u64,
-        /// Bytes of all its jobs ever.
-        bytes: u64,
-        /// All jobs below are withdrawn.
-        withdrawn: Offset,
-        /// All jobs below have outlived their time.
-        lapsed: Offset,
-        /// Whether nothing is fetched from it for now.
-        paused: bool,
-    },
-    /// Jobs of the queue that are gone above that, of one chunk.
-    Gone {
-        /// The chunk: the offsets of its jobs divided by 65,536.
-        chunk: u64,
-        /// Which of them.
-        members: ChunkMembers,
-    },
-    /// Jobs of the queue that had been consumed above that, of one chunk.
-    Aging {
-        /// The chunk: the offsets of its jobs divided by 65,536.
-        chunk: u64,
-        /// Which of them.
-        members: ChunkMembers,
-    },
-    /// Jobs of the queue that are withdrawn above that, of one chunk.
-    Withdrawn {
-        /// The chunk: the offsets of its jobs divided by 65,536.
-        chunk: u64,
-        /// Which of them.
-        members: ChunkMembers,
-    },
-    /// Those of them that have outlived their time, of one chunk.
-    Lapsed {
-        /// The chunk: the offsets of its jobs divided by 65,536.
-        chunk: u64,
-        /// Which of them.
-        members: ChunkMembers,
-    },
-    /// How many bytes came before a job of the queue.
-    Size {
-        /// The job.
-        offset: Offset,
-        /// The bytes of all jobs before it.
-        before: u64,
-    },
-    /// Offsets of the queue that no job has had.
-    Skipped {
-        /// The lowest.
-        first: Offset,
-        /// One more than the highest.
-        end: Offset,
-    },
-}
-
-/// What is known of the jobs of a queue, and of who enqueued them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobRecord {
-    /// A job that is not like all others of its queue.
-    Termed {
-        /// The queue.
-        queue: QueueId,
-        /// The job.
-        offset: Offset,
-        /// What sets it apart.
-        terms: JobTerms,
-    },
-    /// A producer that has enqueued to a queue lately.
-    Producer {
-        /// The queue.
-        queue: QueueId,
-        /// The producer.
-        producer: ProducerId,
-        /// When it enqueued last, on the clock of the log.
-        last_log_ms: u64,
-        /// Its batches that are remembered, ascending.
-        batches: SmallVec<[EnqueuedBatch; 1]>,
-    },
-    /// A unique key that a job holds.
-    Held {
-        /// The queue.
-        queue: QueueId,
-        /// The job and its key.
-        held: HeldKey,
-    },
-    /// How often unique keys were met, if ever.
-    Met {
-        /// The queue.
-        queue: QueueId,
-        /// Jobs that were not enqueued.
-        duplicates: u64,
-        /// Jobs that gave way to others.
-        replaced: u64,
-    },
-    /// What a batch of a producer was told of its unique keys, or a part of it.
-    Told {
-        /// The queue.
-        queue: QueueId,
-        /// The producer.
-        producer: ProducerId,
-        /// The number of the batch.
-        sequence: u64,
-        /// The jobs of the batch whose keys were held.
-        hits: Vec<UniqueHit>,
-    },
-    /// What a worker said of a job, while it is kept.
-    Result {
-        /// The queue.
-        queue: QueueId,
-        /// The job.
-        offset: Offset,
-        /// How long, on the clock of the log.
-        until_log_ms: u64,
-        /// What the worker said.
-        result: Arc<[u8]>,
-    },
-    /// A queue some of whose results went before their time.
-    Displaced {
-        /// The queue.
-        queue: QueueId,
-        /// How many.
-        count: u64,
-    },
-}
-
-/// Schedules, and what they have enqueued.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScheduleRecord {
-    /// A schedule.
-    Schedule {
-        /// Its name.
-        name: Box<str>,
-        /// The schedule.
-        schedule: Box<Schedule>,
-    },
-    /// Which is the last job of a schedule in a queue.
-    Fired {
-        /// The queue.
-        queue: QueueId,
-        /// The schedule's name.
-        schedule: Box<str>,
-        /// The job.
-        mark: ScheduleMark,
-    },
-}
-
-/// A group, and its jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GroupRecord {
-    /// A group; what follows up to the next group is about its jobs.
-    Group {
-        /// Its id.
-        group: GroupId,
-        /// The queue whose jobs it sees.
-        queue: QueueId,
-        /// Its name within the queue.
-        name: Box<str>,
-        /// Its kind.
-        kind: GroupKind,
-        /// The first job that it sees.
-        start: Offset,
-        /// The lowest offset that it has not consumed.
-        committed: Offset,
-        /// The first job that was never delivered.
-        next_fetch: Offset,
-        /// Whether fresh jobs are first next time.
-        fresh_owed: bool,
-        /// How many jobs left without a commit.
-        removed: RemovedCounts,
-        /// Whether nothing is fetched for now.
-        paused: bool,
-    },
-    /// Jobs that the group has consumed above its committed offset, of one chunk.
-    Consumed {
-        /// The chunk: the offsets of its jobs divided by 65,536.
-        chunk: u64,
-        /// Which of them.
-        members: ChunkMembers,
-    },
-    /// A job that the pointer has passed and that is neither consumed nor dead: it was handed back,
-    /// or, with counts of 0, enqueued with a due time that came too late.
-    Marked {
-        /// The job.
-        offset: Offset,
-        /// Where it stands.
-        place: MarkedPlace,
-        /// How often it was delivered and came back.
-        attempts: u32,
-        /// How often a worker said that it failed.
-        failures: u32,
-        /// How often its worker was lost.
-        crashes: u32,
-    },
-    /// A job that is out with a worker.
-    Lease {
-        /// The job.
-        offset: Offset,
-        /// The number of the lease.
-        grant: Grant,
-        /// Who holds it.
-        holder: Holder,
-        /// How long it runs, in milliseconds.
-        lease_ms: u32,
-    },
-    /// A job that is not fetched again.
-    Dead {
-        /// The job.
-        offset: Offset,
-        /// Why and when.
-        job: DeadJob,
-    },
-    /// What the group may be given, where its queue has a rate.
-    Bucket {
-        /// In thousandths of a job.
-        millijobs: u64,
-        /// As of when, on the clock of the log.
-        at_log_ms: u64,
-    },
-    /// Of the jobs of this rank that wait, a fresh one is first next time.
-    Owed {
-        /// The rank.
-        rank: Rank,
-    },
-    /// What the worker of a job that is out said of its progress.
-    Progress {
-        /// The job.
-        offset: Offset,
-        /// What it said.
-        note: Box<str>,
-    },
-    /// What a worker said when a job failed that is to be tried again.
-    LastError {
-        /// The job.
-        offset: Offset,
-        /// What it said.
-        error: Box<str>,
-    },
-    /// A job that the pointer has passed, where keys matter.
-    Keyed {
-        /// The job.
-        offset: Offset,
-        /// Its key, if it is known to have one.
-        key: Option<KeyHash>,
-        /// Where it stands for its key.
-        place: KeyedPlace,
-    },
+    Group(GroupRecord) {
+        /// A group; what follows up to the next group is about its jobs.
+        Group = 4 "group" {
+            /// Its id.
+            group: GroupId,
+            /// The queue whose jobs it sees.
+            queue: QueueId,
+            /// Its name within the queue.
+            name: Box<str>,
+            /// Its kind.
+            kind: GroupKind,
+            /// The first job that it sees.
+            start: Offset,
+            /// The lowest offset that it has not consumed.
+            committed: Offset,
+            /// The first job that was never delivered.
+            next_fetch: Offset,
+            /// Whether fresh jobs are first next time.
+            fresh_owed: bool,
+            /// How many jobs left without a commit.
+            removed: RemovedCounts,
+            /// Whether nothing is fetched for now.
+            paused: bool,
+        }
+        /// Jobs that the group has consumed above its committed offset, of one chunk.
+        Consumed = 5 "consumed" {
+            /// The chunk: the offsets of its jobs divided by 65,536.
+            chunk: u64,
+            /// Which of them.
+            members: ChunkMembers,
+        }
+        /// A job that the pointer has passed and that is neither consumed nor dead: it was handed
+        /// back, or, with counts of 0, enqueued with a due time that came too late.
+        Marked = 6 "marked" {
+            /// The job.
+            offset: Offset,
+            /// Where it stands.
+            place: MarkedPlace,
+            /// How often it was delivered and came back.
+            attempts: u32,
+            /// How often a worker said that it failed.
+            failures: u32,
+            /// How often its worker was lost.
+            crashes: u32,
+        }
+        /// A job that is out with a worker.
+        Lease = 7 "lease" {
+            /// The job.
+            offset: Offset,
+            /// The number of the lease.
+            grant: Grant,
+            /// Who holds it.
+            holder: Holder,
+            /// How long it runs, in milliseconds.
+            lease_ms: u32,
+        }
+        /// A job that is not fetched again.
+        Dead = 8 "dead" {
+            /// The job.
+            offset: Offset,
+            /// Why and when.
+            job: DeadJob,
+        }
+        /// What the group may be given, where its queue has a rate.
+        Bucket = 17 "bucket" {
+            /// In thousandths of a job.
+            millijobs: u64,
+            /// As of when, on the clock of the log.
+            at_log_ms: u64,
+        }
+        /// Of the jobs of this rank that wait, a fresh one is first next time.
+        Owed = 16 "owed" {
+            /// The rank.
+            rank: Rank,
+        }
+        /// What the worker of a job that is out said of its progress.
+        Progress = 23 "progress" {
+            /// The job.
+            offset: Offset,
+            /// What it said.
+            note: Box<str>,
+        }
+        /// What a worker said when a job failed that is to be tried again.
+        LastError = 24 "last error" {
+            /// The job.
+            offset: Offset,
+            /// What it said.
+            error: Box<str>,
+        }
+        /// A job that the pointer has passed, where keys matter.
+        Keyed = 18 "keyed" {
+            /// The job.
+            offset: Offset,
+            /// Where it stands for its key.
+            place: KeyedPlace,
+            /// Its key, if it is known to have one.
+            key: Option<KeyHash>,
+        }
+    }
 }
 
 /// Where a job stands that was handed back before.
