@@ -298,7 +298,10 @@ impl<'a> Reader<'a> {
 }
 
 /// Checks that `value` lies in `allowed`; `text` says the range in words.
-pub(crate) fn in_range(
+///
+/// # Errors
+/// [`DecodeError::Range`] if it does not.
+pub fn in_range(
     field: &'static str,
     value: u64,
     allowed: std::ops::RangeInclusive<u64>,

@@ -49,10 +49,8 @@ pub struct CommittedOne {
 impl Logs {
     /// Consumes one job, keeps its result, and enqueues what follows from it; all, or nothing.
     pub fn commit_one(&self, one: &CommitOne<'_>) -> Gated<CommittedOne> {
-        match self.of_both(one.queue, one.jobs.map_or(one.queue, |jobs| jobs.queue)) {
-            Ok(broker) => broker.commit_one(one),
-            Err(error) => Gated::refused(error),
-        }
+        let broker = self.of_both(one.queue, one.jobs.map_or(one.queue, |jobs| jobs.queue));
+        Gated::from(broker).and_then(|broker| broker.commit_one(one))
     }
 }
 

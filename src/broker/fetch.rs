@@ -198,7 +198,7 @@ impl Turn<'_> {
             let at = found.binary_search_by_key(&offset, |(offset, _)| *offset).ok();
             let job = at.and_then(|at| found.get_mut(at)?.1.take());
             let Some(FoundJob { location, bytes, is_sealed }) = job else {
-                self.lose(group, offset, grant);
+                self.damage(group, offset, grant, "the log does not have its bytes any more");
                 continue;
             };
             let lease = self.core.machine.lease(group, offset);
@@ -219,11 +219,11 @@ impl Turn<'_> {
         }
     }
 
-    /// Declares a job dead whose bytes the log does not have: what is damaged outside must not end
-    /// the server.
-    fn lose(&mut self, group: GroupId, offset: Offset, grant: Grant) {
-        tracing::error!(%offset, "a job is not in the log any more; it is dead");
-        let reason = "the log does not have its bytes any more";
+    /// Declares a leased job dead whose bytes the log can't give: what is damaged outside must not
+    /// end the server.
+    pub(super) fn damage(&mut self, group: GroupId, offset: Offset, grant: Grant, reason: &str) {
+        tracing::error!(%offset, reason, "a job is damaged; it is dead, the others are served");
+        // Its lease may have ended meanwhile: then the next to fetch it finds the damage.
         if let Ok(fact) = self.core.machine.damage(group, offset, Some(grant), reason) {
             self.record(&fact);
         }
@@ -342,10 +342,6 @@ impl Turn<'_> {
 
     /// Ends one wait without a job.
     pub(super) fn end_wait(&mut self, waiter: WaiterId) {
-        if let Some(Waiter { mailbox, ticket, .. }) = self.core.waiters.remove(waiter)
-            && ticket.claim()
-        {
-            mailbox.send(Event::WaitEnded { ticket: ticket.id });
-        }
+        self.core.waiters.answer(waiter, Event::no_jobs);
     }
 }

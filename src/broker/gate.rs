@@ -26,23 +26,38 @@ pub struct Gated<T> {
     pub gates: Gates,
 }
 
+impl<T> From<Result<T, BrokerError>> for Gated<T> {
+    fn from(result: Result<T, BrokerError>) -> Self {
+        Self { result, gates: Gates::new() }
+    }
+}
+
 impl<T> Gated<T> {
     /// A refusal that depends on no log.
     pub(super) fn refused(error: BrokerError) -> Self {
-        Self { result: Err(error), gates: Gates::new() }
-    }
-
-    /// An answer that depends on no log.
-    pub(super) fn ungated(value: T) -> Self {
-        Self { result: Ok(value), gates: Gates::new() }
+        Err(error).into()
     }
 
     /// This answer and that of another log as one, if neither is a refusal.
-    pub(super) fn and<U, V>(self, other: Gated<U>, join: impl FnOnce(T, U) -> V) -> Gated<V> {
-        let mut gates = self.gates;
-        gates.extend(other.gates);
+    pub(super) fn and<U, V>(mut self, other: Gated<U>, join: impl FnOnce(T, U) -> V) -> Gated<V> {
+        self.gates.extend(other.gates);
         let result = self.result.and_then(|one| Ok(join(one, other.result?)));
-        Gated { result, gates }
+        Gated { result, gates: self.gates }
+    }
+
+    /// Goes on with another request, if this is not a refusal.
+    pub(super) fn and_then<U>(self, then: impl FnOnce(T) -> Gated<U>) -> Gated<U> {
+        let Gated { result, gates } = self;
+        match result.map(then) {
+            Ok(mut next) => {
+                // A later gate of the same log stands for an earlier one.
+                let is_first = |gate: &Gate| next.gates.iter().all(|later| later.log != gate.log);
+                let first: Gates = gates.into_iter().filter(is_first).collect();
+                next.gates.extend(first);
+                next
+            }
+            Err(error) => Gated { result: Err(error), gates },
+        }
     }
 
     /// Goes on with the answer, if it is one.

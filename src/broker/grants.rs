@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use smallvec::SmallVec;
 
-use crate::log::{JobLocation, LogError};
+use crate::log::JobLocation;
 use crate::queue::Holder;
 use crate::types::{Grant, GroupId, LogId, Offset};
 
@@ -56,29 +56,6 @@ pub struct Grants {
     pub lease_ms: u64,
     /// The jobs.
     pub jobs: SmallVec<[GrantedJob; 1]>,
-}
-
-/// A granted job whose bytes can't be read.
-#[derive(Clone, Debug)]
-pub struct DamagedJob {
-    /// The log that it is in.
-    pub log: LogId,
-    /// The group that it was granted to.
-    pub group: GroupId,
-    /// Its offset.
-    pub offset: Offset,
-    /// Its lease.
-    pub grant: Grant,
-    /// What is wrong, for people.
-    pub reason: String,
-}
-
-impl DamagedJob {
-    /// The job with what its reader said.
-    pub fn of(job: &GrantedJob, error: &LogError) -> Self {
-        let GrantedJob { log, group, offset, grant, .. } = *job;
-        Self { log, group, offset, grant, reason: error.to_string() }
-    }
 }
 
 impl Grants {

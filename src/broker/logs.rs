@@ -11,13 +11,14 @@ use std::task::{Context, Poll};
 use smallvec::{SmallVec, smallvec};
 
 use super::gate::{Gate, Gated, Gates, Release};
-use super::grants::{DamagedJob, Grants, WaiterId};
+use super::grants::{GrantedJob, Grants, WaiterId};
 use super::mailbox::{Mailbox, Shard};
 use super::sessions::SessionHandle;
 use super::{
     Broker, BrokerError, FetchRequest, Fetched, FetchedJobs, Greeted, HeldSet, QueueSummary,
     Verdicts,
 };
+use crate::log::LogError;
 use crate::types::{Grant, LogId, SessionId};
 
 /// Bytes of a log that may wait in memory for its disk. A connection with nothing to wait for may
@@ -161,7 +162,7 @@ impl Logs {
     /// Ends a session in all logs.
     pub fn goodbye(&self, caller: &Caller) -> Gated<()> {
         let of_each = self.of_caller(caller).map(|(broker, handle)| broker.goodbye(handle));
-        of_each.fold(Gated::ungated(()), |all, one| all.and(one, |(), ()| ()))
+        of_each.fold(Gated::from(Ok(())), |all, one| all.and(one, |(), ()| ()))
     }
 
     /// Ends the waits of a connection: it takes nothing more.
@@ -189,8 +190,8 @@ impl Logs {
     }
 
     /// Declares a granted job dead, because its bytes can't be read.
-    pub fn damage(&self, job: &DamagedJob) {
-        self.broker(job.log).damage(job);
+    pub fn damage(&self, job: &GrantedJob, error: &LogError) {
+        self.broker(job.log).damage(job, error);
     }
 
     fn of_caller<'a>(
@@ -210,7 +211,7 @@ impl Logs {
             return Gated::refused(refused);
         }
         let of_each = sets.iter().map(|set| self.of(set.queue).commit(std::slice::from_ref(set)));
-        of_each.fold(Gated::ungated(Verdicts::new()), |all, one| {
+        of_each.fold(Gated::from(Ok(Verdicts::new())), |all, one| {
             all.and(one, |mut all, one| {
                 all.extend(one);
                 all
@@ -331,7 +332,7 @@ impl Logs {
         of_log: impl Fn(&Broker) -> Gated<(Vec<QueueSummary>, bool)>,
     ) -> Gated<(Vec<QueueSummary>, bool)> {
         let of_each = self.brokers.iter().map(|broker| of_log(broker));
-        let all = of_each.fold(Gated::ungated((Vec::new(), false)), |all, one| {
+        let all = of_each.fold(Gated::from(Ok((Vec::new(), false))), |all, one| {
             all.and(one, |(mut queues, more), (of_log, more_of_log)| {
                 queues.extend(of_log);
                 (queues, more || more_of_log)

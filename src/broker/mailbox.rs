@@ -23,19 +23,15 @@ use crate::types::EntryIndex;
 /// What a connection is told.
 #[derive(Debug)]
 pub enum Event {
-    /// Jobs were granted to a waiting FETCH.
+    /// Jobs were granted to a waiting FETCH; none, if it has waited for as long as it wanted to, or
+    /// the server is stopping.
     Granted {
         /// The ticket of the FETCH.
         ticket: u64,
-        /// The jobs. They may leave when this is released.
+        /// The jobs.
         grants: Grants,
-        /// The entry that granted them.
-        gate: Gate,
-    },
-    /// A FETCH has waited for as long as it wanted to, or the server is stopping.
-    WaitEnded {
-        /// The ticket of the FETCH.
-        ticket: u64,
+        /// What must be released first.
+        gates: Gates,
     },
     /// The log in which a FETCH or a WAIT waits has failed.
     WaitFailed {
@@ -66,6 +62,13 @@ pub enum Event {
     Silent,
     /// The server is stopping: no more requests.
     Stopping,
+}
+
+impl Event {
+    /// The answer to a FETCH that has waited in vain.
+    pub(super) fn no_jobs(ticket: u64) -> Self {
+        Self::Granted { ticket, grants: Grants::none(), gates: Gates::new() }
+    }
 }
 
 /// Tells one mailbox from all others of the process.

@@ -80,7 +80,7 @@ pub use ends::{EndWait, Ended};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gate, Gated, Gates, Release};
-pub use grants::{DamagedJob, FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
+pub use grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 pub use jobs::JobDescription;
 pub use keeper::{KeeperError, Kept};
 pub use keys::KeyOf;
@@ -95,13 +95,13 @@ pub use schedules::{NamedSchedule, ReadWants, Wants};
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::{JobBatch, Wish, WishedDue};
-pub use withdraw::{CancelledJob, Purged};
+pub use withdraw::CancelledJob;
 
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     Cancel, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
-    Missed, Plan, QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Schedule, Seek,
-    Start, Timing, UniqueHit, UniqueInfo, WishedKey,
+    Missed, Plan, Purge, QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Schedule,
+    Seek, Start, Timing, UniqueHit, UniqueInfo, WishedKey,
 };
 
 use self::checkpoint::Checkpoints;
@@ -110,7 +110,6 @@ use self::read_ahead::ReadAhead;
 use self::reserve::{Hold, RESERVED_JOBS};
 use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
-use self::waiters::Waiter;
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
 use crate::types::{EntryIndex, LogId, Stamp};
@@ -291,19 +290,8 @@ impl Broker {
     }
 
     /// Declares a granted job dead, because its bytes can't be read.
-    fn damage(&self, job: &DamagedJob) {
-        let DamagedJob { group, offset, grant, ref reason, .. } = *job;
-        tracing::error!(%offset, reason, "a job is damaged; it is dead, the others are served");
-        let gated = self.turn(|turn| {
-            // Its lease may have ended meanwhile: then the next to fetch it finds the damage.
-            if let Ok(fact) = turn.core.machine.damage(group, offset, Some(grant), reason) {
-                turn.record(&fact);
-            }
-            Ok(())
-        });
-        if gated.result.is_ok() {
-            self.flush();
-        }
+    fn damage(&self, job: &GrantedJob, error: &LogError) {
+        self.turn_unasked(|turn| turn.damage(job.group, job.offset, job.grant, &error.to_string()));
     }
 
     /// Releases jobs that were granted but never sent.
@@ -312,16 +300,12 @@ impl Broker {
         if jobs.peek().is_none() {
             return;
         }
-        let gated = self.turn(|turn| {
+        self.turn_unasked(|turn| {
             for job in jobs {
                 let held = Held { offset: job.offset, grant: Some(job.grant) };
                 turn.release(job.group, &[held], 0);
             }
-            Ok(())
         });
-        if gated.result.is_ok() {
-            self.flush();
-        }
     }
 
     /// Ends the waits of a connection: it takes nothing more.
@@ -339,11 +323,7 @@ impl Broker {
         let mut core = self.core.lock();
         core.stopping = true;
         for id in core.waiters.ids() {
-            if let Some(Waiter { mailbox, ticket, .. }) = core.waiters.remove(id)
-                && ticket.claim()
-            {
-                mailbox.send(Event::WaitEnded { ticket: ticket.id });
-            }
+            core.waiters.answer(id, Event::no_jobs);
         }
         core.ends.end_overdue(None);
         core.sessions.mailboxes().for_each(|mailbox| mailbox.send(Event::Stopping));
@@ -355,11 +335,8 @@ impl Broker {
         let Err(error @ BrokerError::Poisoned { .. }) = self.check_serving(&core) else { return };
         let error = Arc::new(error);
         for id in core.waiters.ids() {
-            if let Some(Waiter { mailbox, ticket, .. }) = core.waiters.remove(id)
-                && ticket.claim()
-            {
-                mailbox.send(Event::WaitFailed { ticket: ticket.id, error: Arc::clone(&error) });
-            }
+            let error = Arc::clone(&error);
+            core.waiters.answer(id, |ticket| Event::WaitFailed { ticket, error });
         }
         core.ends.fail_all(&error);
     }
@@ -399,6 +376,13 @@ impl Broker {
             turn.record_all(expired);
             act(turn)
         })
+    }
+
+    /// A turn that no request asks for, so that nobody else has its entry written.
+    fn turn_unasked<T>(&self, act: impl FnOnce(&mut Turn<'_>) -> T) -> Option<T> {
+        let done = self.turn(|turn| Ok(act(turn))).result.ok()?;
+        self.flush();
+        Some(done)
     }
 
     /// A turn that only looks.

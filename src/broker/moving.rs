@@ -45,10 +45,8 @@ pub struct Moved {
 impl Logs {
     /// Moves jobs to another queue of the same log: all, or none.
     pub fn move_jobs(&self, moving: &Moving<'_>) -> Gated<Moved> {
-        match self.of_both(moving.queue, moving.jobs.queue) {
-            Ok(broker) => broker.move_jobs(moving),
-            Err(error) => Gated::refused(error),
-        }
+        let broker = self.of_both(moving.queue, moving.jobs.queue);
+        Gated::from(broker).and_then(|broker| broker.move_jobs(moving))
     }
 }
 

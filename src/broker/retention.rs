@@ -29,25 +29,20 @@ impl Broker {
     /// Sets a group to another place. Gives its committed offset, from which it goes on.
     pub fn seek_group(&self, queue: &str, group: &str, to: SeekTo) -> Gated<Offset> {
         let place = match to {
-            SeekTo::Place(place) => place,
-            SeekTo::Time(wall_ms) => {
-                let found = self.view(|turn| turn.queue(queue));
-                let queue = match found.result {
-                    Ok(queue) => queue,
-                    Err(error) => return Gated { result: Err(error), gates: found.gates },
-                };
-                match self.first_from(queue, |stamp| stamp.wall_ms >= wall_ms) {
-                    Ok(offset) => Seek::To(offset),
-                    Err(error) => return Gated::refused(error),
-                }
-            }
+            SeekTo::Place(place) => Gated::from(Ok(place)),
+            SeekTo::Time(wall_ms) => self.view(|turn| turn.queue(queue)).and_then(|queue| {
+                let found = self.first_from(queue, |stamp| stamp.wall_ms >= wall_ms);
+                found.map(Seek::To).into()
+            }),
         };
-        self.turn(|turn| {
-            let id = turn.group(queue, group)?;
-            let fact = turn.core.machine.seek(id, place);
-            turn.record(&fact.map_err(|refusal| refused_group(queue, group, refusal))?);
-            let info = turn.core.machine.group(id);
-            Ok(info.map_or(Offset(0), |info| info.counts.committed))
+        place.and_then(|place| {
+            self.turn(|turn| {
+                let id = turn.group(queue, group)?;
+                let fact = turn.core.machine.seek(id, place);
+                turn.record(&fact.map_err(|refusal| refused_group(queue, group, refusal))?);
+                let info = turn.core.machine.group(id);
+                Ok(info.map_or(Offset(0), |info| info.counts.committed))
+            })
         })
     }
 
@@ -121,17 +116,11 @@ impl Broker {
 
     /// A turn that records at most one fact; whether it did.
     fn record_one(&self, decide: impl FnOnce(&Turn<'_>) -> Option<Fact>) -> bool {
-        let gated = self.turn(|turn| {
+        let recorded = self.turn_unasked(|turn| {
             let fact = decide(turn);
-            if let Some(fact) = &fact {
-                turn.record(fact);
-            }
-            Ok(fact.is_some())
+            fact.iter().for_each(|fact| turn.record(fact));
+            fact.is_some()
         });
-        let recorded = gated.result.unwrap_or(false);
-        if recorded {
-            self.flush();
-        }
-        recorded
+        recorded.unwrap_or(false)
     }
 }

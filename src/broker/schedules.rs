@@ -107,17 +107,15 @@ impl Logs {
     /// Pauses a schedule, or has it go on from now.
     pub fn pause_schedule(&self, name: &str, paused: bool) -> Gated<()> {
         let found = self.meta().view(|turn| turn.schedule(name).cloned());
-        let timing = match found.result {
-            Ok(schedule) => Timetable::of(&schedule.plan.timing),
-            Err(error) => return Gated { result: Err(error), gates: found.gates },
-        };
-        let first = match timing {
-            Ok(timetable) => timetable.first(self.meta().now()),
-            // What can't be read any more can still be paused.
-            Err(_) if paused => None,
-            Err(error) => return Gated::refused(error),
-        };
-        self.change_schedule(name, |machine| machine.pause_schedule(name, paused, first))
+        found.and_then(|schedule| {
+            let first = match Timetable::of(&schedule.plan.timing) {
+                Ok(timetable) => timetable.first(self.meta().now()),
+                // What can't be read any more can still be paused.
+                Err(_) if paused => None,
+                Err(error) => return Gated::refused(error),
+            };
+            self.change_schedule(name, |machine| machine.pause_schedule(name, paused, first))
+        })
     }
 
     /// Records a change of a schedule, and has the scheduler look again.
@@ -165,20 +163,15 @@ impl Logs {
     /// Enqueues a schedule's job now, beside its due times. Gives the queue and the job, or the one
     /// that holds its unique key.
     pub fn run_schedule(&self, name: &str, read_wants: ReadWants) -> Gated<(String, Offset)> {
-        let Gated { result, mut gates } = self.meta().view(|turn| turn.schedule(name).cloned());
-        let plan = match result {
-            Ok(schedule) => schedule.plan,
-            Err(error) => return Gated { result: Err(error), gates },
-        };
-        let broker = self.of(&plan.queue);
-        let wants = read_wants(&plan);
-        let enqueued = broker.enqueue(&plan.queue, true, batch(&plan, &wants));
-        gates.extend(enqueued.gates);
-        let job = |job: Enqueued| {
-            let holder = job.hits.iter().find(|hit| !hit.replaced).map(|hit| hit.offset);
-            (plan.queue.to_string(), holder.unwrap_or(job.first))
-        };
-        Gated { result: enqueued.result.map(job), gates }
+        let found = self.meta().view(|turn| turn.schedule(name).cloned());
+        found.and_then(|Schedule { plan, .. }| {
+            let wants = read_wants(&plan);
+            let enqueued = self.of(&plan.queue).enqueue(&plan.queue, true, batch(&plan, &wants));
+            enqueued.map(|job| {
+                let holder = job.hits.iter().find(|hit| !hit.replaced).map(|hit| hit.offset);
+                (plan.queue.to_string(), holder.unwrap_or(job.first))
+            })
+        })
     }
 
     /// Waits until all that these gates stand for is released; false if that fails.
@@ -279,7 +272,7 @@ impl Broker {
 
     /// Forgets the mark of a schedule that does not enqueue to this queue any more.
     pub(super) fn forget_mark(&self, queue: QueueId, name: &str) {
-        let gated = self.turn(|turn| {
+        self.turn_unasked(|turn| {
             if turn.core.machine.schedule_mark(queue, name).is_some() {
                 turn.record(&Fact::Schedule(ScheduleFact::Marked {
                     queue,
@@ -287,11 +280,7 @@ impl Broker {
                     mark: None,
                 }));
             }
-            Ok(())
         });
-        if gated.result.is_ok() {
-            self.flush();
-        }
     }
 
     /// Writes, and at `fsync` syncs, until a gate of this log is released; false if that fails.

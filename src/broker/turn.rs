@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::core::Core;
 use super::error::BrokerError;
-use super::gate::Gate;
+use super::gate::{Gate, Gates};
 use super::grants::Grants;
 use super::keys::{KEYS_PER_TURN_MAX, KeyOf};
 use super::mailbox::{Event, Mailbox};
@@ -248,7 +248,8 @@ impl<'a> Turn<'a> {
         let gate = Gate { log: self.core.id, index: self.core.last_index };
         let handed_off = !self.hand_offs.is_empty() || !self.notices.is_empty();
         for (Waiter { mailbox, ticket, .. }, grants) in self.hand_offs {
-            mailbox.send_gated(Event::Granted { ticket: ticket.id, grants, gate }, gate);
+            let (ticket, gates) = (ticket.id, Gates::from_iter([gate]));
+            mailbox.send_gated(Event::Granted { ticket, grants, gates }, gate);
         }
         for (mailbox, event) in self.notices {
             mailbox.send_gated(event(gate), gate);

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::grants::{FetchTerms, Ticket, WaiterId};
-use super::mailbox::{ByMailbox, Mailbox};
+use super::mailbox::{ByMailbox, Event, Mailbox};
 use crate::types::GroupId;
 
 /// A line in which a FETCH waits.
@@ -72,6 +72,15 @@ impl Waiters {
         self.by_mailbox.remove(&waiter.mailbox, id);
         self.leave(id, &waiter.lines);
         Some(waiter)
+    }
+
+    /// Takes one out, and tells its connection unless another log has answered it.
+    pub(super) fn answer(&mut self, id: WaiterId, event: impl FnOnce(u64) -> Event) {
+        if let Some(Waiter { mailbox, ticket, .. }) = self.remove(id)
+            && ticket.claim()
+        {
+            mailbox.send(event(ticket.id));
+        }
     }
 
     /// One that still waits.

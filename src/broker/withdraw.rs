@@ -5,7 +5,7 @@ use super::error::BrokerError;
 use super::gate::Gated;
 use super::mailbox::Event;
 use super::turn::Turn;
-use crate::queue::{Cancel, Holder};
+use crate::queue::{Cancel, Holder, Purge};
 use crate::types::{Grant, GroupId, LogId, Offset, QueueId};
 
 /// A job whose worker is to stop.
@@ -21,19 +21,6 @@ pub struct CancelledJob {
     pub offset: Offset,
     /// Its lease.
     pub grant: Grant,
-}
-
-/// What one step of a purge did.
-#[derive(Clone, Copy, Debug)]
-pub struct Purged {
-    /// Jobs that are consumed for a group or more.
-    pub count: u64,
-    /// Jobs that are left with their workers.
-    pub leased: u64,
-    /// Where to go on.
-    pub next: Offset,
-    /// Where the purge ends.
-    pub end: Offset,
 }
 
 /// Taking jobs back.
@@ -59,22 +46,22 @@ impl Broker {
     }
 
     /// Withdraws up to `count_max` jobs from `from` on that are not out, below `end` or the end of
-    /// the queue.
+    /// the queue, which is given with what was done.
     pub fn purge(
         &self,
         queue: &str,
         from: Offset,
         end: Option<Offset>,
         count_max: u64,
-    ) -> Gated<Purged> {
+    ) -> Gated<(Purge, Offset)> {
         self.turn(|turn| {
             let id = turn.queue(queue)?;
             let next = turn.core.machine.next_offset(id).unwrap_or_default();
             let end = end.map_or(next, |end| end.min(next));
-            let purge = turn.core.machine.purge(id, from, end, count_max);
-            turn.record_all(purge.fact);
-            let crate::queue::Purge { count, leased, next, .. } = purge;
-            Ok(Purged { count, leased, next: next.min(end), end })
+            let mut purge = turn.core.machine.purge(id, from, end, count_max);
+            turn.record_all(purge.fact.take());
+            purge.next = purge.next.min(end);
+            Ok((purge, end))
         })
     }
 

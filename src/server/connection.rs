@@ -22,9 +22,7 @@ use super::ServerOptions;
 use super::commands::{cancel_notice, wait_reply};
 use super::errors::Refused;
 use super::reply::{Body, HeldReplies, OUTPUT_BYTES_MAX, Reply};
-use crate::broker::{
-    BrokerError, Caller, Event, Gate, Gates, Grants, Logs, Mailbox, Release, WaiterId,
-};
+use crate::broker::{Caller, Event, Gate, Gates, Logs, Mailbox, Release, WaiterId};
 use crate::types::LogId;
 
 /// Bytes asked of the socket in one read.
@@ -163,28 +161,17 @@ impl Connection {
         self.mailbox.take(cx, &mut self.events);
         for event in std::mem::take(&mut self.events) {
             match event {
-                Event::Granted { ticket, grants, gate } => {
-                    if let Some(waiting) = self.waiting.remove(&ticket) {
-                        self.logs.forget_waits(&waiting.places);
-                        self.push_jobs(smallvec![gate], waiting.correlation, grants);
-                    }
+                Event::Granted { ticket, grants, gates } => {
+                    self.answer_wait(ticket, gates, Body::Jobs(grants));
                 }
-                Event::WaitEnded { ticket } => {
-                    if let Some(waiting) = self.waiting.remove(&ticket) {
-                        self.logs.forget_waits(&waiting.places);
-                        self.push_jobs(Gates::new(), waiting.correlation, Grants::none());
-                    }
-                }
-                Event::WaitFailed { ticket, error } => self.wait_failed(ticket, &error),
                 Event::JobEnded { ticket, ended, gates } => {
-                    if let Some(correlation) = self.waits.remove(&ticket) {
-                        let (opcode, body) = (Opcode::Wait as u8, wait_reply(&ended));
-                        self.push(Reply { gates, opcode, correlation, body });
-                    }
+                    self.answer_wait(ticket, gates, wait_reply(&ended));
+                }
+                Event::WaitFailed { ticket, error } => {
+                    self.answer_wait(ticket, Gates::new(), Body::Error((&*error).into()));
                 }
                 Event::Cancelled { job, gate } => {
-                    let (opcode, body) = (Opcode::Cancel as u8, cancel_notice(&job));
-                    self.push(Reply { gates: smallvec![gate], opcode, correlation: 0, body });
+                    self.push(smallvec![gate], Opcode::Cancel as u8, 0, cancel_notice(&job));
                 }
                 // Each log says so.
                 Event::Replaced if self.gone => {}
@@ -198,18 +185,14 @@ impl Connection {
         }
     }
 
-    fn wait_failed(&mut self, ticket: u64, error: &BrokerError) {
-        let (opcode, correlation) = match self.waiting.remove(&ticket) {
-            Some(waiting) => {
-                self.logs.forget_waits(&waiting.places);
-                (Opcode::Fetch, waiting.correlation)
-            }
-            None => match self.waits.remove(&ticket) {
-                Some(correlation) => (Opcode::Wait, correlation),
-                None => return,
-            },
-        };
-        self.push_error(opcode as u8, correlation, error.into());
+    /// Answers a FETCH or a WAIT that has waited.
+    fn answer_wait(&mut self, ticket: u64, gates: Gates, body: Body) {
+        if let Some(Waiting { correlation, places }) = self.waiting.remove(&ticket) {
+            self.logs.forget_waits(&places);
+            self.push(gates, Opcode::Fetch as u8, correlation, body);
+        } else if let Some(correlation) = self.waits.remove(&ticket) {
+            self.push(gates, Opcode::Wait as u8, correlation, body);
+        }
     }
 
     /// Reads once and acts on what came.
@@ -293,10 +276,7 @@ impl Connection {
     /// Encodes what may leave. Whether something is held back until a release.
     fn release(&mut self) -> bool {
         loop {
-            let mut damaged = Vec::new();
-            let gate = self.held.release(&self.logs, &mut self.output, &mut damaged);
-            damaged.iter().for_each(|job| self.logs.damage(job));
-            let Some(gate) = gate else {
+            let Some(gate) = self.held.release(&self.logs, &mut self.output) else {
                 self.awaited = None;
                 return false;
             };
@@ -329,25 +309,18 @@ impl Connection {
 
     /// Has a reply leave when its gates are released. An error that closes the connection is its
     /// last reply.
-    pub(super) fn push(&mut self, reply: Reply) {
-        if let Body::Error(refused) = &reply.body
+    pub(super) fn push(&mut self, gates: Gates, opcode: u8, correlation: u64, body: Body) {
+        if let Body::Error(refused) = &body
             && refused.code.closes()
         {
             self.closing = true;
         }
-        self.held.push(reply);
+        self.held.push(Reply { gates, opcode, correlation, body });
     }
 
     /// Answers with an error that depends on no state.
     pub(super) fn push_error(&mut self, opcode: u8, correlation: u64, refused: Refused) {
-        let body = Body::Error(refused);
-        self.push(Reply { gates: Gates::new(), opcode, correlation, body });
-    }
-
-    /// Answers a FETCH that has waited.
-    fn push_jobs(&mut self, gates: Gates, correlation: u64, grants: Grants) {
-        let (opcode, body) = (Opcode::Fetch as u8, Body::Jobs(grants));
-        self.push(Reply { gates, opcode, correlation, body });
+        self.push(Gates::new(), opcode, correlation, Body::Error(refused));
     }
 
     /// A ticket for what is to wait.

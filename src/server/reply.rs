@@ -10,15 +10,14 @@ use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Delivery, FetchReply, ReadReply};
 use joblog_protocol::messages::handles::Statuses;
 use joblog_protocol::messages::job_info;
-use joblog_protocol::messages::lease::{ChainReply, FailReply, encode_fail_reply, encode_statuses};
+use joblog_protocol::messages::lease::encode_statuses;
 use joblog_protocol::{ErrorCode, Opcode};
 use smallvec::SmallVec;
 
 use super::convert;
 use super::errors::Refused;
 use crate::broker::{
-    DamagedJob, Gate, Gates, GrantedJob, Grants, JobLocation, JobView, LogError, Logs, ReadJobs,
-    Release,
+    Gate, Gates, GrantedJob, Grants, JobLocation, JobView, LogError, Logs, ReadJobs, Release,
 };
 
 /// Bytes of replies that wait for the socket; more replies are made when some have left.
@@ -48,13 +47,11 @@ pub(super) enum Body {
     /// Bytes made at once: a JSON body, a HELLO's, a PING's.
     Bytes(BytesMut),
     Enqueued(EnqueueReply),
-    Chained(ChainReply),
     /// Statuses of jobs; `more` if another reply to the same request follows.
     Statuses {
         statuses: Statuses,
         more: bool,
     },
-    Failed(FailReply),
     Jobs(Grants),
     Read(ReadJobs),
     /// One job, described, and where its bytes lie, which are looked at when the reply leaves.
@@ -62,10 +59,10 @@ pub(super) enum Body {
 }
 
 impl Body {
-    /// A JSON body.
-    pub(super) fn json(value: &impl serde::Serialize) -> Self {
+    /// A body that is made at once.
+    pub(super) fn encoded(encode: impl FnOnce(&mut BytesMut)) -> Self {
         let mut bytes = BytesMut::new();
-        encode_json(&mut bytes, value);
+        encode(&mut bytes);
         Self::Bytes(bytes)
     }
 }
@@ -90,18 +87,13 @@ impl HeldReplies {
     /// Writes what may leave, while `out` is below its bound. Gives the gate that the next one
     /// waits for, if that is what holds it.
     ///
-    /// Jobs that can't be read are left out of their replies, and added to `damaged`.
-    pub(super) fn release(
-        &mut self,
-        logs: &Logs,
-        out: &mut BytesMut,
-        damaged: &mut Vec<DamagedJob>,
-    ) -> Option<Gate> {
+    /// Jobs that can't be read are left out of their replies.
+    pub(super) fn release(&mut self, logs: &Logs, out: &mut BytesMut) -> Option<Gate> {
         while let Some(reply) = self.replies.front()
             && out.len() < OUTPUT_BYTES_MAX
         {
             match logs.release_of(&reply.gates) {
-                (Release::Released, _) => encode(out, reply, damaged),
+                (Release::Released, _) => encode(out, reply, logs),
                 (Release::Held, gate) => return gate,
                 (Release::Lost, _) => put_lost(out, reply),
             }
@@ -129,7 +121,7 @@ fn put_lost(out: &mut BytesMut, reply: &Reply) {
     put_error(out, reply.opcode, reply.correlation, ErrorCode::OutcomeUnknown, text);
 }
 
-fn encode(out: &mut BytesMut, reply: &Reply, damaged: &mut Vec<DamagedJob>) {
+fn encode(out: &mut BytesMut, reply: &Reply, logs: &Logs) {
     let Reply { opcode, correlation, ref body, .. } = *reply;
     if let Body::Error(Refused { code, text }) = body {
         return put_error(out, opcode, correlation, *code, text);
@@ -140,7 +132,7 @@ fn encode(out: &mut BytesMut, reply: &Reply, damaged: &mut Vec<DamagedJob>) {
     let more = matches!(body, Body::Statuses { more: true, .. });
     let mut encoded = Ok(());
     put_reply(out, known, correlation, more, |out| {
-        encoded = encode_body(out, body, damaged);
+        encoded = encode_body(out, body, logs);
     });
     if let Err(error) = encoded {
         tracing::error!(%error, "a job could not be read");
@@ -156,19 +148,13 @@ fn encode(out: &mut BytesMut, reply: &Reply, damaged: &mut Vec<DamagedJob>) {
     }
 }
 
-fn encode_body(
-    out: &mut BytesMut,
-    body: &Body,
-    damaged: &mut Vec<DamagedJob>,
-) -> Result<(), LogError> {
+fn encode_body(out: &mut BytesMut, body: &Body, logs: &Logs) -> Result<(), LogError> {
     match body {
         Body::Error(_) | Body::Empty => {}
         Body::Bytes(bytes) => out.extend_from_slice(bytes),
         Body::Enqueued(reply) => reply.encode(out),
-        Body::Chained(reply) => reply.encode(out),
         Body::Statuses { statuses, .. } => encode_statuses(out, statuses),
-        Body::Failed(outcomes) => encode_fail_reply(out, outcomes),
-        Body::Jobs(grants) => encode_grants(out, grants, damaged),
+        Body::Jobs(grants) => encode_grants(out, grants, logs),
         Body::Job(job) => {
             let (description, location) = &**job;
             // A job whose bytes are damaged can be described all the same.
@@ -187,12 +173,12 @@ fn encode_body(
 }
 
 /// A job that can't be read is left out: it is to be dead, and the others are served.
-fn encode_grants(out: &mut BytesMut, grants: &Grants, damaged: &mut Vec<DamagedJob>) {
+fn encode_grants(out: &mut BytesMut, grants: &Grants, logs: &Logs) {
     let mut readable: SmallVec<[(&GrantedJob, JobView<'_>); 1]> = SmallVec::new();
     for job in &grants.jobs {
         match job.location.read() {
             Ok(view) => readable.push((job, view)),
-            Err(error) => damaged.push(DamagedJob::of(job, &error)),
+            Err(error) => logs.damage(job, &error),
         }
     }
     FetchReply::encode_head(out, grants.lease_ms, readable.len() as u32);

@@ -5,8 +5,9 @@ use joblog_protocol::limits::BULK_JOBS_MAX;
 use joblog_protocol::messages::admin::{self, decode};
 use joblog_protocol::messages::bulk;
 use joblog_protocol::messages::wait::DeathCause;
+use joblog_protocol::wire::in_range;
 
-use super::{Answer, check_range, json};
+use super::{Answer, json};
 use crate::broker::{DeadJob, DeadQuery, EndReason, Found, Logs};
 use crate::server::convert;
 use crate::types::Offset;
@@ -36,7 +37,7 @@ pub(super) fn drop(logs: &Logs, body: &[u8]) -> Answer {
 fn read_query(body: &[u8]) -> Result<bulk::DeadQuery, DecodeError> {
     let query: bulk::DeadQuery = decode(body)?;
     let named = query.jobs.as_ref().map_or(0, Vec::len) as u64;
-    check_range("jobs", named, 0, BULK_JOBS_MAX as u64, "at most 4096 offsets")?;
+    in_range("jobs", named, 0..=BULK_JOBS_MAX as u64, "at most 4096 offsets")?;
     Ok(query)
 }
 

@@ -1,6 +1,5 @@
 //! ENQUEUE and MOVE; and the jobs that a COMMIT carries.
 
-use bytes::BytesMut;
 use joblog_protocol::DecodeError;
 use joblog_protocol::job::{Batch, JobError, Terms};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, UniqueHit};
@@ -42,16 +41,14 @@ pub(super) fn move_jobs(logs: &Logs, job_bytes_max: usize, body: &[u8]) -> Answe
     let dead_for = dead_for.map(convert::group);
     let gated = logs.move_jobs(&Moving { queue, dead_for, offsets: &offsets, jobs });
     answer(gated, |Moved { jobs, enqueued }| {
-        let outcomes = jobs.iter().map(|job| match job {
+        let outcome = |job: &Movable| match job {
             Movable::Yes => MoveOutcome::Movable,
             Movable::Leased => MoveOutcome::Leased,
             Movable::Gone => MoveOutcome::Gone,
-        });
-        let outcomes = outcomes.collect();
+        };
+        let outcomes = jobs.iter().map(outcome).collect();
         let enqueued = enqueued.map(|enqueued| enqueue_reply(enqueued, count)).unwrap_or_default();
-        let mut out = BytesMut::new();
-        MoveReply { outcomes, enqueued }.encode(&mut out);
-        Body::Bytes(out)
+        Body::encoded(|out| MoveReply { outcomes, enqueued }.encode(out))
     })
 }
 

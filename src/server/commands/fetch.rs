@@ -15,7 +15,7 @@ use crate::broker::{
 use crate::server::connection::{Connection, Waiting};
 use crate::server::convert;
 use crate::server::errors::Refused;
-use crate::server::reply::{Body, Reply};
+use crate::server::reply::Body;
 use crate::types::SessionId;
 
 pub(super) fn fetch(connection: &mut Connection, request: Request<'_>) -> Answer {
@@ -54,9 +54,8 @@ pub(super) fn fetch(connection: &mut Connection, request: Request<'_>) -> Answer
         Err(error) => return Ok(Answered::Now(gates, Body::Error((&error).into()))),
     };
     if !commits.is_empty() {
-        let (opcode, gates) = (Opcode::Fetch as u8, gates.clone());
         let body = Body::Statuses { statuses: verdicts.iter().map(status).collect(), more: true };
-        connection.push(Reply { gates, opcode, correlation, body });
+        connection.push(gates.clone(), Opcode::Fetch as u8, correlation, body);
     }
     match (jobs, ticket) {
         (FetchedJobs::Now(grants), _) => Ok(Answered::Now(gates, Body::Jobs(grants))),

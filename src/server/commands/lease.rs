@@ -2,7 +2,7 @@
 
 use joblog_protocol::ErrorCode;
 use joblog_protocol::messages::lease::{
-    self, ChainReply, Commit, Extend, Fail, FailOutcome, Release,
+    self, ChainReply, Commit, Extend, Fail, FailOutcome, FailReply, Release, encode_fail_reply,
 };
 use smallvec::{SmallVec, smallvec};
 
@@ -46,7 +46,8 @@ fn commit_one(logs: &Logs, job_bytes_max: usize, one: &lease::CommitOne<'_>) -> 
             Some(jobs) => {
                 let count = jobs.batch.count;
                 let enqueued = committed.enqueued.map(|enqueued| enqueue_reply(enqueued, count));
-                Body::Chained(ChainReply { status, enqueued: enqueued.unwrap_or_default() })
+                let enqueued = enqueued.unwrap_or_default();
+                Body::encoded(|out| ChainReply { status, enqueued }.encode(out))
             }
         }
     })
@@ -66,7 +67,10 @@ pub(super) fn fail(logs: &Logs, body: &[u8]) -> Answer {
         Ok(Failed::Dead) => FailOutcome::Dead,
         Err(refusal) => FailOutcome::Refused(job_code(refusal)),
     };
-    answer(gated, |results| Body::Failed(results.iter().map(outcome).collect()))
+    answer(gated, |results| {
+        let outcomes: FailReply = results.iter().map(outcome).collect();
+        Body::encoded(|out| encode_fail_reply(out, &outcomes))
+    })
 }
 
 pub(super) fn extend(logs: &Logs, body: &[u8]) -> Answer {

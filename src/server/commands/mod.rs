@@ -21,13 +21,14 @@ pub(super) use self::wait::wait_reply;
 pub(super) use self::withdraw::cancel_notice;
 
 use joblog_protocol::frame::Header;
+use joblog_protocol::messages::admin;
 use joblog_protocol::messages::session::{Hello, VERSION};
-use joblog_protocol::{DecodeError, ErrorCode, Opcode};
+use joblog_protocol::{ErrorCode, Opcode};
 use serde::Serialize;
 
 use super::connection::Connection;
 use super::errors::Refused;
-use super::reply::{Body, Reply};
+use super::reply::Body;
 use crate::broker::{Caller, Gated, Gates};
 
 /// What a command gives, or why it was refused before a broker was asked.
@@ -54,9 +55,7 @@ impl Connection {
     pub(super) fn act(&mut self, header: Header, body: &[u8]) {
         let Header { opcode, correlation, .. } = header;
         match self.answer(header, body) {
-            Ok(Answered::Now(gates, body)) => {
-                self.push(Reply { gates, opcode, correlation, body });
-            }
+            Ok(Answered::Now(gates, body)) => self.push(gates, opcode, correlation, body),
             Ok(Answered::Later) => {}
             Err(refused) => self.push_error(opcode, correlation, refused),
         }
@@ -148,23 +147,10 @@ fn done(gated: Gated<()>) -> Answer {
 
 /// A reply in JSON.
 fn json<T, W: Serialize>(gated: Gated<T>, wire: impl FnOnce(T) -> W) -> Answer {
-    answer(gated, |value| Body::json(&wire(value)))
+    answer(gated, |value| Body::encoded(|out| admin::encode(out, &wire(value))))
 }
 
 /// A reply that depends on no state.
 fn at_once(body: Body) -> Answer {
     Ok(Answered::Now(Gates::new(), body))
-}
-
-fn check_range(
-    field: &'static str,
-    value: u64,
-    min: u64,
-    max: u64,
-    allowed: &'static str,
-) -> Result<(), DecodeError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(DecodeError::Range { field, value, allowed })
 }

@@ -1,11 +1,11 @@
 //! HELLO, GOODBYE, PING and DRAIN.
 
-use bytes::BytesMut;
 use joblog_protocol::ErrorCode;
 use joblog_protocol::limits::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use joblog_protocol::messages::session::{Hello, HelloReply, VERSION};
+use joblog_protocol::wire::in_range;
 
-use super::{Answer, answer, at_once, check_range, done};
+use super::{Answer, answer, at_once, done};
 use crate::broker::Caller;
 use crate::server::connection::Connection;
 use crate::server::convert;
@@ -25,17 +25,16 @@ pub(super) fn hello(connection: &mut Connection, body: &[u8]) -> Answer {
         );
         return Err(Refused::new(ErrorCode::UnsupportedVersion, text));
     }
-    check_range("session", u64::from(hello.session != [0; 16]), 1, 1, "not all zero")?;
+    in_range("session", u64::from(hello.session != [0; 16]), 1..=1, "not all zero")?;
     let silence_ms = Some(u64::from(hello.silence_ms)).filter(|ms| *ms > 0);
     let (min, max) = (SILENCE_MS_MIN as u64, SILENCE_MS_MAX as u64);
-    check_range("silence_ms", silence_ms.unwrap_or(min), min, max, "0, or 500 ms to 1 h")?;
+    in_range("silence_ms", silence_ms.unwrap_or(min), min..=max, "0, or 500 ms to 1 h")?;
     let held: Vec<_> = hello.held.iter().filter_map(convert::grant).collect();
     let session = SessionId(hello.session);
     let gated = connection.logs.hello(session, silence_ms, &held, &connection.mailbox);
     connection.session = gated.result.as_ref().ok().map(|(caller, _)| caller.clone());
     connection.closing = connection.session.is_none();
     answer(gated, |(_, greeted)| {
-        let mut out = BytesMut::new();
         let reply = HelloReply {
             version: VERSION,
             resumed: greeted.resumed,
@@ -45,8 +44,7 @@ pub(super) fn hello(connection: &mut Connection, body: &[u8]) -> Answer {
             job_bytes_max: connection.options.job_bytes_max as u32,
             agent: AGENT,
         };
-        reply.encode(&mut out);
-        Body::Bytes(out)
+        Body::encoded(|out| reply.encode(out))
     })
 }
 

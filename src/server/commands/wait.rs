@@ -1,6 +1,5 @@
 //! WAIT: its one reply comes at once, or when the job has ended or the time is over.
 
-use bytes::BytesMut;
 use joblog_protocol::ErrorCode;
 use joblog_protocol::limits::JOB_WAITS_MAX;
 use joblog_protocol::messages::wait::{self, WaitReply};
@@ -48,9 +47,7 @@ pub(in crate::server) fn wait_reply(ended: &Ended) -> Body {
         Ended::End(JobEnd::Expired) => WaitReply::Expired,
         Ended::End(JobEnd::Unknown) => return error(ErrorCode::ResultGone, GONE),
     };
-    let mut out = BytesMut::new();
-    reply.encode(&mut out);
-    Body::Bytes(out)
+    Body::encoded(|out| reply.encode(out))
 }
 
 const GONE: &str = "the job has ended, and how is not known any more: it was committed without a \
