@@ -32,12 +32,6 @@ pub(super) struct Reply {
     pub(super) body: Body,
 }
 
-impl Reply {
-    fn is_grant(&self) -> bool {
-        matches!(self.body, Body::Jobs(_))
-    }
-}
-
 /// What it says.
 #[derive(Debug)]
 pub(super) enum Body {
@@ -104,14 +98,13 @@ impl HeldReplies {
 
     /// Takes out the grants, when the client is gone.
     pub(super) fn take_grants(&mut self) -> Vec<Grants> {
-        let (grants, others) = self.replies.drain(..).partition(Reply::is_grant);
-        self.replies = others;
-        let grants: VecDeque<Reply> = grants;
-        let grants = grants.into_iter().filter_map(|reply| match reply.body {
-            Body::Jobs(grants) => Some(grants),
-            _ => None,
+        let mut taken = Vec::new();
+        self.replies.retain_mut(|reply| {
+            let Body::Jobs(grants) = &mut reply.body else { return true };
+            taken.push(std::mem::replace(grants, Grants::none()));
+            false
         });
-        grants.collect()
+        taken
     }
 }
 
