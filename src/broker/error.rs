@@ -146,7 +146,19 @@ impl From<LogError> for BrokerError {
         match error {
             LogError::NoSpace { .. } => Self::NoSpace(error),
             LogError::Damaged { .. } => Self::Unreadable(error),
-            error => Self::Poisoned { reason: error.to_string() },
+            LogError::Io { .. }
+            | LogError::Version { .. }
+            | LogError::Locked { .. }
+            | LogError::SegmentBytes { .. }
+            | LogError::TermTooLow { .. }
+            | LogError::EntryTooLarge { .. }
+            | LogError::InvalidEntry { .. }
+            | LogError::Poisoned { .. }
+            | LogError::Purged { .. }
+            | LogError::CompactionStopped { .. }
+            | LogError::Closed
+            | LogError::NotWritten
+            | LogError::Replay { .. } => Self::Poisoned { reason: error.to_string() },
         }
     }
 }

@@ -10,7 +10,7 @@ use super::mailbox::{Event, Mailbox};
 use super::turn::Turn;
 use super::waiters::{Line, Waiter};
 use crate::log::FoundJob;
-use crate::queue::{Fact, GroupFact, GroupKind, Picked, Start};
+use crate::queue::{GroupKind, Picked, Start};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// The group that is born with its first FETCH.
@@ -31,8 +31,8 @@ pub struct Wait<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     Group(QueueId, GroupId),
-    /// The queue exists, and its group `default` is to be born.
-    Unborn(QueueId),
+    /// The queue exists, and its group `default` is to be made.
+    NoGroup(QueueId),
     /// No queue has this name yet.
     NoQueue,
 }
@@ -44,7 +44,7 @@ impl Place {
     pub(super) fn group(self) -> Option<(QueueId, GroupId)> {
         match self {
             Self::Group(queue, group) => Some((queue, group)),
-            Self::Unborn(_) | Self::NoQueue => None,
+            Self::NoGroup(_) | Self::NoQueue => None,
         }
     }
 }
@@ -59,7 +59,7 @@ impl Turn<'_> {
         let Some(queue_id) = machine.queue_id(queue) else { return Ok(Place::NoQueue) };
         let Some(group_id) = machine.group_id(queue_id, group) else {
             if group == DEFAULT_GROUP {
-                return Ok(Place::Unborn(queue_id));
+                return Ok(Place::NoGroup(queue_id));
             }
             return Err(BrokerError::NoSuchGroup { queue: queue.into(), group: group.into() });
         };
@@ -83,23 +83,29 @@ impl Turn<'_> {
         queues.iter().map(|queue| self.place(queue.as_ref(), group)).collect()
     }
 
-    /// Makes the group `default` where it is missing.
-    pub(super) fn bear(&mut self, places: &mut Places) -> Result<(), BrokerError> {
+    /// Makes the group `default` where it is missing, from its queue's first job on.
+    pub(super) fn make_default(&mut self, places: &mut Places) -> Result<(), BrokerError> {
         for place in places {
-            if let Place::Unborn(queue) = *place {
-                *place = Place::Group(queue, self.bear_default(queue)?);
+            if let Place::NoGroup(queue) = *place {
+                let (kind, start) = (GroupKind::Work, Start::Beginning);
+                let made = self.core.machine.create_group(queue, DEFAULT_GROUP, kind, start);
+                let what = || format!("group {DEFAULT_GROUP:?}");
+                let refused = |refusal| BrokerError::Refused { what: what(), refusal };
+                self.record(&made.map_err(refused)?);
+                let group = self.core.machine.group_id(queue, DEFAULT_GROUP);
+                *place = group.map_or(*place, |group| Place::Group(queue, group));
             }
         }
         Ok(())
     }
 
     /// When the group was last served by turns that has something ready and waits for its turn the
-    /// longest; none if nothing is ready. A group that is to be born may have something.
+    /// longest; none if nothing is ready. A group that is to be made may have something.
     pub(super) fn longest_waiting(&self, places: &[Place]) -> Option<u64> {
         let core = &self.core;
         let last = |place: &Place| match *place {
             Place::Group(_, id) => core.machine.has_for_fetch(id).then(|| core.rotation.last(id)),
-            Place::Unborn(_) => Some(0),
+            Place::NoGroup(_) => Some(0),
             Place::NoQueue => None,
         };
         places.iter().filter_map(last).min()
@@ -229,19 +235,6 @@ impl Turn<'_> {
         }
     }
 
-    /// Makes the group `default` of a queue, from its first job on.
-    pub(super) fn bear_default(&mut self, queue: QueueId) -> Result<GroupId, BrokerError> {
-        let what = || format!("group {DEFAULT_GROUP:?}");
-        let made =
-            self.core.machine.create_group(queue, DEFAULT_GROUP, GroupKind::Work, Start::Beginning);
-        let fact = made.map_err(|refusal| BrokerError::Refused { what: what(), refusal })?;
-        self.record(&fact);
-        let Fact::Group(GroupFact::Created { group, .. }) = fact else {
-            unreachable!("create_group gives GroupCreated")
-        };
-        Ok(group)
-    }
-
     /// Puts a FETCH that found nothing into its lines.
     pub(super) fn wait(
         &mut self,
@@ -316,8 +309,8 @@ impl Turn<'_> {
         let (queues, group, terms) =
             (waiter.queues.clone(), Arc::clone(&waiter.group), waiter.terms);
         let placed = self.places(&queues, &group);
-        let born = placed.and_then(|mut places| self.bear(&mut places).map(|()| places));
-        let Ok(places) = born else {
+        let made = placed.and_then(|mut places| self.make_default(&mut places).map(|()| places));
+        let Ok(places) = made else {
             // One of its groups has become another kind: it hears that when it asks again.
             self.end_wait(id);
             return true;

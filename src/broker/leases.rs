@@ -232,13 +232,14 @@ impl Turn<'_> {
 }
 
 fn failed(fact: &Fact, now_ms: u64) -> Failed {
-    match fact {
-        Fact::Lease(LeaseFact::Ended { outcome: Outcome::Dead | Outcome::Withdrawn, .. }) => {
-            Failed::Dead
-        }
-        Fact::Lease(LeaseFact::Ended { outcome: Outcome::Delayed { due_log_ms }, .. }) => {
+    let Fact::Lease(LeaseFact::Ended { outcome, .. }) = fact else {
+        return Failed::Retry { in_ms: 0 };
+    };
+    match *outcome {
+        Outcome::Dead | Outcome::Withdrawn => Failed::Dead,
+        Outcome::Delayed { due_log_ms } => {
             Failed::Retry { in_ms: due_log_ms.saturating_sub(now_ms) }
         }
-        _ => Failed::Retry { in_ms: 0 },
+        Outcome::Ready => Failed::Retry { in_ms: 0 },
     }
 }

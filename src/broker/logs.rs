@@ -106,9 +106,9 @@ impl Logs {
     /// Whether an answer with these gates may leave; if not yet, also which of them holds it.
     pub fn release_of(&self, gates: &[Gate]) -> (Release, Option<Gate>) {
         for gate in gates {
-            match self.broker(gate.log).release_of(gate.index) {
-                Release::Released => {}
-                not => return (not, Some(*gate)),
+            let release = self.broker(gate.log).release_of(gate.index);
+            if release != Release::Released {
+                return (release, Some(*gate));
             }
         }
         (Release::Released, None)

@@ -115,10 +115,9 @@ impl Mailbox {
             inside.waker = None;
             std::mem::take(&mut inside.events)
         };
-        events.into_iter().filter_map(|event| match event {
-            Event::Granted { grants, .. } => Some(grants),
-            _ => None,
-        })
+        let granted =
+            |event| if let Event::Granted { grants, .. } = event { Some(grants) } else { None };
+        events.into_iter().filter_map(granted)
     }
 
     /// Puts an event in and wakes the connection.

@@ -146,7 +146,7 @@ impl Broker {
             let FetchRequest { queues, group, terms, .. } = *request;
             let mut places = turn.places(queues, group)?;
             let commits = turn.commit_sets(request.commits)?;
-            turn.bear(&mut places)?;
+            turn.make_default(&mut places)?;
             if !request.commits.is_empty() {
                 // A place that they have freed is for those who wait already.
                 turn.serve_waiters();
