@@ -70,8 +70,7 @@ fn one_job() -> BatchBuilder {
 }
 
 fn batch(jobs: &BatchBuilder) -> JobBatch<'_> {
-    let joblog_protocol::job::Batch { count, table, bodies } = jobs.batch();
-    broker::batch(count, table, bodies)
+    JobBatch::plain(jobs.batch())
 }
 
 fn index<T: std::fmt::Debug>(gated: &Gated<T>) -> EntryIndex {

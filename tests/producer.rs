@@ -32,7 +32,7 @@ fn producer(client: &Client) -> Producer {
 fn payloads(request: &Request) -> Vec<String> {
     let enqueue = Enqueue::decode(&request.body).unwrap();
     let payload = |body| String::from_utf8(Job::from_body(body).unwrap().payload).unwrap();
-    enqueue.batch.rows().map(|row| payload(row.body)).collect()
+    enqueue.batch.jobs().map(|row| payload(row.body)).collect()
 }
 
 fn number(request: &Request) -> u64 {

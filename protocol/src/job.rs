@@ -1,16 +1,16 @@
-//! A job's body, and the batch of them that an ENQUEUE carries and a log entry keeps as it is.
+//! What a job is, for all who have to do with one: the layout of its body, its attributes, and the
+//! batch of jobs that an ENQUEUE carries and a log entry keeps as it is.
 
-use bytes::{BufMut, BytesMut};
+mod batch;
 
-use crate::error_code::ErrorCode;
-use crate::limits::{
-    ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_JOBS_MAX, DELAY_MS_MAX, PRIORITY_MAX,
+use bytes::BufMut;
+
+pub use self::batch::{
+    Batch, BatchBuilder, EncodedJob, JobError, TABLE_ROW_BYTES, TableRow, body_range,
 };
+use crate::limits::{ATTRIBUTES_BYTES_MAX, DELAY_MS_MAX, PRIORITY_MAX};
 use crate::unique::Unique;
 use crate::wire::{DecodeError, Reader, in_range};
-
-/// Bytes of one row of the job table.
-pub const TABLE_ROW_BYTES: usize = 12;
 
 /// Attribute: the job's key, opaque bytes.
 const ATTRIBUTE_KEY: u8 = 1;
@@ -29,67 +29,6 @@ const ATTRIBUTE_UNIQUE: u8 = 8;
 const ATTRIBUTE_PRIORITY: u8 = 6;
 /// Attribute without a value: the job stands before the others of its priority.
 const ATTRIBUTE_FRONT: u8 = 7;
-
-/// Why a job or a batch is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JobError {
-    /// The batch's fields do not fit together, or it is over a limit.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// A row's end lies before its start or behind the bodies.
-    #[error("job {ordinal} of the batch ends at byte {end}; allowed are {start} to {bodies}")]
-    End {
-        /// Which job of the batch, from 0.
-        ordinal: usize,
-        /// The end given.
-        end: usize,
-        /// Where its body starts.
-        start: usize,
-        /// Bytes of all bodies.
-        bodies: usize,
-    },
-    /// A body is over the limit.
-    #[error("job {ordinal} of the batch has {bytes} bytes; allowed are {bytes_max}")]
-    TooLarge {
-        /// Which job of the batch, from 0.
-        ordinal: usize,
-        /// Its bytes.
-        bytes: usize,
-        /// The limit in force.
-        bytes_max: usize,
-    },
-    /// A body does not match its checksum.
-    #[error("job {ordinal} of the batch has crc32 {actual:#010x}, but its row says {stated:#010x}")]
-    Checksum {
-        /// Which job of the batch, from 0.
-        ordinal: usize,
-        /// Computed over the body.
-        actual: u32,
-        /// Stated in the table.
-        stated: u32,
-    },
-    /// A body's attributes can't be read.
-    #[error("job {ordinal} of the batch: {source}")]
-    Attributes {
-        /// Which job of the batch, from 0.
-        ordinal: usize,
-        /// What is wrong with them.
-        source: DecodeError,
-    },
-}
-
-impl JobError {
-    /// The code to answer with.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Decode(error) | Self::Attributes { source: error, .. } => error.code(),
-            Self::End { .. } => ErrorCode::BadRequest,
-            Self::TooLarge { .. } => ErrorCode::JobTooLarge,
-            Self::Checksum { .. } => ErrorCode::BadChecksum,
-        }
-    }
-}
 
 /// A job as a producer makes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -225,6 +164,11 @@ fn reserved_tag(tag: u8) -> DecodeError {
 const ATTRIBUTES_ALLOWED: &str = "at most 65535 bytes of attributes";
 
 impl Terms {
+    /// Whether it is to stand before other jobs.
+    pub fn is_ranked(&self) -> bool {
+        self.priority > 0 || self.front
+    }
+
     fn attributes_bytes(&self) -> usize {
         let priority = if self.priority > 0 { 4 } else { 0 };
         11 * self.times().count() + priority + if self.front { 3 } else { 0 }
@@ -366,187 +310,11 @@ fn check_max(
     Err(DecodeError::Range { field, value: value as u64, allowed })
 }
 
-/// A batch being put together: the job table and the bodies, as they travel and are kept.
-#[derive(Clone, Debug, Default)]
-pub struct BatchBuilder {
-    table: BytesMut,
-    bodies: BytesMut,
-}
-
-impl BatchBuilder {
-    /// Adds a job.
-    ///
-    /// # Errors
-    /// [`DecodeError::Batch`] if the batch would be over its limits, [`DecodeError::Range`] if the
-    /// job itself is; the batch stays as it was.
-    pub fn push(&mut self, job: &Job) -> Result<(), DecodeError> {
-        let start = self.bodies.len();
-        check_batch(self.len() + 1, start + job.body_bytes())?;
-        job.put_body(&mut self.bodies)?;
-        let body = self.bodies.get(start..).unwrap_or_default();
-        self.table.put_u32_le(self.bodies.len() as u32);
-        self.table.put_u32_le(0);
-        self.table.put_u32_le(crc32fast::hash(body));
-        Ok(())
-    }
-
-    /// Jobs in it.
-    pub fn len(&self) -> usize {
-        self.table.len() / TABLE_ROW_BYTES
-    }
-
-    /// Whether it has no job.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
-    /// Bytes of the bodies.
-    pub fn bodies_bytes(&self) -> usize {
-        self.bodies.len()
-    }
-
-    /// The batch as it stands.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch { count: self.len() as u32, table: &self.table, bodies: &self.bodies }
-    }
-}
-
-/// Checks a batch's size: 1 to 65,536 jobs, at most 4 MiB of bodies.
-fn check_batch(jobs: usize, bytes: usize) -> Result<(), DecodeError> {
-    let too_large = |field, value: usize, allowed| {
-        Err(DecodeError::Batch { field, value: value as u64, allowed })
-    };
-    if !(1..=BATCH_JOBS_MAX).contains(&jobs) {
-        return too_large("a job count of", jobs, "1 to 65536 jobs");
-    }
-    if bytes > BATCH_BYTES_MAX {
-        return too_large("a size in bytes of", bytes, "at most 4 MiB");
-    }
-    Ok(())
-}
-
-/// The job table and the bodies of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch<'a> {
-    /// Jobs in it.
-    pub count: u32,
-    /// `count` rows of [`TABLE_ROW_BYTES`].
-    pub table: &'a [u8],
-    /// All bodies behind each other.
-    pub bodies: &'a [u8],
-}
-
-/// One row of a job table with its body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row<'a> {
-    /// Reserved: 0.
-    pub flags: u32,
-    /// crc32 (IEEE) of the body, made by the producer.
-    pub crc32: u32,
-    /// The body.
-    pub body: &'a [u8],
-}
-
-impl<'a> Batch<'a> {
-    /// Reads a batch, which ends the message.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if its sizes do not fit together or are over a limit.
-    pub fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let count = reader.u32()?;
-        check_batch(count as usize, 0)?;
-        let table = reader.bytes(count as usize * TABLE_ROW_BYTES)?;
-        let bodies = reader.bytes(reader.remaining())?;
-        check_batch(count as usize, bodies.len())?;
-        Ok(Self { count, table, bodies })
-    }
-
-    /// Writes the batch.
-    pub fn encode(&self, out: &mut BytesMut) {
-        out.put_u32_le(self.count);
-        out.put_slice(self.table);
-        out.put_slice(self.bodies);
-    }
-
-    /// The jobs, as far as the table is right; [`Batch::check`] says whether it is.
-    pub fn rows(&self) -> impl Iterator<Item = Row<'a>> + use<'a> {
-        let bodies = self.bodies;
-        let mut start = 0;
-        self.table.chunks_exact(TABLE_ROW_BYTES).map_while(move |row| {
-            let (end, flags, crc32) = read_row(row)?;
-            let body = bodies.get(start..end)?;
-            start = end;
-            Some(Row { flags, crc32, body })
-        })
-    }
-
-    /// Checks every job: its place, size, reserved flags, checksum and attributes.
-    ///
-    /// # Errors
-    /// [`JobError`] naming the first job that is wrong.
-    pub fn check(&self, job_bytes_max: usize) -> Result<(), JobError> {
-        self.check_terms(job_bytes_max, |_, _| {})
-    }
-
-    /// As [`Batch::check`]; also tells what each job asks for that asks for anything, with its
-    /// place.
-    ///
-    /// # Errors
-    /// [`JobError`] naming the first job that is wrong.
-    pub fn check_terms(
-        &self,
-        job_bytes_max: usize,
-        mut found: impl FnMut(u32, Asked<'a>),
-    ) -> Result<(), JobError> {
-        let mut start = 0;
-        let wrong_end =
-            |ordinal, end, start| JobError::End { ordinal, end, start, bodies: self.bodies.len() };
-        for (ordinal, row) in self.table.chunks_exact(TABLE_ROW_BYTES).enumerate() {
-            let (end, flags, crc32) = read_row(row).unwrap_or_default();
-            let body = self.bodies.get(start..end).ok_or_else(|| wrong_end(ordinal, end, start))?;
-            let asked = check_job(ordinal, body, flags, crc32, job_bytes_max)?;
-            if asked != Asked::default() {
-                found(ordinal as u32, asked);
-            }
-            start = end;
-        }
-        if start != self.bodies.len() {
-            return Err(DecodeError::Surplus { count: self.bodies.len() - start }.into());
-        }
-        Ok(())
-    }
-}
-
-fn read_row(row: &[u8]) -> Option<(usize, u32, u32)> {
-    let mut reader = Reader::new(row);
-    Some((reader.u32().ok()? as usize, reader.u32().ok()?, reader.u32().ok()?))
-}
-
-fn check_job(
-    ordinal: usize,
-    body: &[u8],
-    flags: u32,
-    stated: u32,
-    bytes_max: usize,
-) -> Result<Asked<'_>, JobError> {
-    if body.len() > bytes_max {
-        return Err(JobError::TooLarge { ordinal, bytes: body.len(), bytes_max });
-    }
-    if flags != 0 {
-        return Err(DecodeError::Reserved { field: "job flags", value: u64::from(flags) }.into());
-    }
-    let actual = crc32fast::hash(body);
-    if actual != stated {
-        return Err(JobError::Checksum { ordinal, actual, stated });
-    }
-    check_body(body).map_err(|source| JobError::Attributes { ordinal, source })
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn sample() -> Job {
+    pub(super) fn sample() -> Job {
         Job {
             payload: b"pay".to_vec(),
             key: Some(b"k".to_vec()),
@@ -621,31 +389,5 @@ mod tests {
         }
         let terms = Terms { priority: 10, ..Terms::default() };
         assert!(Job { terms, ..Job::new("x") }.put_body(&mut Vec::new()).is_err());
-    }
-
-    #[test]
-    fn each_fault_of_a_batch_is_named() {
-        let mut builder = BatchBuilder::default();
-        builder.push(&sample()).unwrap();
-        builder.push(&Job::new("second")).unwrap();
-        let good = builder.batch();
-        assert_eq!(good.check(1000), Ok(()));
-        assert_eq!(good.rows().count(), 2);
-        assert_eq!(good.check(12).unwrap_err().code(), ErrorCode::JobTooLarge);
-
-        let mut bodies = good.bodies.to_vec();
-        *bodies.last_mut().unwrap() ^= 1;
-        let flipped = Batch { bodies: &bodies, ..good };
-        assert!(matches!(flipped.check(1000), Err(JobError::Checksum { ordinal: 1, .. })));
-
-        let mut table = good.table.to_vec();
-        table[3] = 0x80;
-        let beyond = Batch { table: &table, ..good };
-        assert!(matches!(beyond.check(1000), Err(JobError::End { ordinal: 0, .. })));
-
-        let mut table = good.table.to_vec();
-        table[4] = 1;
-        let flagged = Batch { table: &table, ..good };
-        assert_eq!(flagged.check(1000).unwrap_err().code(), ErrorCode::Unsupported);
     }
 }

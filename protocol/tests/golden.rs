@@ -282,7 +282,7 @@ fn enqueue(frames: &mut impl Iterator<Item = Frame>) {
     let mut builder = BatchBuilder::default();
     jobs().iter().for_each(|job| builder.push(job).unwrap());
     let batch = builder.batch();
-    let bodies = batch.rows().map(|row| Job::from_body(row.body).unwrap());
+    let bodies = batch.jobs().map(|row| Job::from_body(row.body).unwrap());
     assert_eq!(bodies.collect::<Vec<_>>(), jobs());
     let enqueue = Enqueue { queue: "mail", create: true, producer: None, batch };
     next_is!(frames, header(Opcode::Enqueue, 0, 3), enqueue, Enqueue::encode, Enqueue::decode);

@@ -679,7 +679,7 @@ fn decode_with_everything(bytes: &[u8]) {
     }
     let table = &bytes[..bytes.len() / 2 / 12 * 12];
     let batch = Batch { count: 0, table, bodies: &bytes[bytes.len() / 2..] };
-    assert!(batch.check(1 << 20).is_err() || batch.rows().count() == table.len() / 12);
+    assert!(batch.check(1 << 20).is_err() || batch.jobs().count() == table.len() / 12);
 }
 
 proptest! {
@@ -717,7 +717,7 @@ proptest! {
         let mut builder = BatchBuilder::default();
         builder.push(&job).unwrap();
         prop_assert_eq!(builder.batch().check(1 << 20), Ok(()));
-        let body = builder.batch().rows().next().unwrap().body.to_vec();
+        let body = builder.batch().jobs().next().unwrap().body.to_vec();
         prop_assert_eq!(body.len(), job.body_bytes());
         prop_assert_eq!(key_of(&body), job.key.as_deref());
         prop_assert_eq!(Job::from_body(&body).unwrap(), job);

@@ -10,7 +10,7 @@ use clap::Parser;
 use joblog::broker::{Broker, BrokerOptions, Durability, LogOptions, Logs, Scheduler, Threads};
 use joblog::config::{Config, Overrides};
 use joblog::server::data_dir::DataDir;
-use joblog::server::{ServerOptions, bind, key_hash, serve, wants};
+use joblog::server::{ServerOptions, bind, serve};
 use joblog::types::LogId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -109,14 +109,13 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
             shards: config.io_threads,
             checkpoint_bytes: config.checkpoint_bytes,
             log,
-            key_of: key_hash,
             ..BrokerOptions::default()
         };
         brokers.push(Broker::open(&data_dir.log_dir(log), log_options.clone(), options)?);
     }
     let threads = brokers.iter().map(Threads::start).collect::<Result<Vec<_>, _>>()?;
     let logs = Arc::new(Logs::new(brokers));
-    let scheduler = Scheduler::start(&logs, wants)?;
+    let scheduler = Scheduler::start(&logs)?;
 
     let ready = format!(
         "joblogd ready on {address} (durability {}, a sync takes {:.2} ms here, data in {})",

@@ -1,5 +1,7 @@
 //! Queues and groups: making, changing, deleting and describing them, and their numbers.
 
+use joblog_protocol::job::Batch;
+
 use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
@@ -258,7 +260,8 @@ impl Turn<'_> {
         name: &str,
         batch: &JobBatch<'_>,
     ) -> Result<(), BrokerError> {
-        let room = self.core.machine.check_room(queue, batch.count, batch.bodies.len() as u64);
+        let Batch { count, bodies, .. } = batch.jobs;
+        let room = self.core.machine.check_room(queue, count, bodies.len() as u64);
         room.map_err(|refusal| refused_queue(name, refusal))
     }
 

@@ -5,14 +5,13 @@
 //! row of jobs that can't go does not hold the lock; where it finds nothing within that, and
 //! somebody waits, the timer goes on at once with a turn of its own.
 
+use joblog_protocol::job;
+use siphasher::sip::SipHasher13;
+
 use super::error::BrokerError;
 use super::fetch::Place;
 use super::turn::{JobBatch, Turn};
-use crate::queue::Rank;
 use crate::types::{GroupId, KeyHash, Offset, QueueId};
-
-/// The function that finds the key of a job in its body, for one who knows its layout.
-pub type KeyOf = fn(&[u8]) -> Option<KeyHash>;
 
 /// Keys that one turn reads: about a millisecond.
 pub(super) const KEYS_PER_TURN_MAX: usize = 4_096;
@@ -31,8 +30,7 @@ impl Turn<'_> {
         queue: &str,
         batch: &JobBatch<'_>,
     ) -> Result<(), BrokerError> {
-        let mut wishes = batch.wishes.iter();
-        let is_ranked = wishes.any(|(_, wish)| wish.rank != Rank::ORDINARY);
+        let is_ranked = batch.asked.iter().any(|(_, asked)| asked.terms.is_ranked());
         if is_ranked && self.core.machine.has_key_rule(id) {
             return Err(BrokerError::RankByKey { queue: queue.to_owned() });
         }
@@ -73,12 +71,39 @@ impl Turn<'_> {
                 return;
             }
             self.keys_left -= unread.len();
-            let key_of = |offset| self.log.with_body(queue, offset, self.key_of).flatten();
+            let key_of = |offset| self.log.with_body(queue, offset, key_hash).flatten();
             let keys: Vec<_> = unread.iter().map(|offset| (*offset, key_of(*offset))).collect();
             let Some(fact) = self.core.machine.pass(group, &keys) else { return };
             self.record(&fact);
             // What was read in vain tells that there may be more of it.
             count_max *= 2;
         }
+    }
+}
+
+/// What the key in a job's body is known by, if it has one that can be read: SipHash-1-3 under a
+/// key of zeros. It stands in the log, so it stays what it is.
+fn key_hash(body: &[u8]) -> Option<KeyHash> {
+    job::key_of(body).map(|key| KeyHash(SipHasher13::new().hash(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use joblog_protocol::job::Job;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_key_is_what_it_was_in_every_log() {
+        let hash_of = |key: &[u8]| {
+            let mut body = Vec::new();
+            let job = Job { key: Some(key.to_vec()), ..Job::new("hello") };
+            job.put_body(&mut body).unwrap();
+            key_hash(&body)
+        };
+        assert_eq!(hash_of(b"user-7"), Some(KeyHash(0xec60_244a_7350_3c84)));
+        assert_eq!(hash_of(b""), Some(KeyHash(0xd1fb_a762_150c_532c)));
+        assert_eq!(key_hash(&[0, 0, 0, 0, b'x']), None);
+        assert_eq!(key_hash(b"x"), None);
     }
 }

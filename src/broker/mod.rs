@@ -83,7 +83,6 @@ pub use gate::{Gate, Gated, Gates, Release};
 pub use grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 pub use jobs::JobDescription;
 pub use keeper::{KeeperError, Kept};
-pub use keys::KeyOf;
 pub use leases::{Failed, Held, HeldSet, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
@@ -91,17 +90,17 @@ pub use moving::{Movable, Moved, Moving};
 pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, ReadJobs};
 pub use retention::SeekTo;
 pub use scheduler::Scheduler;
-pub use schedules::{NamedSchedule, ReadWants, Wants};
+pub use schedules::NamedSchedule;
 pub use sessions::SessionHandle;
 pub use threads::Threads;
-pub use turn::{JobBatch, Wish, WishedDue};
+pub use turn::JobBatch;
 pub use withdraw::CancelledJob;
 
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     Cancel, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
     Missed, Plan, Purge, QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Schedule,
-    Seek, Start, Timing, UniqueHit, UniqueInfo, WishedKey,
+    Seek, Start, Timing, UniqueHit, UniqueInfo,
 };
 
 use self::checkpoint::Checkpoints;
@@ -131,8 +130,6 @@ pub struct BrokerOptions {
     pub shards: usize,
     /// Which log of the server it is.
     pub log: LogId,
-    /// How the key of a job is found in its body.
-    pub key_of: KeyOf,
     /// Bytes of log after which a checkpoint is made, or four times the last one, if that is more.
     pub checkpoint_bytes: u64,
     /// Below `fsync`: for how many jobs offsets are reserved at first.
@@ -140,7 +137,7 @@ pub struct BrokerOptions {
 }
 
 impl Default for BrokerOptions {
-    /// Those of log 0 of a server with the default settings, one I/O thread, and no keys.
+    /// Those of log 0 of a server with the default settings and one I/O thread.
     fn default() -> Self {
         Self {
             durability: Durability::Fsync,
@@ -148,7 +145,6 @@ impl Default for BrokerOptions {
             auto_create: true,
             shards: 1,
             log: LogId(0),
-            key_of: |_| None,
             checkpoint_bytes: 64 << 20,
             reserved_jobs: RESERVED_JOBS,
         }
@@ -396,8 +392,7 @@ impl Broker {
         let (stamp, lease_now_ms) = (self.clock.stamp(), self.lease_clock.now_ms());
         // What is due must not become so between the validation of a fact and its application.
         core.machine.advance(stamp);
-        let key_of = self.options.key_of;
-        let mut turn = Turn::begin(&mut core, &self.log, key_of, stamp, lease_now_ms);
+        let mut turn = Turn::begin(&mut core, &self.log, stamp, lease_now_ms);
         let result = act(&mut turn);
         turn.serve_waiters();
         let finished = turn.finish();

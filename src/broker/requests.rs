@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::turn::Turn;
 use super::{
     Broker, BrokerError, Event, FetchTerms, Gated, Grants, HeldSet, JobBatch, Mailbox,
-    SessionHandle, UniqueHit, Verdicts, Wait, WaiterId, open,
+    SessionHandle, UniqueHit, Verdicts, Wait, WaiterId,
 };
 use crate::log::JobLocation;
 use crate::queue::{EnqueuedBatch, Fact, Known, QueueSettings, SessionEnd};
@@ -228,7 +228,7 @@ impl Turn<'_> {
         }
         self.check_ranks(id, queue, &batch)?;
         let first = self.core.machine.next_offset(id).unwrap_or_default();
-        if !batch.keys.is_empty() {
+        if batch.asked.iter().any(|(_, asked)| asked.unique.is_some()) {
             let hits = self.append_unique(id, queue, first, batch, with)?;
             return Ok(Enqueued { first, created, hits });
         }
@@ -247,9 +247,7 @@ impl Turn<'_> {
         batch: &JobBatch<'_>,
     ) -> Result<Option<Enqueued>, BrokerError> {
         let (machine, sequence) = (&self.core.machine, batch.sequence);
-        let Some(number) = open::numbered(batch.producer, sequence, batch.table) else {
-            return Ok(None);
-        };
+        let Some(number) = batch.number() else { return Ok(None) };
         match machine.known(queue, number) {
             Known::New => Ok(None),
             Known::Enqueued(EnqueuedBatch { first, .. }) => {

@@ -8,7 +8,7 @@ use super::Broker;
 use super::error::{BrokerError, OpenError};
 use super::gate::Gated;
 use super::logs::Logs;
-use super::schedules::{ReadWants, Timetable, kept_text};
+use super::schedules::{Timetable, kept_text};
 use crate::queue::{Due, Schedule, Settled, Step};
 use crate::types::Offset;
 
@@ -22,7 +22,6 @@ pub struct Scheduler {
 /// What the thread works with.
 struct Pass {
     logs: Arc<Logs>,
-    read_wants: ReadWants,
 }
 
 /// A due time whose job is under way.
@@ -39,9 +38,9 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`OpenError::Thread`] if the system has no thread to give.
-    pub fn start(logs: &Arc<Logs>, read_wants: ReadWants) -> Result<Self, OpenError> {
+    pub fn start(logs: &Arc<Logs>) -> Result<Self, OpenError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let pass = Pass { logs: Arc::clone(logs), read_wants };
+        let pass = Pass { logs: Arc::clone(logs) };
         let stopped = Arc::clone(&stop);
         let run = move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -115,9 +114,7 @@ impl Pass {
                 (Step::Settle(settled), _) => settled,
                 (Step::Fire, Err(error)) => self.failed(&name, &schedule, error),
                 (Step::Fire, Ok(_)) => {
-                    let plan = &schedule.plan;
-                    let wants = (self.read_wants)(plan);
-                    let job = queue.fire(&name, due, plan, &wants);
+                    let job = queue.fire(&name, due, &schedule.plan);
                     return Some(Fired { name, due, next: next(), schedule, job });
                 }
             };

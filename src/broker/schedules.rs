@@ -1,32 +1,21 @@
 //! Requests about schedules. The log 0 keeps them; their queues may live in any log.
 
+use joblog_protocol::job::Batch;
+
 use super::error::BrokerError;
 use super::gate::{Gate, Gated, Gates, Release};
 use super::logs::Logs;
 use super::requests::Enqueued;
-use super::turn::{JobBatch, Turn, Wish};
+use super::turn::{JobBatch, Turn};
 use super::{Broker, Durability};
 use crate::cron::Cron;
 use crate::queue::{
     Due, Fact, Machine, Plan, Refusal, Schedule, ScheduleFact, ScheduleMark, Settled, Timing,
-    WishedKey,
 };
-use crate::types::{Offset, ProducerId, QueueId, Stamp};
+use crate::types::{Offset, QueueId, Stamp};
 
 /// Bytes of an error that a schedule keeps.
 const ERROR_BYTES_MAX: usize = 1024;
-
-/// Reads what the job of a plan wants: the broker can't look into a body.
-pub type ReadWants = for<'a> fn(&'a Plan) -> Wants<'a>;
-
-/// What the job of a plan wants, by its place in a batch of one.
-#[derive(Clone, Debug, Default)]
-pub struct Wants<'a> {
-    /// What sets it apart.
-    pub wishes: Vec<(u32, Wish)>,
-    /// Its unique key.
-    pub keys: Vec<WishedKey<'a>>,
-}
 
 /// A schedule with its name.
 #[derive(Clone, Debug)]
@@ -162,11 +151,11 @@ impl Logs {
 
     /// Enqueues a schedule's job now, beside its due times. Gives the queue and the job, or the one
     /// that holds its unique key.
-    pub fn run_schedule(&self, name: &str, read_wants: ReadWants) -> Gated<(String, Offset)> {
+    pub fn run_schedule(&self, name: &str) -> Gated<(String, Offset)> {
         let found = self.meta().view(|turn| turn.schedule(name).cloned());
         found.and_then(|Schedule { plan, .. }| {
-            let wants = read_wants(&plan);
-            let enqueued = self.of(&plan.queue).enqueue(&plan.queue, true, batch(&plan, &wants));
+            let broker = self.of(&plan.queue);
+            let enqueued = with_batch(&plan, |batch| broker.enqueue(&plan.queue, true, batch));
             enqueued.map(|job| {
                 let holder = job.hits.iter().find(|hit| !hit.replaced).map(|hit| hit.offset);
                 (plan.queue.to_string(), holder.unwrap_or(job.first))
@@ -227,17 +216,12 @@ impl Broker {
     }
 
     /// Enqueues the job of a due time, which must not be enqueued. None if its unique key is held.
-    pub(super) fn fire(
-        &self,
-        name: &str,
-        due: Due,
-        plan: &Plan,
-        wants: &Wants<'_>,
-    ) -> Gated<Option<Offset>> {
+    pub(super) fn fire(&self, name: &str, due: Due, plan: &Plan) -> Gated<Option<Offset>> {
         self.turn(|turn| {
             turn.fires = Some((name.into(), due));
             let create = self.options.auto_create;
-            let enqueued = turn.enqueue(&plan.queue, create, batch(plan, wants), None)?;
+            let enqueued =
+                with_batch(plan, |batch| turn.enqueue(&plan.queue, create, batch, None))?;
             Ok(if is_held(&enqueued) { None } else { Some(enqueued.first) })
         })
     }
@@ -322,16 +306,12 @@ fn is_held(enqueued: &Enqueued) -> bool {
     enqueued.hits.iter().any(|hit| !hit.replaced)
 }
 
-fn batch<'a>(plan: &'a Plan, wants: &'a Wants<'a>) -> JobBatch<'a> {
-    JobBatch {
-        count: 1,
-        table: &plan.table,
-        bodies: &plan.body,
-        producer: ProducerId::default(),
-        sequence: 0,
-        wishes: &wants.wishes,
-        keys: &wants.keys,
-    }
+/// Gives the job of a plan to `enqueue`.
+fn with_batch<T>(plan: &Plan, enqueue: impl FnOnce(JobBatch<'_>) -> T) -> T {
+    let jobs = Batch { count: 1, table: &plan.table, bodies: &plan.body };
+    // It was checked when the schedule was added.
+    let asked = jobs.asked(plan.body.len()).unwrap_or_default();
+    enqueue(JobBatch { asked: &asked, ..JobBatch::plain(jobs) })
 }
 
 fn refused(name: &str, refusal: Refusal) -> BrokerError {

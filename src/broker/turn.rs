@@ -5,65 +5,46 @@
 
 use std::sync::Arc;
 
+use joblog_protocol::job::{self, Asked, Batch};
 use smallvec::SmallVec;
 
 use super::core::Core;
 use super::error::BrokerError;
 use super::gate::{Gate, Gates};
 use super::grants::Grants;
-use super::keys::{KEYS_PER_TURN_MAX, KeyOf};
+use super::keys::KEYS_PER_TURN_MAX;
 use super::mailbox::{Event, Mailbox};
 use super::open::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
 use crate::queue::{
-    Due, Fact, JobFact, JobTerms, LeaseFact, Rank, Run, Runs, WishedKey, push_offset,
+    Due, Fact, JobFact, JobTerms, LeaseFact, Numbered, Rank, Run, Runs, push_offset,
 };
 use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
 
-/// A batch of jobs as it came: see `joblog_protocol::job` for the layouts.
+/// A batch of jobs to enqueue.
 #[derive(Clone, Copy, Debug)]
 pub struct JobBatch<'a> {
-    /// Jobs in it.
-    pub count: u32,
-    /// The job table.
-    pub table: &'a [u8],
-    /// The bodies.
-    pub bodies: &'a [u8],
+    /// The jobs as they came.
+    pub jobs: Batch<'a>,
+    /// What jobs of it ask for, by their place in it, as [`Batch::asked`] gives it.
+    pub asked: &'a [(u32, Asked<'a>)],
     /// Who sends it, and under which number; a zero producer for nobody.
     pub producer: ProducerId,
     /// The producer's number for it.
     pub sequence: u64,
-    /// What jobs of it want, by their place in it, where it is not what all want.
-    pub wishes: &'a [(u32, Wish)],
-    /// The unique keys that jobs of it want, by their place in it.
-    pub keys: &'a [WishedKey<'a>],
 }
 
-/// What a producer wants of one job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// When it is to be delivered first.
-    pub due: Option<WishedDue>,
-    /// After how many milliseconds it is not delivered any more, if ever.
-    pub ttl_ms: Option<u64>,
-    /// Where it stands among the jobs that are ready.
-    pub rank: Rank,
-}
+impl<'a> JobBatch<'a> {
+    /// Jobs that ask for nothing, in a batch without a number.
+    pub fn plain(jobs: Batch<'a>) -> Self {
+        Self { jobs, asked: &[], producer: ProducerId::default(), sequence: 0 }
+    }
 
-/// When a job is to be delivered first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WishedDue {
-    /// After so many milliseconds.
-    In {
-        /// The milliseconds.
-        delay_ms: u64,
-    },
-    /// At a time.
-    At {
-        /// Milliseconds since the Unix epoch.
-        wall_ms: u64,
-    },
+    /// Its number, if its producer gave it one.
+    pub(super) fn number(&self) -> Option<Numbered> {
+        numbered(self.producer, self.sequence, self.jobs.table)
+    }
 }
 
 /// Facts of one turn beyond this become an entry of their own at once, so that no request, however
@@ -88,7 +69,6 @@ pub(super) struct Turn<'a> {
     pub(super) log: &'a Log,
     pub(super) stamp: Stamp,
     pub(super) lease_now_ms: u64,
-    pub(super) key_of: KeyOf,
     /// How many keys it may still read.
     pub(super) keys_left: usize,
     /// The schedule and due time for which the next jobs are appended.
@@ -102,13 +82,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn begin(
-        core: &'a mut Core,
-        log: &'a Log,
-        key_of: KeyOf,
-        stamp: Stamp,
-        lease_now_ms: u64,
-    ) -> Self {
+    pub(super) fn begin(core: &'a mut Core, log: &'a Log, stamp: Stamp, lease_now_ms: u64) -> Self {
         let facts = std::mem::take(&mut core.facts_buffer);
         Self {
             core,
@@ -116,7 +90,6 @@ impl<'a> Turn<'a> {
             stamp,
             lease_now_ms,
             fires: None,
-            key_of,
             keys_left: KEYS_PER_TURN_MAX,
             facts,
             committed: None,
@@ -181,10 +154,10 @@ impl<'a> Turn<'a> {
         with: Option<&Fact>,
         more: &[Fact],
     ) -> Result<(), BrokerError> {
-        self.reserve_offsets(batch.count)?;
+        let JobBatch { jobs: Batch { count, table, bodies }, asked, producer, sequence } = batch;
+        self.reserve_offsets(count)?;
         self.append_facts()?;
-        let JobBatch { count, table, bodies, producer, sequence, wishes, .. } = batch;
-        let terms = terms(queue, base, wishes, self.stamp);
+        let terms = terms(queue, base, asked, self.stamp);
         let mark = if count > 0 { self.take_mark(queue, base) } else { None };
         let about = || terms.iter().chain(&mark).chain(with).chain(more);
         let mut facts = std::mem::take(&mut self.facts);
@@ -212,9 +185,9 @@ impl<'a> Turn<'a> {
             let applied = self.core.machine.apply_jobs(queue, base, count, bytes, self.stamp);
             applied.expect("the base was read from this state, under the same lock");
         }
-        if let Some(batch) = numbered(producer, sequence, table) {
+        if let Some(number) = batch.number() {
             let log_ms = self.stamp.log_ms;
-            let applied = self.core.machine.apply_numbered(queue, batch, base, count, log_ms);
+            let applied = self.core.machine.apply_numbered(queue, number, base, count, log_ms);
             applied.expect("the batch was looked for in this state, under the same lock");
         }
         about().for_each(|fact| self.apply(fact));
@@ -291,14 +264,14 @@ pub(super) fn facts_entry(facts: &[u8], stamp: Stamp) -> NewEntry<'_> {
     }
 }
 
-/// What becomes of the wishes for a batch: nothing if it has none that changes anything.
-fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Option<Fact> {
+/// What becomes of the terms that jobs of a batch ask for: nothing if they change nothing.
+fn terms(queue: QueueId, base: Offset, asked: &[(u32, Asked<'_>)], now: Stamp) -> Option<Fact> {
     let mut runs: Vec<(Run, JobTerms)> = Vec::new();
-    for (ordinal, wish) in wishes {
+    for (ordinal, Asked { terms, .. }) in asked {
         let terms = JobTerms {
-            due: wish.due.and_then(|due| due_time(due, now)),
-            expires_log_ms: wish.ttl_ms.map(|ttl_ms| now.log_ms.saturating_add(ttl_ms)),
-            rank: wish.rank,
+            due: terms.due.and_then(|due| due_time(due, now)),
+            expires_log_ms: terms.ttl_ms.map(|ttl_ms| now.log_ms.saturating_add(ttl_ms)),
+            rank: Rank { priority: terms.priority, front: terms.front },
         };
         if terms == JobTerms::default() {
             continue;
@@ -317,10 +290,10 @@ fn terms(queue: QueueId, base: Offset, wishes: &[(u32, Wish)], now: Stamp) -> Op
 }
 
 /// A time that has passed is no due time.
-pub(super) fn due_time(due: WishedDue, now: Stamp) -> Option<Due> {
+pub(super) fn due_time(due: job::Due, now: Stamp) -> Option<Due> {
     match due {
-        WishedDue::In { delay_ms: 0 } => None,
-        WishedDue::In { delay_ms } => Some(Due::Log(now.log_ms.saturating_add(delay_ms))),
-        WishedDue::At { wall_ms } => (wall_ms > now.wall_ms).then_some(Due::Wall(wall_ms)),
+        job::Due::In(0) => None,
+        job::Due::In(delay_ms) => Some(Due::Log(now.log_ms.saturating_add(delay_ms))),
+        job::Due::At(wall_ms) => (wall_ms > now.wall_ms).then_some(Due::Wall(wall_ms)),
     }
 }

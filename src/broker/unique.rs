@@ -1,11 +1,11 @@
 //! Batches with unique keys: what is new of them is appended, and what is not is told.
 
+use joblog_protocol::job::{Asked, BatchBuilder};
+
 use super::error::BrokerError;
-use super::open::numbered;
-use super::turn::{JobBatch, Turn, Wish, due_time};
-use crate::log::format::JOB_ROW_BYTES;
+use super::turn::{JobBatch, Turn, due_time};
 use crate::queue::{Fact, UniqueHit, UniquePlan, WishedKey};
-use crate::types::{Offset, ProducerId, QueueId, Stamp};
+use crate::types::{Offset, QueueId};
 
 impl Turn<'_> {
     /// Appends those jobs of a batch whose unique keys are free, or set free by the fact `with`,
@@ -19,70 +19,47 @@ impl Turn<'_> {
         with: Option<&Fact>,
     ) -> Result<Vec<UniqueHit>, BrokerError> {
         let now = self.stamp;
-        let keys = batch.keys.iter().map(|wished| {
-            let delayed = is_delayed(batch.wishes, wished.ordinal, now);
-            WishedKey { delayed, ..*wished }
+        let keys = batch.asked.iter().filter_map(|(ordinal, Asked { terms, unique })| {
+            let unique = unique.as_ref()?;
+            Some(WishedKey {
+                ordinal: *ordinal,
+                key: unique.key,
+                window_ms: unique.window_ms,
+                replace: unique.replace,
+                delayed: terms.due.and_then(|due| due_time(due, now)).is_some(),
+            })
         });
         let machine = &self.core.machine;
         let is_freed = |offset| with.is_some_and(|fact| machine.frees(queue, fact, offset));
         let plan = machine.plan_unique(queue, first, keys, now.log_ms, is_freed);
         let hits = plan.hits.clone();
-        let number = numbered(batch.producer, batch.sequence, batch.table);
+        let count = batch.jobs.count;
         if hits.is_empty() {
             self.check_room(queue, name, &batch)?;
-            let facts: Vec<_> = plan.facts(queue, None, first, batch.count).collect();
+            let facts: Vec<_> = plan.facts(queue, None, first, count).collect();
             self.append_jobs(queue, first, batch, with, &facts)?;
             return Ok(hits);
         }
-        let left = Left::of(&batch, &plan);
+        let (jobs, asked) = new_jobs(&batch, &plan);
         // The number is that of the whole batch, so it stands in the fact.
-        let producer = ProducerId::default();
-        let (count, table, bodies) = (left.count, &left.table, &left.bodies);
-        let wishes = &left.wishes;
-        let new = JobBatch { count, table, bodies, producer, sequence: 0, wishes, keys: &[] };
+        let new = JobBatch { asked: &asked, ..JobBatch::plain(jobs.batch()) };
         self.check_room(queue, name, &new)?;
-        let facts: Vec<_> = plan.facts(queue, number, first, batch.count).collect();
+        let facts: Vec<_> = plan.facts(queue, batch.number(), first, count).collect();
         self.append_jobs(queue, first, new, with, &facts)?;
         Ok(hits)
     }
 }
 
-/// Whether a job of a batch is to be delivered later.
-fn is_delayed(wishes: &[(u32, Wish)], ordinal: u32, now: Stamp) -> bool {
-    let found = wishes.binary_search_by_key(&ordinal, |(of, _)| *of).ok();
-    let due = found.and_then(|at| wishes.get(at)).and_then(|(_, wish)| wish.due);
-    due.is_some_and(|due| due_time(due, now).is_some())
-}
-
-/// What is left of a batch.
-#[derive(Default)]
-struct Left {
-    count: u32,
-    table: Vec<u8>,
-    bodies: Vec<u8>,
-    wishes: Vec<(u32, Wish)>,
-}
-
-impl Left {
-    fn of(batch: &JobBatch<'_>, plan: &UniquePlan) -> Self {
-        let mut left = Self::default();
-        let mut wishes = batch.wishes.iter().peekable();
-        let mut start = 0;
-        for (ordinal, row) in (0..).zip(batch.table.chunks_exact(JOB_ROW_BYTES)) {
-            let wish = wishes.next_if(|(of, _)| *of == ordinal);
-            let Some((end, rest)) = row.split_first_chunk::<4>() else { break };
-            let end = u32::from_le_bytes(*end) as usize;
-            let body = batch.bodies.get(start..end).unwrap_or_default();
-            start = end;
-            if !plan.is_new(ordinal) {
-                continue;
-            }
-            left.bodies.extend_from_slice(body);
-            left.table.extend_from_slice(&(left.bodies.len() as u32).to_le_bytes());
-            left.table.extend_from_slice(rest);
-            left.wishes.extend(wish.map(|(_, wish)| (left.count, *wish)));
-            left.count += 1;
+/// The jobs of a batch that are to be enqueued, and what they ask for.
+fn new_jobs<'a>(batch: &JobBatch<'a>, plan: &UniquePlan) -> (BatchBuilder, Vec<(u32, Asked<'a>)>) {
+    let (mut jobs, mut asked) = (BatchBuilder::default(), Vec::new());
+    let mut all_asked = batch.asked.iter().peekable();
+    for (ordinal, job) in (0..).zip(batch.jobs.jobs()) {
+        let its_own = all_asked.next_if(|(of, _)| *of == ordinal);
+        if plan.is_new(ordinal) {
+            asked.extend(its_own.map(|(_, asked)| (jobs.len() as u32, *asked)));
+            jobs.push_encoded(job);
         }
-        left
     }
+    (jobs, asked)
 }

@@ -382,7 +382,7 @@ type Part = (BatchBuilder, Vec<oneshot::Sender<Answer>>);
 fn halves(batch: &BatchBuilder, mut waiting: Vec<oneshot::Sender<Answer>>) -> (Part, Part) {
     let middle = batch.len() / 2;
     let (mut left, mut right) = (BatchBuilder::default(), BatchBuilder::default());
-    for (ordinal, row) in batch.batch().rows().enumerate() {
+    for (ordinal, row) in batch.batch().jobs().enumerate() {
         let half = if ordinal < middle { &mut left } else { &mut right };
         // Each was taken before, with the same limits.
         let taken = Job::from_body(row.body).and_then(|job| half.push(&job));

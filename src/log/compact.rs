@@ -533,6 +533,7 @@ impl<'a> Part<'a> {
     fn of(segment: &'a Segment, run: Run) -> Result<Self, LogError> {
         let whole = segment.entry_at(run.position)?.view;
         let (table, bodies) = whole
+            .batch()
             .part(run.first, run.count)
             .ok_or_else(|| segment.damaged(run.position, "the entry has not the jobs it had"))?;
         let base_offset = whole.base_offset.plus(u64::from(run.first));

@@ -1,5 +1,7 @@
 //! Entries: the portable part of the log, as given to `append` and as seen by readers.
 
+use joblog_protocol::job::{Batch, EncodedJob, TABLE_ROW_BYTES, TableRow, body_range};
+
 use crate::types::{EntryIndex, Offset, QueueId, Stamp, Term};
 
 use super::format::*;
@@ -135,49 +137,28 @@ impl<'a> NewEntry<'a> {
 }
 
 impl<'a> EntryView<'a> {
+    /// Its jobs as they came from the wire.
+    #[inline]
+    pub(super) fn batch(&self) -> Batch<'a> {
+        Batch { count: self.count, table: self.table, bodies: self.bodies }
+    }
+
     /// The jobs in offset order.
-    pub fn jobs(&self) -> impl ExactSizeIterator<Item = JobView<'a>> + use<'a> {
+    pub fn jobs(&self) -> impl Iterator<Item = JobView<'a>> + use<'a> {
         let view = *self;
-        let mut begin = 0;
-        view.table.chunks_exact(JOB_ROW_BYTES).enumerate().map(move |(ordinal, row)| {
-            let end = JOB_FIELD_END.u32(row);
-            let body = view.bodies.get(begin as usize..end as usize).unwrap_or_default();
-            begin = end;
-            view.job_from(ordinal as u64, row, body)
-        })
+        (0..).zip(view.batch().jobs()).map(move |(ordinal, job)| view.job_view(ordinal, job))
     }
 
     /// The job at `ordinal` within the entry.
     #[inline]
     pub(super) fn job(&self, ordinal: u32) -> Option<JobView<'a>> {
-        let row_at = ordinal as usize * JOB_ROW_BYTES;
-        let row = self.table.get(row_at..row_at + JOB_ROW_BYTES)?;
-        let body = self.bodies.get(body_range(self.table, ordinal)?)?;
-        Some(self.job_from(u64::from(ordinal), row, body))
+        Some(self.job_view(ordinal, self.batch().job(ordinal)?))
     }
 
-    /// The table and the bodies of `count` jobs from `first` on, as an entry of their own has them.
-    pub(super) fn part(&self, first: u32, count: u32) -> Option<(Vec<u8>, &'a [u8])> {
-        let rows =
-            first as usize * JOB_ROW_BYTES..(first as usize + count as usize) * JOB_ROW_BYTES;
-        let mut table = self.table.get(rows)?.to_vec();
-        let begin = body_range(self.table, first)?.start;
-        let end = body_range(self.table, (first + count).checked_sub(1)?)?.end;
-        for row in table.chunks_exact_mut(JOB_ROW_BYTES) {
-            let end = JOB_FIELD_END.u32(row).checked_sub(begin as u32)?;
-            JOB_FIELD_END.put(row, end.to_le_bytes());
-        }
-        Some((table, self.bodies.get(begin..end)?))
-    }
-
-    fn job_from(&self, ordinal: u64, row: &[u8], body: &'a [u8]) -> JobView<'a> {
-        JobView {
-            offset: self.base_offset.plus(ordinal),
-            stamp: self.stamp,
-            flags: JOB_FIELD_FLAGS.u32(row),
-            crc: JOB_FIELD_CRC.u32(row),
-            body,
-        }
+    fn job_view(&self, ordinal: u32, job: EncodedJob<'a>) -> JobView<'a> {
+        let EncodedJob { flags, crc32: crc, body } = job;
+        let offset = self.base_offset.plus(u64::from(ordinal));
+        JobView { offset, stamp: self.stamp, flags, crc, body }
     }
 
     /// Bytes of the whole entry.
@@ -214,7 +195,7 @@ impl<'a> EntryView<'a> {
         let count = ENTRY_FIELD_COUNT.u32(header);
         let facts_bytes = ENTRY_FIELD_FACTS.u32(header) as usize;
         let bodies_bytes = ENTRY_FIELD_BODIES.u32(header) as usize;
-        let table_bytes = count as usize * JOB_ROW_BYTES;
+        let table_bytes = count as usize * TABLE_ROW_BYTES;
         let (table, rest) = rest.split_at_checked(table_bytes).ok_or(short)?;
         let (facts, bodies) = rest.split_at_checked(facts_bytes).ok_or(short)?;
         if bodies.len() != bodies_bytes {
@@ -258,7 +239,7 @@ impl<'a> EntryView<'a> {
     /// Checks that queue, count, table and bodies agree with each other.
     #[inline]
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        if self.table.len() != self.count as usize * JOB_ROW_BYTES {
+        if self.table.len() != self.count as usize * TABLE_ROW_BYTES {
             return Err("the job table does not have 12 bytes a job");
         }
         if (self.count == 0) != (self.queue.0 == 0) {
@@ -269,32 +250,17 @@ impl<'a> EntryView<'a> {
             return Err("the offsets run over 64 bits");
         }
         let mut end = 0;
-        for row in self.table.chunks_exact(JOB_ROW_BYTES) {
-            let next = JOB_FIELD_END.u32(row);
-            if next < end {
+        for row in TableRow::all(self.table) {
+            if row.end < end {
                 return Err("the ends in the job table go back");
             }
-            end = next;
+            end = row.end;
         }
         if end as usize != self.bodies.len() {
             return Err("the bodies do not end where the job table says");
         }
         Ok(())
     }
-}
-
-/// Where the body of the job at `ordinal` lies within the bodies.
-#[inline]
-fn body_range(table: &[u8], ordinal: u32) -> Option<std::ops::Range<usize>> {
-    let end_of = |ordinal: usize| {
-        let at = ordinal * JOB_ROW_BYTES;
-        table.get(at..at + JOB_ROW_BYTES).map(|row| JOB_FIELD_END.u32(row) as usize)
-    };
-    let begin = match ordinal.checked_sub(1) {
-        Some(before) => end_of(before as usize)?,
-        None => 0,
-    };
-    Some(begin..end_of(ordinal as usize)?)
 }
 
 /// Length of the body of the job at `ordinal`, read from an entry's header and table alone.
@@ -311,10 +277,8 @@ pub(super) fn body_len(entry: &[u8], ordinal: u32) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn row(end: u32) -> [u8; JOB_ROW_BYTES] {
-        let mut row = [0; JOB_ROW_BYTES];
-        JOB_FIELD_END.put(&mut row, end.to_le_bytes());
-        row
+    fn row(end: u32) -> [u8; TABLE_ROW_BYTES] {
+        TableRow { end, ..TableRow::default() }.encode()
     }
 
     fn entry<'a>(count: u32, table: &'a [u8], bodies: &'a [u8]) -> NewEntry<'a> {

@@ -22,6 +22,7 @@
 //! bodies have a sum of their own, which the log makes itself and reads only to tell whether an
 //! entry that may never have been synced is whole. It can't use the sums in the job table for
 //! that: a producer makes them, and one that gets them wrong must not cost others their jobs.
+//! The rows of the job table are those of the wire: `joblog_protocol::job` has their layout.
 //! Zero is never valid: both magics, every index and every term differ from it.
 
 /// One field of a header: what `docs/log-format.md` shows as a row.
@@ -195,14 +196,6 @@ layout! {
 }
 
 layout! {
-    /// One row of the job table.
-    JOB_FIELDS:
-    JOB_FIELD_END "end" 4,
-    JOB_FIELD_FLAGS "flags" 4,
-    JOB_FIELD_CRC "crc" 4,
-}
-
-layout! {
     /// The header of an index table.
     INDEX_FIELDS:
     INDEX_FIELD_MAGIC "magic" 8,
@@ -286,8 +279,6 @@ pub const SEGMENT_HEADER_BYTES: usize = 4096;
 pub const FRAME_HEADER_BYTES: usize = FRAME_FIELD_DURABLE.end();
 /// Bytes of the entry header.
 pub const ENTRY_HEADER_BYTES: usize = ENTRY_FIELD_RESERVED_2.end();
-/// Bytes of one row of the job table.
-pub const JOB_ROW_BYTES: usize = JOB_FIELD_CRC.end();
 /// Bytes of the header of an index table.
 pub const INDEX_HEADER_BYTES: usize = INDEX_FIELD_RESERVED.end();
 /// Bytes for each queue in an index table.
@@ -327,7 +318,6 @@ const _: () = assert!(SEGMENT_FIELD_RESERVED.end() == 96);
 const _: () = assert!(SEGMENT_FIELD_RESERVED.end() <= SEGMENT_HEADER_BYTES);
 const _: () = assert!(FRAME_HEADER_BYTES == 24);
 const _: () = assert!(ENTRY_HEADER_BYTES == 88);
-const _: () = assert!(JOB_ROW_BYTES == 12);
 const _: () = assert!(VOTE_HEADER_BYTES == 32);
 const _: () = assert!(MANIFEST_HEADER_BYTES == 96);
 const _: () = assert!(MANIFEST_FILE_BYTES == 40);
@@ -344,6 +334,8 @@ pub const fn frame_bytes(entry_bytes: usize) -> usize {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use joblog_protocol::job::TableRow;
+
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../docs/log-format.md");
@@ -367,11 +359,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_document_says_what_a_job_table_row_is() {
+        let end = Field::first("end", 4);
+        let flags = Field::after(end, "flags", 4);
+        let fields = [end, flags, Field::after(flags, "crc", 4)];
+        let row = TableRow { end: 0x0403_0201, flags: 0x0807_0605, crc32: 0x0c0b_0a09 }.encode();
+        assert_eq!(fields.map(|field| field.u32(&row)), [0x0403_0201, 0x0807_0605, 0x0c0b_0a09]);
+        compare("## Job table row", &fields);
+    }
+
+    #[test]
     fn the_document_says_what_the_constants_say() {
         compare("## Segment header", SEGMENT_FIELDS);
         compare("## Frame header", FRAME_FIELDS);
         compare("## Entry header", ENTRY_FIELDS);
-        compare("## Job table row", JOB_FIELDS);
         compare("## Vote", VOTE_FIELDS);
         compare("## Manifest header", MANIFEST_FIELDS);
         compare("## Manifest file", MANIFEST_FILE_FIELDS);

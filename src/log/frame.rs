@@ -190,6 +190,8 @@ pub(super) fn used(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use joblog_protocol::job::{TABLE_ROW_BYTES, TableRow};
+
     use super::*;
     use crate::log::entry::NewEntry;
     use crate::types::{Offset, QueueId, Stamp, Term};
@@ -198,8 +200,7 @@ mod tests {
 
     fn frame(position: u32) -> Vec<u8> {
         let body = b"a body of some length";
-        let mut row = [0; JOB_ROW_BYTES];
-        JOB_FIELD_END.put(&mut row, (body.len() as u32).to_le_bytes());
+        let row = TableRow { end: body.len() as u32, ..TableRow::default() }.encode();
         let entry = NewEntry {
             queue: QueueId(1),
             base_offset: Offset(0),
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_before_the_bodies_is_found() {
         let good = frame(4096);
-        let bodies_at = FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES + JOB_ROW_BYTES + 5;
+        let bodies_at = FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES + TABLE_ROW_BYTES + 5;
         assert!(SEED().parse(&good, 4096).is_ok());
         for bit in 0..bodies_at * 8 {
             let mut bad = good.clone();

@@ -25,7 +25,6 @@ mod errors;
 mod listen;
 mod reply;
 
-pub use convert::{key_hash, wants};
 pub use listen::{ServeError, bind, serve};
 
 /// What every connection needs to know.

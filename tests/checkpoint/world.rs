@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use joblog::broker::{
-    Broker, FetchedJobs, GroupKind, Held, HeldSet, Logs, QueueSettings, Retry, SessionHandle, Start,
+    Broker, FetchedJobs, GroupKind, Held, HeldSet, JobBatch, Logs, QueueSettings, Retry,
+    SessionHandle, Start,
 };
 use joblog::types::{EntryIndex, Grant, Offset};
+use joblog_protocol::job::{BatchBuilder, EncodedJob};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir};
 
@@ -116,14 +118,9 @@ impl World {
 
     pub(crate) fn enqueue(&mut self, queue: &str, count: u64) -> Offset {
         let body = self.random.bytes(self.job_bytes);
-        let mut table = Vec::new();
-        for nth in 1..=count {
-            table.extend(((nth * self.job_bytes) as u32).to_le_bytes());
-            table.extend(0_u32.to_le_bytes());
-            table.extend(crc32fast::hash(&body).to_le_bytes());
-        }
-        let bodies = body.repeat(count as usize);
-        let batch = broker::batch(count as u32, &table, &bodies);
+        let mut jobs = BatchBuilder::default();
+        (0..count).for_each(|_| jobs.push_encoded(EncodedJob::new(&body)));
+        let batch = JobBatch::plain(jobs.batch());
         self.broker.enqueue(queue, true, batch).result.unwrap().first
     }
 

@@ -1,4 +1,4 @@
-//! What tests of a broker without a server start from: its options, a batch, and a FETCH.
+//! What tests of a broker without a server start from: its options, and a FETCH.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::thread;
 
 use joblog::broker::{
-    Broker, BrokerOptions, FetchRequest, FetchTerms, Holder, JobBatch, LogError, LogOptions,
-    OpenError,
+    Broker, BrokerOptions, FetchRequest, FetchTerms, Holder, LogError, LogOptions, OpenError,
 };
-use joblog::types::{ProducerId, SessionId};
+use joblog::types::SessionId;
 
 /// The session that fetches.
 pub(crate) const SESSION: SessionId = SessionId([7; 16]);
@@ -30,12 +29,6 @@ pub(crate) fn open(dir: &Path, log_options: &LogOptions) -> Arc<Broker> {
         }
     }
     panic!("{} stays locked", dir.display())
-}
-
-/// Jobs of nobody in particular, who want nothing in particular.
-pub(crate) fn batch<'a>(count: u32, table: &'a [u8], bodies: &'a [u8]) -> JobBatch<'a> {
-    let producer = ProducerId::default();
-    JobBatch { count, table, bodies, producer, sequence: 0, wishes: &[], keys: &[] }
 }
 
 /// A FETCH for the group `default` under a session lease, which does not wait.

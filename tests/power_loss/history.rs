@@ -8,10 +8,11 @@ use std::mem;
 use std::sync::Arc;
 
 use joblog::broker::{
-    Broker, BrokerError, BrokerOptions, Durability, FetchedJobs, Gated, Held, HeldSet, JobRefusal,
-    Logs, Retry, SessionHandle,
+    Broker, BrokerError, BrokerOptions, Durability, FetchedJobs, Gated, Held, HeldSet, JobBatch,
+    JobRefusal, Logs, Retry, SessionHandle,
 };
 use joblog::types::{EntryIndex, Grant, Offset};
+use joblog_protocol::job::{BatchBuilder, EncodedJob};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir, tempdir_in};
 
@@ -297,19 +298,15 @@ impl History {
     fn enqueue(&mut self, life: &mut Life, queue: &'static str) {
         let count = 1 + self.below(4);
         let size = [8, 100, 6_000, 30_000][self.below(4) as usize];
-        let (mut table, mut bodies, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut batch, mut jobs) = (BatchBuilder::default(), Vec::new());
         for _ in 0..count {
             let job = self.ledger.add(queue);
             let mut body = job.to_le_bytes().to_vec();
             body.resize(size, job as u8);
-            bodies.extend_from_slice(&body);
-            table.extend((bodies.len() as u32).to_le_bytes());
-            table.extend(0_u32.to_le_bytes());
-            table.extend(crc32fast::hash(&body).to_le_bytes());
+            batch.push_encoded(EncodedJob::new(&body));
             jobs.push(job);
         }
-        let batch = broker::batch(count as u32, &table, &bodies);
-        let enqueued = life.broker.enqueue(queue, true, batch);
+        let enqueued = life.broker.enqueue(queue, true, JobBatch::plain(batch.batch()));
         if let Some((enqueued, gate)) = self.answer(enqueued) {
             let first = enqueued.first;
             life.ends.insert(queue, first.plus(count));

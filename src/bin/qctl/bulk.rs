@@ -292,7 +292,7 @@ mod tests {
                 return Ok(all);
             }
             line += batch.jobs.len() as u64;
-            let rows = batch.jobs.batch().rows();
+            let rows = batch.jobs.batch().jobs();
             all.push(rows.map(|row| Job::from_body(row.body).unwrap().payload).collect());
         }
     }

@@ -1,30 +1,21 @@
 //! ENQUEUE and MOVE; and the jobs that a COMMIT carries.
 
 use joblog_protocol::DecodeError;
-use joblog_protocol::job::{Batch, JobError, Terms};
+use joblog_protocol::job::Asked;
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, UniqueHit};
 use joblog_protocol::messages::moving::{Move, MoveOutcome, MoveReply};
 
 use super::{Answer, answer};
-use crate::broker::{
-    self, Enqueued, Following, JobBatch, Logs, Movable, Moved, Moving, Wish, WishedKey,
-};
+use crate::broker::{self, Enqueued, Following, JobBatch, Logs, Movable, Moved, Moving};
 use crate::server::convert;
 use crate::server::reply::Body;
 use crate::types::ProducerId;
 
-/// What the jobs of a batch want.
-#[derive(Default)]
-pub(super) struct Wishes<'a> {
-    wishes: Vec<(u32, Wish)>,
-    keys: Vec<WishedKey<'a>>,
-}
-
 pub(super) fn enqueue(logs: &Logs, job_bytes_max: usize, body: &[u8]) -> Answer {
     let enqueue = Enqueue::decode(body)?;
-    let wishes = wishes(&enqueue.batch, job_bytes_max)?;
-    let Following { queue, create, batch } = following(&enqueue, &wishes);
-    let reply = |enqueued| Body::Enqueued(enqueue_reply(enqueued, batch.count));
+    let asked = enqueue.batch.asked(job_bytes_max)?;
+    let Following { queue, create, batch } = following(&enqueue, &asked);
+    let reply = |enqueued| Body::Enqueued(enqueue_reply(enqueued, batch.jobs.count));
     answer(logs.of(queue).enqueue(queue, create, batch), reply)
 }
 
@@ -36,8 +27,8 @@ pub(super) fn move_jobs(logs: &Logs, job_bytes_max: usize, body: &[u8]) -> Answe
         let allowed = "one for each job that is moved";
         return Err(DecodeError::Range { field, value, allowed }.into());
     }
-    let wishes = wishes(&jobs.batch, job_bytes_max)?;
-    let jobs = following(&jobs, &wishes);
+    let asked = jobs.batch.asked(job_bytes_max)?;
+    let jobs = following(&jobs, &asked);
     let dead_for = dead_for.map(convert::group);
     let gated = logs.move_jobs(&Moving { queue, dead_for, offsets: &offsets, jobs });
     answer(gated, |Moved { jobs, enqueued }| {
@@ -52,27 +43,12 @@ pub(super) fn move_jobs(logs: &Logs, job_bytes_max: usize, body: &[u8]) -> Answe
     })
 }
 
-/// Checks every job of a batch, and finds what they want.
-pub(super) fn wishes<'a>(batch: &Batch<'a>, job_bytes_max: usize) -> Result<Wishes<'a>, JobError> {
-    let mut all = Wishes::default();
-    batch.check_terms(job_bytes_max, |ordinal, asked| {
-        if asked.terms != Terms::default() {
-            all.wishes.push((ordinal, convert::wish(&asked.terms)));
-        }
-        all.keys.extend(asked.unique.map(|unique| convert::wished_key(ordinal, &unique)));
-    })?;
-    Ok(all)
-}
-
 /// The batch of an ENQUEUE, with its queue.
-pub(super) fn following<'a>(enqueue: &Enqueue<'a>, all: &'a Wishes<'a>) -> Following<'a> {
-    let Enqueue { queue, create, producer, batch } = *enqueue;
-    let Batch { count, table, bodies } = batch;
+pub(super) fn following<'a>(enqueue: &Enqueue<'a>, asked: &'a [(u32, Asked<'a>)]) -> Following<'a> {
+    let Enqueue { queue, create, producer, batch: jobs } = *enqueue;
     let (producer, sequence) = producer
         .map_or_else(Default::default, |producer| (ProducerId(producer.id), producer.sequence));
-    let (wishes, keys) = (&all.wishes[..], &all.keys[..]);
-    let batch = JobBatch { count, table, bodies, producer, sequence, wishes, keys };
-    Following { queue, create, batch }
+    Following { queue, create, batch: JobBatch { jobs, asked, producer, sequence } }
 }
 
 pub(super) fn enqueue_reply(enqueued: Enqueued, count: u32) -> EnqueueReply {

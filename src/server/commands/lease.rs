@@ -6,7 +6,7 @@ use joblog_protocol::messages::lease::{
 };
 use smallvec::{SmallVec, smallvec};
 
-use super::enqueue::{enqueue_reply, following, wishes};
+use super::enqueue::{enqueue_reply, following};
 use super::{Answer, answer};
 use crate::broker::{Caller, CommitOne, Failed, HeldSet, JobRefusal, Logs, Retry, Verdicts};
 use crate::server::convert;
@@ -31,13 +31,13 @@ pub(super) fn commit(logs: &Logs, caller: &Caller, job_bytes_max: usize, body: &
 }
 
 fn commit_one(logs: &Logs, job_bytes_max: usize, one: &lease::CommitOne<'_>) -> Answer {
-    let wishes = one.jobs.map(|jobs| wishes(&jobs.batch, job_bytes_max)).transpose()?;
+    let asked = one.jobs.map(|jobs| jobs.batch.asked(job_bytes_max)).transpose()?;
     let gated = logs.commit_one(&CommitOne {
         queue: one.queue,
         group: convert::group(one.group),
         job: convert::held(logs.id_of(one.queue), &one.handle),
         result: one.result,
-        jobs: one.jobs.as_ref().zip(wishes.as_ref()).map(|(jobs, all)| following(jobs, all)),
+        jobs: one.jobs.as_ref().zip(asked.as_ref()).map(|(jobs, asked)| following(jobs, asked)),
     });
     answer(gated, |committed| {
         let status = status(&committed.verdict);

@@ -1,13 +1,12 @@
 //! SCHEDULE_ADD, SCHEDULE_LIST, SCHEDULE_PAUSE, SCHEDULE_RESUME, SCHEDULE_REMOVE and SCHEDULE_RUN.
 
-use joblog_protocol::job::{Batch, JobError, TABLE_ROW_BYTES};
+use joblog_protocol::job::{BatchBuilder, EncodedJob, JobError};
 use joblog_protocol::limits::SCHEDULE_TIMES_MAX;
 use joblog_protocol::messages::admin::decode;
 use joblog_protocol::messages::schedule::{self, ScheduleDescription, ScheduleList};
 
 use super::{Answer, done, json};
 use crate::broker::{Logs, Missed, NamedSchedule, Plan, Timing};
-use crate::server::convert;
 
 /// Schedules in one page of SCHEDULE_LIST: with 100 due times each they fit a frame.
 const LIST_SCHEDULES_MAX: usize = 1_000;
@@ -47,7 +46,7 @@ pub(super) fn remove(logs: &Logs, body: &[u8]) -> Answer {
 
 pub(super) fn run(logs: &Logs, body: &[u8]) -> Answer {
     let schedule::ScheduleName { schedule } = decode(body)?;
-    json(logs.run_schedule(&schedule, convert::wants), |(queue, job)| schedule::ScheduleRun {
+    json(logs.run_schedule(&schedule), |(queue, job)| schedule::ScheduleRun {
         queue,
         offset: job.0,
     })
@@ -62,18 +61,16 @@ fn plan(add: &schedule::ScheduleAdd, job_bytes_max: usize) -> Result<Plan, JobEr
         schedule::Timing::Every { every_ms } => Timing::Every { every_ms },
     };
     let body = add.body()?;
-    let mut table = Vec::with_capacity(TABLE_ROW_BYTES);
-    for number in [body.len() as u32, 0, crc32fast::hash(&body)] {
-        table.extend_from_slice(&number.to_le_bytes());
-    }
-    let batch = Batch { count: 1, table: &table, bodies: &body };
-    batch.check(job_bytes_max)?;
+    let mut jobs = BatchBuilder::default();
+    jobs.push_encoded(EncodedJob::new(&body));
+    jobs.batch().check(job_bytes_max)?;
+    let table = jobs.batch().table.into();
     let missed = match add.missed {
         schedule::Missed::Once => Missed::Once,
         schedule::Missed::Skip => Missed::Skip,
     };
     let queue = add.queue.as_str().into();
-    Ok(Plan { queue, timing, missed, table: table.into(), body: body.into() })
+    Ok(Plan { queue, timing, missed, table, body: body.into() })
 }
 
 /// A schedule, with its job if `whole`.
