@@ -20,10 +20,9 @@ use super::format::*;
 use super::frame::Seed;
 use super::manifest::{Base, Manifest, OldFile};
 use super::map::Map;
-use super::replay::Old;
-use super::segment::{FileKind, Segment, SegmentHeader};
-use super::shared::Shared;
-use super::table::{self, Extent, Last, Row, Rows, Table};
+use super::segment::{Extent, FileKind, Last, Segment, SegmentHeader};
+use super::shared::{Compaction, Shared};
+use super::table::{self, IndexRow, IndexRows, Old, Table};
 
 /// How much one call of `compact` may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,18 +58,6 @@ pub struct CompactReport {
     pub complete: bool,
 }
 
-/// What compaction remembers between calls.
-#[derive(Debug)]
-pub(super) struct Compaction {
-    manifest: Manifest,
-    /// The first index of the segment with which the next call begins.
-    cursor: EntryIndex,
-    /// Segments that were not worth a rewrite, with the live jobs they had then.
-    tried: FxHashMap<u64, u64>,
-    /// The failure after which it is not known what the disk has.
-    stopped: Option<Arc<str>>,
-}
-
 /// A file that may be compacted.
 #[derive(Debug)]
 struct Candidate {
@@ -81,7 +68,7 @@ struct Candidate {
 
 /// Jobs of one entry that are live and follow each other.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct LiveRun {
     /// Where the entry's frame begins.
     position: u32,
     /// The first of the jobs within the entry.
@@ -97,7 +84,7 @@ struct Examined {
     /// About the bytes that a file with its live jobs alone would have.
     bytes: u64,
     /// Its live jobs, unless there are too many for a rewrite to be worth it.
-    runs: Option<Vec<Run>>,
+    runs: Option<Vec<LiveRun>>,
 }
 
 /// Neighbours smaller than a segment by this factor are merged.
@@ -108,13 +95,6 @@ const MERGED_MIN: usize = 4;
 const PIECE_BYTES: usize = 1 << 20;
 /// Queues whose index is changed under one lock.
 const QUEUES_AT_ONCE: usize = 512;
-
-impl Compaction {
-    pub(super) fn new(manifest: Manifest) -> Self {
-        let cursor = EntryIndex(0);
-        Self { manifest, cursor, tried: FxHashMap::default(), stopped: None }
-    }
-}
 
 impl Candidate {
     fn file_bytes(&self) -> u64 {
@@ -141,7 +121,7 @@ impl Shared {
         budget: CompactBudget,
     ) -> Result<CompactReport, LogError> {
         match self.compact_within(checkpointed, live, budget) {
-            Err(LogError::NoSpace { .. }) if self.release_ballast() => {
+            Err(LogError::NoSpace { .. }) if self.room.release_ballast() => {
                 self.compact_within(checkpointed, live, budget)
             }
             other => other,
@@ -481,10 +461,10 @@ impl OldFile {
 const RUN_BYTES: u64 = (FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES + FRAME_ALIGNMENT) as u64;
 
 /// Adds the job at `ordinal` to the runs, of which those from `begin` on are of the same entry.
-fn extend(runs: &mut Vec<Run>, begin: usize, position: u32, ordinal: u32) {
-    match runs.get_mut(begin..).and_then(<[Run]>::last_mut) {
+fn extend(runs: &mut Vec<LiveRun>, begin: usize, position: u32, ordinal: u32) {
+    match runs.get_mut(begin..).and_then(<[LiveRun]>::last_mut) {
         Some(run) if run.first + run.count == ordinal => run.count += 1,
-        _ => runs.push(Run { position, first: ordinal, count: 1 }),
+        _ => runs.push(LiveRun { position, first: ordinal, count: 1 }),
     }
 }
 
@@ -503,34 +483,34 @@ fn planned_bytes(group: &[Examined], report: &mut CompactReport) -> Result<u64, 
                     return Err(segment.damaged(run.position, "the bodies are not whole"));
                 }
             }
-            bytes += frame_bytes(Part::of(segment, run)?.encoded_bytes()) as u64;
+            bytes += frame_bytes(LivePart::of(segment, run)?.encoded_bytes()) as u64;
         }
     }
     Ok(bytes.next_multiple_of(SEGMENT_HEADER_BYTES as u64))
 }
 
 /// The runs of a file in the order of its entries.
-fn sorted(file: &Examined) -> Vec<Run> {
+fn sorted(file: &Examined) -> Vec<LiveRun> {
     let mut runs = file.runs.clone().unwrap_or_default();
     runs.sort_unstable_by_key(|run| (run.position, run.first));
     runs
 }
 
-fn runs_of(file: &Examined) -> impl Iterator<Item = Result<Part<'_>, LogError>> {
+fn runs_of(file: &Examined) -> impl Iterator<Item = Result<LivePart<'_>, LogError>> {
     let segment = &file.candidate.table.segment;
-    sorted(file).into_iter().map(|run| Part::of(segment, run))
+    sorted(file).into_iter().map(|run| LivePart::of(segment, run))
 }
 
 /// Some jobs of an entry, on their way to another file.
-struct Part<'a> {
+struct LivePart<'a> {
     /// The entry; its table, facts and bodies are not the part's.
     whole: EntryView<'a>,
     table: Vec<u8>,
     bodies: &'a [u8],
 }
 
-impl<'a> Part<'a> {
-    fn of(segment: &'a Segment, run: Run) -> Result<Self, LogError> {
+impl<'a> LivePart<'a> {
+    fn of(segment: &'a Segment, run: LiveRun) -> Result<Self, LogError> {
         let whole = segment.entry_at(run.position)?.view;
         let (table, bodies) = whole
             .batch()
@@ -558,7 +538,7 @@ struct Copy<'a> {
     buffer: Vec<u8>,
     /// Where in the file the buffer begins.
     written: u32,
-    rows: Rows,
+    rows: IndexRows,
     last: Last,
     first_index: EntryIndex,
     last_index: EntryIndex,
@@ -586,7 +566,7 @@ impl<'a> Copy<'a> {
             seed: Seed::new(shared.log_id, id),
             buffer: Vec::with_capacity(PIECE_BYTES),
             written: SEGMENT_HEADER_BYTES as u32,
-            rows: Rows::default(),
+            rows: IndexRows::default(),
             last: Last::default(),
             first_index: EntryIndex(0),
             last_index: EntryIndex(0),
@@ -594,11 +574,11 @@ impl<'a> Copy<'a> {
         }
     }
 
-    fn push(&mut self, part: &Part<'_>) -> std::io::Result<()> {
+    fn push(&mut self, part: &LivePart<'_>) -> std::io::Result<()> {
         let view = part.view();
         let crc = crc32fast::hash(part.bodies);
         self.seed.push_entry(&mut self.buffer, self.end, self.header.durable, &view, crc);
-        let added = self.rows.add(view.queue, Row::of(&view, self.end));
+        let added = self.rows.add(view.queue, IndexRow::of(&view, self.end));
         added.map_err(std::io::Error::other)?;
         if self.first_index.0 == 0 {
             self.first_index = view.index;

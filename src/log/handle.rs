@@ -14,40 +14,22 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
-use super::compact::{CompactBudget, CompactReport, Compaction};
+use super::compact::{CompactBudget, CompactReport};
 use super::entry::{EntryKind, EntryView, NewEntry};
 use super::error::LogError;
-use super::files::{Files, SystemFiles};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
 use super::location::{FoundJob, JobLocation};
 use super::manifest::Manifest;
-use super::reader::Resume;
-use super::replay::{Old, Replay};
+use super::options::LogOptions;
+use super::replay::Replay;
 use super::room::Room;
-use super::segment::{FileKind, OpenSegment, Sealed, Segment, SegmentHeader};
-use super::shared::{Shared, entry_bytes_max};
+use super::segment::{Extent, FileKind, Last, OpenSegment, Segment, SegmentHeader};
+use super::shared::{Compaction, Resume, Shared};
 use super::spare;
-use super::table::{Extent, Last};
-use super::tail::{Batch, Spare, Tail};
+use super::table::{Old, Sealed};
+use super::tail::{Spare, Tail, WriteBatch};
 use super::vote;
-
-/// How a log is kept.
-#[derive(Clone, Debug)]
-pub struct LogOptions {
-    /// Size of a segment file in bytes: a multiple of 4096, from 64 KiB to 1 GiB. An entry must fit
-    /// into one. Segments that are there keep their size.
-    pub segment_bytes: u32,
-    /// Write zeros over a new segment before it is used, in the background. A sync into such a
-    /// segment takes about 0.7 of the time (4 KiB, ext4), because the file system need not note
-    /// which blocks are new; but all is written twice. Worth it where replies wait for syncs.
-    pub prefill: bool,
-    /// While less than this is free on the disk, no jobs are taken, in bytes; none for 1 GiB or a
-    /// twentieth of the disk, whichever is less.
-    pub free_bytes_min: Option<u64>,
-    /// The file system.
-    pub files: Arc<dyn Files>,
-}
 
 /// Numbers about a log, for descriptions and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,36 +108,6 @@ pub(super) struct Beginning {
 /// While an old tail is written once more, this much is held in memory at most, plus one entry.
 const REWRITE_BYTES_MAX: usize = 4 << 20;
 
-impl LogOptions {
-    /// The least and the most that `segment_bytes` may be.
-    pub const SEGMENT_BYTES_BOUNDS: (u32, u32) = (64 << 10, 1 << 30);
-
-    pub(super) fn check(&self) -> Result<(), LogError> {
-        let (min, max) = Self::SEGMENT_BYTES_BOUNDS;
-        let given = self.segment_bytes;
-        match (min..=max).contains(&given) && given.is_multiple_of(SEGMENT_HEADER_BYTES as u32) {
-            true => Ok(()),
-            false => Err(LogError::SegmentBytes { given, min, max }),
-        }
-    }
-
-    /// The most bytes that an entry may have: header, table, facts and bodies together.
-    pub fn entry_bytes_max(&self) -> u64 {
-        entry_bytes_max(self.segment_bytes)
-    }
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            prefill: true,
-            free_bytes_min: None,
-            files: Arc::new(SystemFiles),
-        }
-    }
-}
-
 impl Log {
     /// The term of this start.
     pub fn term(&self) -> Term {
@@ -212,13 +164,13 @@ impl Log {
     /// # Errors
     /// `NoSpace`.
     pub fn accepts_jobs(&self) -> Result<(), LogError> {
-        self.shared.accepts_jobs()
+        self.shared.room.accepts_jobs()
     }
 
     /// Gives the ballast back to the disk, for who must write something and finds it full. False
     /// if that brings no room. The log does it by itself for its own files.
     pub fn release_ballast(&self) -> bool {
-        self.shared.release_ballast()
+        self.shared.room.release_ballast()
     }
 
     /// Makes sure that entries of `bytes` in all can be appended next without a further segment.
@@ -226,7 +178,7 @@ impl Log {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn reserve(&self, bytes: u32) -> Result<(), LogError> {
-        let max = entry_bytes_max(self.shared.options.segment_bytes);
+        let max = self.shared.options.entry_bytes_max();
         // No new segment would ever have the room.
         if u64::from(bytes) > max {
             return Err(LogError::EntryTooLarge { bytes: bytes.into(), max });
@@ -448,7 +400,7 @@ impl Log {
             active: fresh,
             position: SEGMENT_HEADER_BYTES as u32,
             proved: before,
-            pending: Batch::default(),
+            pending: WriteBatch::default(),
             inflight: None,
             index: beginning.index,
             dirty: Vec::new(),
@@ -468,6 +420,7 @@ impl Log {
             stopping: false,
             woken: false,
         };
+        let room = Room::new(&dir, &options, beginning.ballast);
         let shared = Arc::new(Shared {
             dir,
             options,
@@ -485,12 +438,12 @@ impl Log {
             synced: AtomicU64::new(before.0),
             pending_bytes: AtomicU64::new(0),
             resume: Mutex::new(Resume::default()),
-            room: Room::new(beginning.ballast),
+            room,
             poison: OnceLock::new(),
             _lock: lock,
         });
         // A log on a full disk takes no jobs from the beginning.
-        let _ = shared.look_for_room();
+        let _ = shared.room.look();
         let thread = spare::spawn(Arc::clone(&shared))
             .map_err(|error| LogError::io("starting a thread for", &shared.dir, error))?;
         Ok(Self { shared, background: Mutex::new(Some(thread)) })

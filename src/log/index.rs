@@ -11,13 +11,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::types::{Offset, QueueId};
 
 use super::segment::Segment;
-use super::table::{Row, Rows, Table, TableQueue};
+use super::table::{IndexRow, IndexRows, Table, TableQueue};
 
 /// Where the jobs of all queues lie.
 #[derive(Debug, Default)]
 pub(super) struct JobIndex {
     /// What the segment that grows has.
-    active: Rows,
+    active: IndexRows,
     /// Sealed segments without a table, oldest first.
     recent: Vec<Recent>,
     /// Per queue the segments with a table that hold its jobs, by rising offsets.
@@ -29,7 +29,7 @@ pub(super) struct JobIndex {
 #[derive(Debug)]
 struct Recent {
     segment: Arc<Segment>,
-    rows: Arc<Rows>,
+    rows: Arc<IndexRows>,
 }
 
 /// The jobs of one queue in one segment with a table. There may be gaps between its offsets.
@@ -43,9 +43,9 @@ pub(super) struct Span {
 
 /// Where to find a job, as far as memory tells.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum FoundIn {
     /// In this entry.
-    Row(Arc<Segment>, Row),
+    Row(Arc<Segment>, IndexRow),
     /// If anywhere, in what this table says; which may have to be read from the disk.
     Span(Span),
 }
@@ -66,7 +66,7 @@ impl Span {
     }
 
     /// The entries from the one that holds the job at `offset` on. They read the disk.
-    pub(super) fn rows_from(&self, offset: Offset) -> impl Iterator<Item = Row> {
+    pub(super) fn rows_from(&self, offset: Offset) -> impl Iterator<Item = IndexRow> {
         let rows = (!self.table.is_lost()).then(|| self.table.rows_in(self.slot));
         rows.into_iter().flatten().filter(move |row| row.end() > offset.0)
     }
@@ -79,7 +79,7 @@ impl Span {
 impl JobIndex {
     /// Adds an entry of the segment that grows. A queue's offsets must go up.
     #[inline]
-    pub(super) fn add(&mut self, queue: QueueId, row: Row) -> Result<(), &'static str> {
+    pub(super) fn add(&mut self, queue: QueueId, row: IndexRow) -> Result<(), &'static str> {
         if !self.active.has(queue) && self.sealed_end_of(queue).is_some_and(|end| row.base < end) {
             return Err("the base offset is not above the queue's last one");
         }
@@ -99,21 +99,21 @@ impl JobIndex {
         active: &Arc<Segment>,
         queue: QueueId,
         offset: Offset,
-    ) -> Option<Found> {
+    ) -> Option<FoundIn> {
         if let Some(row) = self.active.find(queue, offset) {
-            return Some(Found::Row(Arc::clone(active), row));
+            return Some(FoundIn::Row(Arc::clone(active), row));
         }
         for recent in self.recent.iter().rev() {
             if let Some(row) = recent.rows.find(queue, offset)
                 && !self.forgotten.contains(&queue)
             {
-                return Some(Found::Row(Arc::clone(&recent.segment), row));
+                return Some(FoundIn::Row(Arc::clone(&recent.segment), row));
             }
         }
         let spans = self.spans.get(&queue)?;
         let after = spans.partition_point(|span| span.base <= offset.0);
         let span = spans.get(after.checked_sub(1)?).filter(|span| offset.0 < span.end)?;
-        Some(Found::Span(span.clone()))
+        Some(FoundIn::Span(span.clone()))
     }
 
     /// The first sealed segment with a table that has jobs of the queue from `offset` on.
@@ -123,7 +123,7 @@ impl JobIndex {
     }
 
     /// Notes that `segment`, which grew until now, is sealed, and returns its rows.
-    pub(super) fn seal(&mut self, segment: &Arc<Segment>) -> Arc<Rows> {
+    pub(super) fn seal(&mut self, segment: &Arc<Segment>) -> Arc<IndexRows> {
         let rows = Arc::new(std::mem::take(&mut self.active));
         let recent = Recent { segment: Arc::clone(segment), rows: Arc::clone(&rows) };
         self.recent.push(recent);
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::log::files::SystemFiles;
     use crate::log::map::Map;
-    use crate::log::table::{Extent, Last};
+    use crate::log::segment::{Extent, Last};
     use crate::types::EntryIndex;
 
     fn segment(id: u64) -> Arc<Segment> {
@@ -210,15 +210,15 @@ mod tests {
         Arc::new(Segment::own([0; 16], id, "test".into(), map))
     }
 
-    fn row(base: u64, position: u32) -> Row {
-        Row { base, position, count: 2, length: 88 }
+    fn row(base: u64, position: u32) -> IndexRow {
+        IndexRow { base, position, count: 2, length: 88 }
     }
 
     /// The segment and position where the index finds a job.
     fn place(index: &JobIndex, active: &Arc<Segment>, offset: u64) -> Option<(u64, u32)> {
         Some(match index.find(active, QueueId(3), Offset(offset))? {
-            Found::Row(segment, row) => (segment.id, row.position),
-            Found::Span(span) => (span.segment().id, span.position(Offset(offset))?),
+            FoundIn::Row(segment, row) => (segment.id, row.position),
+            FoundIn::Span(span) => (span.segment().id, span.position(Offset(offset))?),
         })
     }
 

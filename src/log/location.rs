@@ -9,7 +9,7 @@ use crate::types::{Offset, QueueId};
 use super::entry::JobView;
 use super::error::LogError;
 use super::frame::FramedEntry;
-use super::index::Found;
+use super::index::FoundIn;
 use super::segment::Segment;
 
 /// Where a job lies. It keeps the segment mapped.
@@ -35,10 +35,10 @@ pub struct FoundJob {
 
 impl JobLocation {
     /// The place of a job that was found so. None if the job is not there after all.
-    pub(super) fn new(found: Found, queue: QueueId, offset: Offset) -> Option<Self> {
+    pub(super) fn new(found: FoundIn, queue: QueueId, offset: Offset) -> Option<Self> {
         let (segment, position) = match found {
-            Found::Row(segment, row) => (segment, row.position),
-            Found::Span(span) => (Arc::clone(span.segment()), span.position(offset)?),
+            FoundIn::Row(segment, row) => (segment, row.position),
+            FoundIn::Span(span) => (Arc::clone(span.segment()), span.position(offset)?),
         };
         Some(Self { segment, position, queue, offset })
     }

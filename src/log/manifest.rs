@@ -9,8 +9,7 @@ use super::error::LogError;
 use super::files::Files;
 use super::format::*;
 use super::map::Map;
-use super::segment::FileKind;
-use super::table::{Extent, Last};
+use super::segment::{Extent, FileKind, Last};
 
 /// The name of the manifest.
 pub(super) const NAME: &str = "manifest";

@@ -17,7 +17,7 @@
 //! | `format.rs` | the layout on disk, and how to change it |
 //! | `entry.rs`, `frame.rs`, `segment.rs` | the three structures of the layout |
 //! | `recovery.rs`, `replay.rs` | opening: which segments count, torn tail or damage; the walk |
-//! | `handle.rs` | what others see of an open log |
+//! | `options.rs`, `handle.rs` | how a log is kept; what others see of an open one |
 //! | `tail.rs`, `shared.rs` | the end of the log in memory; appending, writing and syncing it |
 //! | `index.rs`, `table.rs` | where each job lies: in memory, and in a file beside each segment |
 //! | `location.rs` | reading a job from where it lies |
@@ -25,9 +25,13 @@
 //! | `compact.rs`, `manifest.rs` | dropping what is dead; where the log begins since |
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
 //! | `vote.rs` | what a replica must not forget |
+//! | `frames.rs` | all that lies in a file with frames, be it sound or not |
 //! | `offline.rs`, `repair.rs` | looking into a log that nobody has open, and cutting it |
 //! | `room.rs` | what happens when the disk is nearly full |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
+//!
+//! Nothing imports in a circle: first the leaves, then `entry`, `frame`, `segment`, `table`, `index`,
+//! `replay`, `tail`, `shared`, `handle`, `recovery`, and last those that open a log to look into it.
 //!
 //! **Invariant:** a file is never written behind a recovered tail, never truncated, and after a
 //! failed write or sync never written or synced again.
@@ -39,12 +43,14 @@ mod error;
 mod files;
 pub mod format;
 mod frame;
+mod frames;
 mod handle;
 mod index;
 mod location;
 mod manifest;
 mod map;
 mod offline;
+mod options;
 mod reader;
 mod recovery;
 mod repair;
@@ -62,10 +68,12 @@ pub use durability::{Durability, ParseDurabilityError};
 pub use entry::{EntryKind, EntryView, JobView, NewEntry};
 pub use error::LogError;
 pub use files::{DataFile, Files, Space, SystemFiles};
-pub use handle::{Log, LogOptions, LogStats, SegmentInfo};
+pub use frames::Item;
+pub use handle::{Log, LogStats, SegmentInfo};
 pub use location::{FoundJob, JobLocation};
-pub use offline::{Damage, DamagedJob, Item, Verified, dump, verify};
-pub use recovery::{Recovered, Recovery, TornTail};
+pub use offline::{Damage, DamagedJob, Verified, dump, verify};
+pub use options::LogOptions;
+pub use recovery::Recovery;
 pub use repair::{LostJobs, RepairPlan, repair, repair_plan};
-pub use replay::Replay;
+pub use replay::{Recovered, Replay, TornTail};
 pub use vote::VOTE_BYTES_MAX;

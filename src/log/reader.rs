@@ -8,20 +8,10 @@ use super::error::LogError;
 use super::format::SEGMENT_HEADER_BYTES;
 use super::replay::Replay;
 use super::segment::Segment;
-use super::shared::Shared;
-
-/// Where the last reader stopped, so that the next one, which mostly goes on there, need not walk
-/// the segment from its beginning.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Resume {
-    segment: u64,
-    position: u32,
-    /// Index of the entry in front of the position.
-    before: EntryIndex,
-}
+use super::shared::{Resume, Shared};
 
 /// What is to be read of one segment.
-struct Stretch {
+struct SegmentPart {
     segment: Arc<Segment>,
     /// Index of the entry in front of the first.
     before: EntryIndex,
@@ -45,7 +35,7 @@ impl Shared {
         let mut next = EntryIndex(after.0 + 1);
         let stretches = self.stretches(after, through)?;
         let mut resume = *self.resume.lock();
-        for Stretch { segment, before, end } in stretches {
+        for SegmentPart { segment, before, end } in stretches {
             let at = (resume.segment == segment.id && resume.before < next).then_some(resume);
             let mut place = at.unwrap_or(Resume {
                 segment: segment.id,
@@ -74,14 +64,18 @@ impl Shared {
     }
 
     /// The segments that hold the entries above `after`, up to `through`.
-    fn stretches(&self, after: EntryIndex, through: EntryIndex) -> Result<Vec<Stretch>, LogError> {
+    fn stretches(
+        &self,
+        after: EntryIndex,
+        through: EntryIndex,
+    ) -> Result<Vec<SegmentPart>, LogError> {
         let tail = self.tail.lock();
-        let sealed = tail.sealed.iter().map(|sealed| Stretch {
+        let sealed = tail.sealed.iter().map(|sealed| SegmentPart {
             segment: Arc::clone(&sealed.segment),
             before: EntryIndex(sealed.extent.first_index.0 - 1),
             end: sealed.extent.end,
         });
-        let active = Stretch {
+        let active = SegmentPart {
             segment: Arc::clone(&tail.active.segment),
             before: EntryIndex(tail.header.first_index.0 - 1),
             end: tail.position,

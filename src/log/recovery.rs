@@ -13,21 +13,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::types::{EntryIndex, Stamp, Term};
+use crate::types::{EntryIndex, Term};
 
 use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::frame::{Seed, used};
-use super::handle::{Beginning, Log, LogOptions};
+use super::frames::Frames;
+use super::handle::{Beginning, Log};
 use super::manifest::{self, Manifest};
 use super::map::Map;
-use super::offline::Frames;
-use super::repair::{Cut, Kept};
-use super::replay::{Indexed, Link, Place, Replay, Shelf, Walk, framed_entry};
+use super::options::LogOptions;
+use super::replay::{
+    ChainPlace, Indexed, Link, Recovered, Replay, Shelf, TornTail, Walk, framed_entry,
+};
 use super::room;
-use super::segment::{FileKind, HeaderError, OpenSegment, Sealed, Segment, SegmentHeader, id_in};
-use super::table;
+use super::segment::{FileKind, HeaderError, OpenSegment, Segment, SegmentHeader, id_in};
+use super::table::{self, Sealed};
 use super::vote;
 
 /// A log that is being opened: first `replay`, then `start`.
@@ -56,35 +58,6 @@ pub struct Recovery {
     replayed: Option<Replayed>,
 }
 
-/// What a replay found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Index of the last entry; 0 if there is none.
-    pub last_index: EntryIndex,
-    /// The highest term in the log; `start` wants a higher one.
-    pub last_term: Term,
-    /// Both clocks of the last entry.
-    pub last_stamp: Stamp,
-    /// The entries up to here were known to be synced. `start` writes those above once more, and a
-    /// few of those below if it is not sure where they were synced.
-    pub proved: EntryIndex,
-    /// What was cut, for a warning.
-    pub torn: Option<TornTail>,
-}
-
-/// The end of the last run that a crash has left incomplete and that recovery has cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TornTail {
-    /// The segment in which the cut lies.
-    pub file: PathBuf,
-    /// The position of the cut.
-    pub position: u64,
-    /// Bytes behind it that were not zero, up to the last of them.
-    pub bytes: u64,
-    /// What was wrong there.
-    pub reason: &'static str,
-}
-
 /// A segment file before it is known whether it counts.
 #[derive(Debug)]
 struct Loose {
@@ -100,11 +73,32 @@ struct Replayed {
     recovered: Recovered,
     indexed: Indexed,
     /// Where the part that is kept as it lies ends; none if nothing is.
-    end: Option<Place>,
+    end: Option<ChainPlace>,
     /// Entries behind `end`, which `start` writes once more.
-    moved: VecDeque<(EntryIndex, Place)>,
+    moved: VecDeque<(EntryIndex, ChainPlace)>,
     /// The term of the entry in front of those.
     entry_term: Term,
+}
+
+/// The part of a segment that stays.
+pub(super) struct KeptPart<'a> {
+    pub(super) header: SegmentHeader,
+    pub(super) segment: &'a Segment,
+    pub(super) end: u32,
+}
+
+/// Where a log that is damaged would be cut.
+pub(super) struct Cut<'a> {
+    pub(super) file: PathBuf,
+    pub(super) position: u64,
+    pub(super) reason: String,
+    pub(super) last_kept: EntryIndex,
+    /// The segment in which the cut lies, unless nothing of it is kept.
+    pub(super) kept: Option<KeptPart<'a>>,
+    /// Segments that go as a whole.
+    pub(super) gone: Vec<&'a Segment>,
+    /// Files behind the chain's end, which go too.
+    pub(super) beyond: Vec<Frames<'a>>,
 }
 
 /// The files of a directory, by what they are.
@@ -204,7 +198,7 @@ impl Recovery {
             position,
             reason: reason.to_owned(),
             last_kept,
-            kept: kept.map(|link| Kept {
+            kept: kept.map(|link| KeptPart {
                 header: link.header,
                 segment: &link.segment,
                 end: place.position,
@@ -386,7 +380,7 @@ impl Recovery {
             old: indexed.old,
             sealed,
         })?;
-        for (_, Place { link, position }) in &replayed.moved {
+        for (_, ChainPlace { link, position }) in &replayed.moved {
             let Some(link) = chain.get(*link) else {
                 continue;
             };
@@ -499,7 +493,7 @@ impl Recovery {
     /// Refuses if anything proves that the entry after the last one read was once synced.
     fn refuse_damage(
         &self,
-        stop: Place,
+        stop: ChainPlace,
         reason: &'static str,
         walk: &Walk<'_, '_>,
     ) -> Result<(), LogError> {
@@ -530,7 +524,7 @@ impl Recovery {
     }
 
     /// Describes what lies behind the place where the log ends, if anything does.
-    fn torn_tail(&self, end: Place, reason: &'static str) -> Option<TornTail> {
+    fn torn_tail(&self, end: ChainPlace, reason: &'static str) -> Option<TornTail> {
         let rest = self.chain.iter().enumerate().skip(end.link).map(|(number, link)| {
             let from = if number == end.link { end.position } else { 0 };
             used(link.segment.bytes_from(from))
@@ -601,7 +595,7 @@ impl Recovery {
     /// What the fresh segment continues: the previous segment's id, its end, and how many
     /// segments of the chain are kept. One of which nothing is kept is passed over, so that starts
     /// without appends in between do not add up.
-    fn predecessor(&self, end: Option<Place>) -> (u64, u32, usize) {
+    fn predecessor(&self, end: Option<ChainPlace>) -> (u64, u32, usize) {
         let base = self.manifest.base;
         let last = end.and_then(|end| Some((end, self.chain.get(end.link)?)));
         last.map_or((base.id, base.end, 0), |(end, link)| {

@@ -10,10 +10,10 @@ use crate::types::{EntryIndex, Offset, QueueId};
 use super::error::LogError;
 use super::files::Files;
 use super::format::SEGMENT_HEADER_BYTES;
-use super::handle::LogOptions;
-use super::offline::{Frames, Item, walk_file};
-use super::recovery::Recovery;
-use super::segment::{Segment, SegmentHeader};
+use super::frames::{Item, walk_file};
+use super::options::LogOptions;
+use super::recovery::{Cut, KeptPart, Recovery};
+use super::segment::SegmentHeader;
 
 /// What a repair would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,27 +52,6 @@ pub struct LostJobs {
     pub last: Offset,
     /// How many can still be read.
     pub count: u64,
-}
-
-/// The part of a segment that stays.
-pub(super) struct Kept<'a> {
-    pub(super) header: SegmentHeader,
-    pub(super) segment: &'a Segment,
-    pub(super) end: u32,
-}
-
-/// Where a log that is damaged would be cut.
-pub(super) struct Cut<'a> {
-    pub(super) file: PathBuf,
-    pub(super) position: u64,
-    pub(super) reason: String,
-    pub(super) last_kept: EntryIndex,
-    /// The segment in which the cut lies, unless nothing of it is kept.
-    pub(super) kept: Option<Kept<'a>>,
-    /// Segments that go as a whole.
-    pub(super) gone: Vec<&'a Segment>,
-    /// Files behind the chain's end, which go too.
-    pub(super) beyond: Vec<Frames<'a>>,
 }
 
 /// What would have to be done so that the log in `dir` can be opened. None if it can be. Changes
@@ -132,10 +111,10 @@ fn trim(
     files: &dyn Files,
     dir: &Path,
     aside: &Path,
-    kept: &Kept<'_>,
+    kept: &KeptPart<'_>,
     last_kept: EntryIndex,
 ) -> Result<(), LogError> {
-    let Kept { header, segment, end } = kept;
+    let KeptPart { header, segment, end } = kept;
     let new = dir.join("segment.repaired");
     let io = |operation, error| LogError::io(operation, &new, error);
     let _ = files.remove(&new);

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::types::{EntryIndex, Term};
+use crate::types::{EntryIndex, Stamp, Term};
 
 use super::entry::EntryView;
 use super::error::LogError;
@@ -17,9 +17,8 @@ use super::frame::FramedEntry;
 use super::index::JobIndex;
 use super::manifest::{Base, OldFile};
 use super::map::Map;
-use super::recovery::Recovered;
-use super::segment::{FileKind, Segment, SegmentHeader};
-use super::table::{Extent, Last, Row, Rows, Table, scan};
+use super::segment::{Extent, Last, Segment, SegmentHeader};
+use super::table::{IndexRow, IndexRows, Old, Table, scan};
 
 /// What replay calls for each entry. An error ends the replay.
 pub type Replay<'a> = dyn FnMut(&EntryView<'_>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
@@ -33,7 +32,7 @@ pub(super) struct Link {
 
 /// A place in the chain.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct ChainPlace {
     /// Which segment, from the oldest.
     pub(super) link: usize,
     pub(super) position: u32,
@@ -48,13 +47,6 @@ pub(super) struct Shelf<'a> {
     pub(super) read_only: bool,
 }
 
-/// An older file, from which compaction may have taken the dead jobs.
-#[derive(Clone, Debug)]
-pub(super) struct Old {
-    pub(super) kind: FileKind,
-    pub(super) table: Arc<Table>,
-}
-
 /// What is known of where jobs lie.
 #[derive(Debug, Default)]
 pub(super) struct Indexed {
@@ -64,8 +56,37 @@ pub(super) struct Indexed {
     /// The tables of the first segments of the chain.
     pub(super) tables: Vec<Arc<Table>>,
     /// What the segment behind them has, and its last entry.
-    rows: Rows,
+    rows: IndexRows,
     last: Last,
+}
+
+/// What a replay found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Index of the last entry; 0 if there is none.
+    pub last_index: EntryIndex,
+    /// The highest term in the log; `start` wants a higher one.
+    pub last_term: Term,
+    /// Both clocks of the last entry.
+    pub last_stamp: Stamp,
+    /// The entries up to here were known to be synced. `start` writes those above once more, and a
+    /// few of those below if it is not sure where they were synced.
+    pub proved: EntryIndex,
+    /// What was cut, for a warning.
+    pub torn: Option<TornTail>,
+}
+
+/// The end of the last run that a crash has left incomplete and that recovery has cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment in which the cut lies.
+    pub file: PathBuf,
+    /// The position of the cut.
+    pub position: u64,
+    /// Bytes behind it that were not zero, up to the last of them.
+    pub bytes: u64,
+    /// What was wrong there.
+    pub reason: &'static str,
 }
 
 /// The walk through the chain. Entries wait until it is known that they are *held*: on the disk,
@@ -80,9 +101,9 @@ pub(super) struct Walk<'a, 'f> {
     chain: &'a [Link],
     shelf: Shelf<'a>,
     each: &'a mut Replay<'f>,
-    pub(super) waiting: VecDeque<(EntryIndex, Place)>,
+    pub(super) waiting: VecDeque<(EntryIndex, ChainPlace)>,
     /// Behind the last entry that is held. What follows, be it a mark, may not be on the disk.
-    pub(super) end: Option<Place>,
+    pub(super) end: Option<ChainPlace>,
     /// The highest durable index in a frame.
     held: EntryIndex,
     pub(super) indexed: Indexed,
@@ -98,7 +119,7 @@ pub(super) struct Walk<'a, 'f> {
 }
 
 /// Why a segment was not read to its end, and where.
-type Stop = (Place, &'static str);
+type ReadStop = (ChainPlace, &'static str);
 
 impl Link {
     /// What counts of the segment, by the header of the one that continues it.
@@ -230,7 +251,7 @@ impl<'a, 'f> Walk<'a, 'f> {
 
     /// Walks to where reading stops, which is the end of the last segment or before, and delivers
     /// the entries that are proved until then.
-    pub(super) fn run(&mut self) -> Result<Stop, LogError> {
+    pub(super) fn run(&mut self) -> Result<ReadStop, LogError> {
         for (number, link) in self.chain.iter().enumerate() {
             self.check_header(link)?;
             let next = self.chain.get(number + 1).map(|next| &next.header);
@@ -244,7 +265,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 }
             }
         }
-        Ok(Stop::default())
+        Ok(ReadStop::default())
     }
 
     fn check_header(&mut self, Link { header, segment }: &Link) -> Result<(), LogError> {
@@ -271,7 +292,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// Passes over a segment that a checkpoint stands for.
     fn skip(&mut self, number: usize, link: &Link, next: &SegmentHeader) -> Result<(), LogError> {
         let extent = link.extent(next);
-        self.end = Some(Place { link: number, position: extent.end });
+        self.end = Some(ChainPlace { link: number, position: extent.end });
         self.indexed.skip_segment(self.shelf, &link.segment, extent)?;
         if let Some(table) = self.indexed.tables.last().filter(|_| extent.has_entries()) {
             let Last { term, stamp } = table.last();
@@ -295,12 +316,12 @@ impl<'a, 'f> Walk<'a, 'f> {
         number: usize,
         link: &Link,
         end: Option<u32>,
-    ) -> Result<Option<Stop>, LogError> {
+    ) -> Result<Option<ReadStop>, LogError> {
         let Link { header, segment } = link;
         segment.warm(0, segment.map.len())?;
         let mut position = SEGMENT_HEADER_BYTES as u32;
         while end != Some(position) {
-            let place = Place { link: number, position };
+            let place = ChainPlace { link: number, position };
             if end.is_some_and(|end| position > end) {
                 return Ok(Some((place, "a frame crosses the segment's end")));
             }
@@ -354,12 +375,12 @@ impl<'a, 'f> Walk<'a, 'f> {
             };
             let view = framed_entry(&link.segment, place.position)?.view;
             if view.count > 0 {
-                let row = Row::of(&view, place.position);
+                let row = IndexRow::of(&view, place.position);
                 let added = self.indexed.rows.add(view.queue, row);
                 added.map_err(|reason| link.segment.damaged(place.position, reason))?;
             }
             let bytes = frame_bytes(view.encoded_bytes() as usize) as u32;
-            self.end = Some(Place { position: place.position + bytes, ..place });
+            self.end = Some(ChainPlace { position: place.position + bytes, ..place });
             self.indexed.last = Last { term: view.term, stamp: view.stamp };
             self.deliver(&view)?;
         }
@@ -382,7 +403,7 @@ impl<'a, 'f> Walk<'a, 'f> {
 
     /// Of the entries that nothing proves, forgets the first whose bodies are not whole and all
     /// behind it.
-    pub(super) fn cut_torn_bodies(&mut self) -> Option<Place> {
+    pub(super) fn cut_torn_bodies(&mut self) -> Option<ChainPlace> {
         let chain = self.chain;
         let proved = self.recovered.proved;
         let torn = self.waiting.iter().position(|(index, place)| {

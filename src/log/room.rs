@@ -2,39 +2,24 @@
 //! commits, checkpoints, compaction) can go on from the rest; and behind that there is a ballast.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::LogError;
 use super::files::{Files, Space};
-use super::handle::LogOptions;
-use super::shared::Shared;
+use super::options::LogOptions;
 
 /// The name of the ballast: a file that is removed when there is no room for a segment.
 pub(super) const BALLAST: &str = "ballast";
 
-/// Without a setting this much is kept free, or a twentieth of the disk if that is less.
-const FREE_BYTES_MIN: u64 = 1 << 30;
-
 /// What is known of the room on the disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
+    dir: PathBuf,
+    options: LogOptions,
     /// At the last look less was free than is to be kept.
     full: AtomicBool,
     ballast: AtomicBool,
-}
-
-impl Room {
-    pub(super) fn new(ballast: bool) -> Self {
-        Self { full: AtomicBool::new(false), ballast: AtomicBool::new(ballast) }
-    }
-}
-
-impl LogOptions {
-    /// The bytes to be kept free on a disk like this.
-    fn free_bytes_min_of(&self, space: &Space) -> u64 {
-        self.free_bytes_min.unwrap_or_else(|| FREE_BYTES_MIN.min(space.total_bytes / 20))
-    }
 }
 
 /// Removes the ballast in `dir`. Whether it was there.
@@ -45,25 +30,31 @@ pub(super) fn remove_ballast(files: &dyn Files, dir: &Path) -> io::Result<bool> 
     }
 }
 
-impl Shared {
+impl Room {
+    /// The room for the log in `dir`; `ballast` says whether there is one.
+    pub(super) fn new(dir: &Path, options: &LogOptions, ballast: bool) -> Self {
+        let (full, ballast) = (AtomicBool::new(false), AtomicBool::new(ballast));
+        Self { dir: dir.to_owned(), options: options.clone(), full, ballast }
+    }
+
     /// Refuses if jobs are not to be taken for want of room. Looks again before it does.
     #[inline]
     pub(super) fn accepts_jobs(&self) -> Result<(), LogError> {
-        match self.room.full.load(Ordering::Relaxed) {
-            true => self.look_for_room(),
+        match self.full.load(Ordering::Relaxed) {
+            true => self.look(),
             false => Ok(()),
         }
     }
 
     /// Asks the file system how much is free, and remembers whether that is enough.
-    pub(super) fn look_for_room(&self) -> Result<(), LogError> {
+    pub(super) fn look(&self) -> Result<(), LogError> {
         let Ok(space) = self.options.files.space(&self.dir) else {
             // A file system that does not say is not full.
             return Ok(());
         };
         let min = self.options.free_bytes_min_of(&space);
         let full = space.free_bytes < min;
-        if self.room.full.swap(full, Ordering::Relaxed) != full {
+        if self.full.swap(full, Ordering::Relaxed) != full {
             let (free_bytes, dir) = (space.free_bytes, self.dir.display());
             match full {
                 true => tracing::warn!(%dir, free_bytes, min, "no jobs are taken: disk full"),
@@ -85,10 +76,10 @@ impl Shared {
 
     /// Gives the ballast back to the disk. False if there is none.
     pub(super) fn release_ballast(&self) -> bool {
-        if !self.room.ballast.swap(false, Ordering::Relaxed) {
+        if !self.ballast.swap(false, Ordering::Relaxed) {
             return false;
         }
-        self.room.full.store(true, Ordering::Relaxed);
+        self.full.store(true, Ordering::Relaxed);
         let removed = remove_ballast(&*self.options.files, &self.dir);
         let dir = self.dir.display();
         match &removed {
@@ -100,7 +91,7 @@ impl Shared {
 
     /// Whether a ballast is missing that there is room for.
     pub(super) fn wants_ballast(&self) -> bool {
-        !self.room.ballast.load(Ordering::Relaxed) && !self.room.full.load(Ordering::Relaxed)
+        !self.ballast.load(Ordering::Relaxed) && !self.full.load(Ordering::Relaxed)
     }
 
     /// Makes a ballast if that leaves enough room. It is tried again with the next segment.
@@ -115,7 +106,7 @@ impl Shared {
         }
         let path = self.dir.join(BALLAST);
         match files.create(&path, bytes, &|| false) {
-            Ok(_) => self.room.ballast.store(true, Ordering::Relaxed),
+            Ok(_) => self.ballast.store(true, Ordering::Relaxed),
             Err(error) => {
                 let dir = self.dir.display();
                 tracing::warn!(%dir, %error, "there is no ballast");

@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crc32fast::Hasher;
 
-use crate::types::{EntryIndex, Term};
+use crate::types::{EntryIndex, Stamp, Term};
 
 use super::error::LogError;
 use super::files::DataFile;
 use super::format::*;
 use super::frame::{Frame, FramedEntry, Seed};
-use super::handle::LogOptions;
 use super::map::{Map, Warmth};
-use super::table::{Extent, Last, Table};
+use super::options::LogOptions;
 
 /// What a file with frames in it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,14 +226,34 @@ impl Segment {
     }
 }
 
-/// A segment to which no more entries are appended.
-#[derive(Clone, Debug)]
-pub(super) struct Sealed {
-    pub(super) segment: Arc<Segment>,
-    pub(super) extent: Extent,
-    pub(super) last: Last,
-    /// Its index table, unless that is still to be made.
-    pub(super) table: Option<Arc<Table>>,
+/// What counts of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The crc in the segment's header.
+    pub(super) header_crc: u32,
+    pub(super) first_index: EntryIndex,
+    pub(super) last_index: EntryIndex,
+    /// Where the part that counts ends.
+    pub(super) end: u32,
+}
+
+/// What is remembered of a segment's last entry; zeros if it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Last {
+    pub(super) term: Term,
+    pub(super) stamp: Stamp,
+}
+
+impl Extent {
+    pub(super) fn has_entries(&self) -> bool {
+        self.first_index <= self.last_index
+    }
+
+    /// The extent of the segment with this header, which ends at `end`, behind `last_index`.
+    pub(super) fn new(header: &SegmentHeader, last_index: EntryIndex, end: u32) -> Self {
+        let header_crc = SEGMENT_FIELD_CRC.u32(&header.encode());
+        Self { header_crc, first_index: header.first_index, last_index, end }
+    }
 }
 
 /// A segment that may still be written or synced. When the last one to hold it lets go, the file

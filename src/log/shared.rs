@@ -12,21 +12,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustc_hash::FxHashMap;
 
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
-use super::LogOptions;
-use super::compact::Compaction;
 use super::entry::{EntryView, body_len};
 use super::error::LogError;
 use super::format::*;
 use super::frame::FramedEntry;
-use super::index::Found;
+use super::index::FoundIn;
 use super::location::{FoundJob, JobLocation};
-use super::reader::Resume;
+use super::manifest::Manifest;
+use super::options::LogOptions;
 use super::room::Room;
 use super::segment::OpenSegment;
-use super::tail::{Batch, Spare, Tail};
+use super::tail::{Spare, Tail, WriteBatch};
 
 /// The state of an open log.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) background_signal: Condvar,
     /// The batch that is being written; empty between two writes. Two batches go round, this and
     /// the tail's pending one, so that nothing is allocated.
-    pub(super) writer: Mutex<Arc<Batch>>,
+    pub(super) writer: Mutex<Arc<WriteBatch>>,
     pub(super) syncing: Mutex<()>,
     /// Held over a compaction, and taken before all others.
     pub(super) compaction: Mutex<Compaction>,
@@ -61,6 +61,35 @@ pub(super) struct Shared {
     pub(super) poison: OnceLock<Arc<str>>,
     /// Holds the lock on the directory.
     pub(super) _lock: File,
+}
+
+/// What compaction remembers between calls.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    pub(super) manifest: Manifest,
+    /// The first index of the segment with which the next call begins.
+    pub(super) cursor: EntryIndex,
+    /// Segments that were not worth a rewrite, with the live jobs they had then.
+    pub(super) tried: FxHashMap<u64, u64>,
+    /// The failure after which it is not known what the disk has.
+    pub(super) stopped: Option<Arc<str>>,
+}
+
+/// Where the last reader stopped, so that the next one, which mostly goes on there, need not walk
+/// the segment from its beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Resume {
+    pub(super) segment: u64,
+    pub(super) position: u32,
+    /// Index of the entry in front of the position.
+    pub(super) before: EntryIndex,
+}
+
+impl Compaction {
+    pub(super) fn new(manifest: Manifest) -> Self {
+        let cursor = EntryIndex(0);
+        Self { manifest, cursor, tried: FxHashMap::default(), stopped: None }
+    }
 }
 
 impl Shared {
@@ -84,7 +113,7 @@ impl Shared {
     ) -> Result<EntryIndex, LogError> {
         entry.check().map_err(|reason| LogError::InvalidEntry { reason })?;
         let bytes = entry.encoded_bytes();
-        let max = entry_bytes_max(self.options.segment_bytes);
+        let max = self.options.entry_bytes_max();
         if bytes > max {
             return Err(LogError::EntryTooLarge { bytes, max });
         }
@@ -151,7 +180,7 @@ impl Shared {
     }
 
     /// Writes all that is pending, also what has no index.
-    fn flush(&self, writer: &mut Arc<Batch>) -> Result<EntryIndex, LogError> {
+    fn flush(&self, writer: &mut Arc<WriteBatch>) -> Result<EntryIndex, LogError> {
         self.refuse_if_poisoned()?;
         let own = "the tail lets go of a batch before the writer's lock is released";
         {
@@ -274,9 +303,9 @@ impl Shared {
     pub(super) fn find(&self, queue: QueueId, offset: Offset) -> Option<FoundJob> {
         let tail = self.tail.lock();
         let found = tail.index.find(&tail.active.segment, queue, offset)?;
-        let is_sealed = matches!(found, Found::Span(_));
+        let is_sealed = matches!(found, FoundIn::Span(_));
         let mut bytes = None;
-        if let Found::Row(segment, row) = &found
+        if let FoundIn::Row(segment, row) = &found
             && let Some(frame) = tail.in_memory(segment, row.position)
         {
             let ordinal = offset.0.checked_sub(row.base)? as u32;
@@ -322,7 +351,7 @@ impl Shared {
     ) -> Option<T> {
         let tail = self.tail.lock();
         let found = tail.index.find(&tail.active.segment, queue, offset)?;
-        if let Found::Row(segment, row) = &found
+        if let FoundIn::Row(segment, row) = &found
             && let Some(frame) = tail.in_memory(segment, row.position)
         {
             let framed = FramedEntry::again(frame).ok()?;
@@ -360,9 +389,4 @@ impl Shared {
         self.spare_signal.notify_all();
         LogError::Poisoned { cause: Arc::clone(cause) }
     }
-}
-
-/// The largest entry that fits a segment, behind the header and before a mark.
-pub(super) const fn entry_bytes_max(segment_bytes: u32) -> u64 {
-    segment_bytes as u64 - (SEGMENT_HEADER_BYTES + 2 * FRAME_HEADER_BYTES) as u64
 }

@@ -7,9 +7,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::error::LogError;
-use super::segment::{OpenSegment, Sealed};
+use super::segment::OpenSegment;
 use super::shared::Shared;
-use super::table::{Rows, Table};
+use super::table::{IndexRows, Sealed, Table};
 use super::tail::{Spare, Tail};
 
 enum Work {
@@ -18,7 +18,7 @@ enum Work {
     SyncSealed,
     Ballast,
     /// Make the index table of the segment of this id.
-    Table(u64, Arc<Rows>),
+    Table(u64, Arc<IndexRows>),
     End,
 }
 
@@ -37,7 +37,7 @@ fn run(shared: &Shared) {
                 }
             }
             Work::Table(id, rows) => make_table(shared, id, &rows),
-            Work::Ballast => shared.make_ballast(),
+            Work::Ballast => shared.room.make_ballast(),
             Work::End => return,
         }
     }
@@ -75,7 +75,7 @@ fn due(shared: &Shared, tail: &mut Tail) -> Option<Work> {
     {
         return Some(Work::Table(*id, Arc::clone(rows)));
     }
-    if tail.ballast_due && shared.wants_ballast() {
+    if tail.ballast_due && shared.room.wants_ballast() {
         tail.ballast_due = false;
         return Some(Work::Ballast);
     }
@@ -97,7 +97,7 @@ impl Shared {
         matches!(tail.spare, Spare::Wanted)
             || (self.poison.get().is_none() && tail.sealed_dirty(self.written()) > 0)
             || table.is_some_and(|(id, _)| tail.is_synced(*id, self.synced()))
-            || (tail.ballast_due && self.wants_ballast())
+            || (tail.ballast_due && self.room.wants_ballast())
     }
 }
 
@@ -119,11 +119,11 @@ fn prepare(shared: &Shared, id: u64) {
     };
     let create = || OpenSegment::create(&shared.options, &shared.dir, shared.log_id, id, &fill);
     let made = match create() {
-        Err(LogError::NoSpace { .. }) if shared.release_ballast() => create(),
+        Err(LogError::NoSpace { .. }) if shared.room.release_ballast() => create(),
         made => made,
     };
     // Whether jobs are refused from now on is seen with the next one.
-    let _ = shared.look_for_room();
+    let _ = shared.room.look();
     let mut tail = shared.tail.lock();
     tail.ballast_due = true;
     tail.spare = match made {
@@ -140,7 +140,7 @@ fn prepare(shared: &Shared, id: u64) {
 const SPANS_AT_ONCE: usize = 512;
 
 /// Writes the index table of a sealed segment, and has it stand for the rows in memory.
-fn make_table(shared: &Shared, id: u64, rows: &Rows) {
+fn make_table(shared: &Shared, id: u64, rows: &IndexRows) {
     let Some(Sealed { segment, extent, last, .. }) = shared.tail.lock().sealed_of(id).cloned()
     else {
         return;

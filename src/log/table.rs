@@ -17,11 +17,11 @@ use super::files::Files;
 use super::format::*;
 use super::frame::FramedEntry;
 use super::map::{Map, Warmth};
-use super::segment::{Segment, SegmentHeader};
+use super::segment::{Extent, FileKind, Last, Segment};
 
 /// Where one entry with jobs lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct IndexRow {
     /// The offset of its first job.
     pub(super) base: u64,
     /// Where its frame begins.
@@ -34,26 +34,8 @@ pub(super) struct Row {
 
 /// The entries of one segment, by queue, while they are gathered.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
-    queues: FxHashMap<QueueId, Vec<Row>>,
-}
-
-/// Of which state of which segment a table speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
-    /// The crc in the segment's header.
-    pub(super) header_crc: u32,
-    pub(super) first_index: EntryIndex,
-    pub(super) last_index: EntryIndex,
-    /// Where the part that counts ends.
-    pub(super) end: u32,
-}
-
-/// What is remembered of a segment's last entry; zeros if it has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Last {
-    pub(super) term: Term,
-    pub(super) stamp: Stamp,
+pub(super) struct IndexRows {
+    queues: FxHashMap<QueueId, Vec<IndexRow>>,
 }
 
 /// The index table of a sealed segment.
@@ -65,6 +47,23 @@ pub(super) struct Table {
     warmth: Option<Warmth>,
     /// Set when the rows were looked at first: the rows made again if those in `bytes` are wrong.
     checked: OnceLock<Option<Vec<u8>>>,
+}
+
+/// A segment to which no more entries are appended.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) segment: Arc<Segment>,
+    pub(super) extent: Extent,
+    pub(super) last: Last,
+    /// Its index table, unless that is still to be made.
+    pub(super) table: Option<Arc<Table>>,
+}
+
+/// An older file, from which compaction may have taken the dead jobs.
+#[derive(Clone, Debug)]
+pub(super) struct Old {
+    pub(super) kind: FileKind,
+    pub(super) table: Arc<Table>,
 }
 
 #[derive(Debug)]
@@ -92,7 +91,7 @@ pub(super) fn file_name(id: u64) -> String {
     format!("{id:020}.{EXTENSION}")
 }
 
-impl Row {
+impl IndexRow {
     /// The row of an entry whose frame begins at `position`.
     #[inline]
     pub(super) fn of(view: &EntryView<'_>, position: u32) -> Self {
@@ -124,10 +123,10 @@ impl Row {
     }
 }
 
-impl Rows {
+impl IndexRows {
     /// Adds an entry. A queue's offsets must go up.
     #[inline]
-    pub(super) fn add(&mut self, queue: QueueId, row: Row) -> Result<(), &'static str> {
+    pub(super) fn add(&mut self, queue: QueueId, row: IndexRow) -> Result<(), &'static str> {
         let rows = self.queues.entry(queue).or_default();
         if rows.last().is_some_and(|last| row.base < last.end()) {
             return Err("the base offset is not above the queue's last one");
@@ -143,12 +142,12 @@ impl Rows {
 
     /// One more than the queue's last offset.
     pub(super) fn end_of(&self, queue: QueueId) -> Option<u64> {
-        self.queues.get(&queue)?.last().map(Row::end)
+        self.queues.get(&queue)?.last().map(IndexRow::end)
     }
 
     /// The entry that holds a job.
     #[inline]
-    pub(super) fn find(&self, queue: QueueId, offset: Offset) -> Option<Row> {
+    pub(super) fn find(&self, queue: QueueId, offset: Offset) -> Option<IndexRow> {
         let rows = self.queues.get(&queue)?;
         let after = rows.partition_point(|row| row.base <= offset.0);
         rows.get(after.checked_sub(1)?).filter(|row| offset.0 < row.end()).copied()
@@ -174,7 +173,7 @@ impl Rows {
         let mut first_row = 0;
         for (queue, rows) in &queues {
             let mut row = [0; INDEX_QUEUE_BYTES];
-            let (base, end) = (rows.first().map(|row| row.base), rows.last().map(Row::end));
+            let (base, end) = (rows.first().map(|row| row.base), rows.last().map(IndexRow::end));
             INDEX_QUEUE_FIELD_ID.put(&mut row, queue.0.to_le_bytes());
             INDEX_QUEUE_FIELD_FIRST_ROW.put(&mut row, (first_row as u32).to_le_bytes());
             INDEX_QUEUE_FIELD_BASE.put(&mut row, base.unwrap_or(0).to_le_bytes());
@@ -207,18 +206,6 @@ impl Rows {
     }
 }
 
-impl Extent {
-    pub(super) fn has_entries(&self) -> bool {
-        self.first_index <= self.last_index
-    }
-
-    /// The extent of the segment with this header, which ends at `end`, behind `last_index`.
-    pub(super) fn new(header: &SegmentHeader, last_index: EntryIndex, end: u32) -> Self {
-        let header_crc = SEGMENT_FIELD_CRC.u32(&header.encode());
-        Self { header_crc, first_index: header.first_index, last_index, end }
-    }
-}
-
 impl Table {
     /// Opens the table of a segment. None if there is none that speaks of this extent.
     pub(super) fn open(
@@ -245,7 +232,7 @@ impl Table {
         dir: &Path,
         segment: &Arc<Segment>,
         extent: Extent,
-        rows: &Rows,
+        rows: &IndexRows,
         last: Last,
     ) -> Self {
         let encoded = rows.encode(segment, &extent, last);
@@ -295,11 +282,11 @@ impl Table {
     }
 
     /// The entry that holds a job of the queue at `slot`. It may read the disk.
-    pub(super) fn find(&self, slot: u32, offset: Offset) -> Option<Row> {
+    pub(super) fn find(&self, slot: u32, offset: Offset) -> Option<IndexRow> {
         let rows = self.rows_of(slot)?;
         let row_at = |number: usize| {
             let begin = number * INDEX_ROW_BYTES;
-            rows.get(begin..begin + INDEX_ROW_BYTES).map(Row::decode)
+            rows.get(begin..begin + INDEX_ROW_BYTES).map(IndexRow::decode)
         };
         let (mut low, mut high) = (0, rows.len() / INDEX_ROW_BYTES);
         while low < high {
@@ -328,8 +315,8 @@ impl Table {
     }
 
     /// All entries of the queue at `slot`, by rising offsets. It may read the disk.
-    pub(super) fn rows_in(&self, slot: u32) -> impl ExactSizeIterator<Item = Row> {
-        self.rows_of(slot).unwrap_or_default().chunks_exact(INDEX_ROW_BYTES).map(Row::decode)
+    pub(super) fn rows_in(&self, slot: u32) -> impl ExactSizeIterator<Item = IndexRow> {
+        self.rows_of(slot).unwrap_or_default().chunks_exact(INDEX_ROW_BYTES).map(IndexRow::decode)
     }
 
     /// The rows of the queue at `slot`, which are checked as a whole the first time.
@@ -403,8 +390,8 @@ impl Table {
 }
 
 /// Reads a sealed segment from its beginning to its end, for what its table says.
-pub(super) fn scan(segment: &Segment, extent: &Extent) -> Result<(Rows, Last), LogError> {
-    let (mut rows, mut last) = (Rows::default(), Last::default());
+pub(super) fn scan(segment: &Segment, extent: &Extent) -> Result<(IndexRows, Last), LogError> {
+    let (mut rows, mut last) = (IndexRows::default(), Last::default());
     let mut last_index = extent.first_index.0 - 1;
     let mut position = SEGMENT_HEADER_BYTES as u32;
     while position < extent.end {
@@ -412,7 +399,7 @@ pub(super) fn scan(segment: &Segment, extent: &Extent) -> Result<(Rows, Last), L
         if let Some(FramedEntry { view, .. }) = &frame.entry {
             (last_index, last) = (view.index.0, Last { term: view.term, stamp: view.stamp });
             if view.count > 0 {
-                let added = rows.add(view.queue, Row::of(view, position));
+                let added = rows.add(view.queue, IndexRow::of(view, position));
                 added.map_err(|reason| segment.damaged(position, reason))?;
             }
         }
@@ -474,8 +461,8 @@ mod tests {
         Extent { header_crc: 9, first_index, last_index, end: 4096 }
     }
 
-    fn rows() -> Rows {
-        let mut rows = Rows::default();
+    fn rows() -> IndexRows {
+        let mut rows = IndexRows::default();
         let far = 1 << 40;
         for (queue, base, count, position) in [
             (3, 10, 5, 4096),
@@ -484,10 +471,11 @@ mod tests {
             (3, 20, 2, 6000),
             (3, far, 3, 7000),
         ] {
-            rows.add(QueueId(queue), Row { base, position, count, length: 88 }).unwrap();
+            rows.add(QueueId(queue), IndexRow { base, position, count, length: 88 }).unwrap();
         }
         assert!(
-            rows.add(QueueId(3), Row { base: far + 2, position: 0, count: 1, length: 88 }).is_err()
+            rows.add(QueueId(3), IndexRow { base: far + 2, position: 0, count: 1, length: 88 })
+                .is_err()
         );
         rows
     }

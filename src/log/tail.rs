@@ -10,22 +10,21 @@ use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
 use super::index::JobIndex;
-use super::replay::Old;
-use super::segment::{FileKind, OpenSegment, Sealed, Segment, SegmentHeader};
-use super::table::{Extent, Last, Row, Rows};
+use super::segment::{Extent, FileKind, Last, OpenSegment, Segment, SegmentHeader};
+use super::table::{IndexRow, IndexRows, Old, Sealed};
 
 /// Bytes on their way to the files: what one `write` takes.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct WriteBatch {
     bytes: Vec<u8>,
-    parts: Vec<Part>,
+    parts: Vec<WritePart>,
     /// The last index in it.
     pub(super) last_index: EntryIndex,
 }
 
 /// A part of a batch: a stretch of one segment. A batch has more than one after a roll only.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct WritePart {
     pub(super) segment: Arc<OpenSegment>,
     /// Where in the segment it begins.
     pub(super) position: u32,
@@ -36,7 +35,7 @@ pub(super) struct Part {
 /// A buffer that grew beyond this for one large batch is given back afterwards.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
 
-impl Batch {
+impl WriteBatch {
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
@@ -46,7 +45,7 @@ impl Batch {
     }
 
     /// The parts, each with its bytes.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (&Part, &[u8])> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&WritePart, &[u8])> {
         let ends = self.parts.iter().skip(1).map(|part| part.begin).chain([self.bytes.len()]);
         self.parts
             .iter()
@@ -95,9 +94,9 @@ pub(super) struct Tail {
     /// The highest durable index that a header or frame carries.
     pub(super) proved: EntryIndex,
     /// What no `write` has taken yet.
-    pub(super) pending: Batch,
+    pub(super) pending: WriteBatch,
     /// What a `write` has taken and not yet finished.
-    pub(super) inflight: Option<Arc<Batch>>,
+    pub(super) inflight: Option<Arc<WriteBatch>>,
     pub(super) index: JobIndex,
     /// Segments with bytes written since their last sync, oldest first.
     pub(super) dirty: Vec<Arc<OpenSegment>>,
@@ -117,7 +116,7 @@ pub(super) struct Tail {
     /// The segments between the log's beginning and the active one, oldest first.
     pub(super) sealed: Vec<Sealed>,
     /// Sealed segments whose index tables are still to be made, oldest first, by their ids.
-    pub(super) untabled: VecDeque<(u64, Arc<Rows>)>,
+    pub(super) untabled: VecDeque<(u64, Arc<IndexRows>)>,
     /// The header of the active segment.
     pub(super) header: SegmentHeader,
     /// The term of the last entry, below which none may follow.
@@ -147,7 +146,7 @@ impl Tail {
     ) -> Result<(), &'static str> {
         let segment = &self.active.segment;
         if entry.count > 0 {
-            self.index.add(entry.queue, Row::of(entry, self.position))?;
+            self.index.add(entry.queue, IndexRow::of(entry, self.position))?;
         }
         let seed = segment.seed;
         let position = self.position;
@@ -205,7 +204,7 @@ impl Tail {
         self.position = 0;
         let begin = self.pending.len();
         let segment = Arc::clone(&self.active);
-        self.pending.parts.push(Part { segment, position: 0, begin });
+        self.pending.parts.push(WritePart { segment, position: 0, begin });
         self.pending.bytes.extend_from_slice(&header.encode());
         self.position = SEGMENT_HEADER_BYTES as u32;
         self.proved = self.proved.max(durable);
@@ -231,7 +230,7 @@ impl Tail {
 
     /// Hands what is pending to the writer, in exchange for its empty batch. False if there is
     /// nothing.
-    pub(super) fn take(&mut self, writer: &mut Batch) -> bool {
+    pub(super) fn take(&mut self, writer: &mut WriteBatch) -> bool {
         if self.pending.is_empty() {
             return false;
         }
@@ -241,7 +240,7 @@ impl Tail {
     }
 
     /// Notes that `batch` is in the files and not yet synced.
-    pub(super) fn retire(&mut self, batch: &Batch) {
+    pub(super) fn retire(&mut self, batch: &WriteBatch) {
         self.inflight = None;
         for part in &batch.parts {
             let id = part.segment.segment.id;
@@ -262,7 +261,7 @@ impl Tail {
     fn part_at_end(&mut self) -> &mut Vec<u8> {
         if self.pending.parts.is_empty() {
             let segment = Arc::clone(&self.active);
-            self.pending.parts.push(Part { segment, position: self.position, begin: 0 });
+            self.pending.parts.push(WritePart { segment, position: self.position, begin: 0 });
         }
         &mut self.pending.bytes
     }
