@@ -233,12 +233,12 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// The next sixteen bytes.
-    ///
-    /// # Errors
-    /// [`DecodeError::Short`].
-    pub fn id(&mut self) -> Result<[u8; 16], DecodeError> {
-        self.array()
+    /// The next byte, of flags of which some are `known`; the others are reserved.
+    pub(crate) fn flags(&mut self, field: &'static str, known: u8) -> Result<u8, DecodeError> {
+        match self.u8()? {
+            flags if flags & !known == 0 => Ok(flags),
+            flags => Err(DecodeError::Reserved { field, value: flags.into() }),
+        }
     }
 
     /// A text with its length in a u16 before it.
@@ -295,6 +295,17 @@ impl<'a> Reader<'a> {
             count => Err(DecodeError::Surplus { count }),
         }
     }
+}
+
+/// Reads a body that is one thing, and nothing behind it.
+pub(crate) fn whole<'a, T>(
+    body: &'a [u8],
+    read: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let mut reader = Reader::new(body);
+    let read = read(&mut reader)?;
+    reader.finish()?;
+    Ok(read)
 }
 
 /// Checks that `value` lies in `allowed`; `text` says the range in words.

@@ -54,24 +54,10 @@ impl<'a> Enqueue<'a> {
         self.batch.encode(out);
     }
 
-    /// Reads the body. The jobs themselves are checked by [`Batch::check`].
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let enqueue = Self::read(&mut reader)?;
-        reader.finish()?;
-        Ok(enqueue)
-    }
-
     /// Reads it from the rest of a body, to its end.
-    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let queue = reader.name()?;
-        let flags = reader.u8()?;
-        if flags & !(FLAG_NO_CREATE | FLAG_PRODUCER) != 0 {
-            return Err(DecodeError::Reserved { field: "ENQUEUE flags", value: flags.into() });
-        }
+        let flags = reader.flags("ENQUEUE flags", FLAG_NO_CREATE | FLAG_PRODUCER)?;
         let has_producer = flags & FLAG_PRODUCER != 0;
         let producer = has_producer.then(|| read_producer(reader)).transpose()?;
         let batch = Batch::decode(reader)?;
@@ -181,18 +167,7 @@ impl EnqueueReply {
         }
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let reply = Self::read(&mut reader)?;
-        reader.finish()?;
-        Ok(reply)
-    }
-
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn read_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let (first_offset, count) = (reader.u64()?, reader.u32()?);
         let flags = reader.u8()?;
         let created = flags & FLAG_CREATED != 0;

@@ -69,12 +69,7 @@ impl<'a> Fetch<'a> {
         put_sets(out, &self.commits);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let count = reader.u8()?;
         in_range("queue count", count.into(), 1..=FETCH_QUEUES_MAX as u64, "1 to 255")?;
         let queues = (0..count).map(|_| reader.name()).collect::<Result<_, _>>()?;
@@ -83,14 +78,10 @@ impl<'a> Fetch<'a> {
         in_range("jobs_max", jobs_max.into(), 1..=u32::MAX.into(), "at least 1")?;
         let bytes_max = reader.u32()?;
         let wait_ms = reader.u32()?.min(FETCH_WAIT_MS_MAX as u32);
-        let flags = reader.u8()?;
-        if flags & !(FLAG_TIMED | FLAG_BY_TURNS) != 0 {
-            return Err(DecodeError::Reserved { field: "FETCH flags", value: flags.into() });
-        }
-        let lease = read_lease(flags, &mut reader)?;
+        let flags = reader.flags("FETCH flags", FLAG_TIMED | FLAG_BY_TURNS)?;
+        let lease = read_lease(flags, reader)?;
         let by_turns = flags & FLAG_BY_TURNS != 0;
-        let commits = read_sets(&mut reader)?;
-        reader.finish()?;
+        let commits = read_sets(reader)?;
         Ok(Self { queues, group, jobs_max, bytes_max, wait_ms, lease, by_turns, commits })
     }
 }
@@ -192,15 +183,8 @@ impl<'a> FetchReply<'a> {
         out.put_u32_le(count);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let reply = Self { lease_ms: reader.u64()?, jobs: read_deliveries(&mut reader)? };
-        reader.finish()?;
-        Ok(reply)
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { lease_ms: reader.u64()?, jobs: read_deliveries(reader)? })
     }
 }
 
@@ -229,12 +213,7 @@ impl<'a> Read<'a> {
         put_name(out, self.unconsumed_by.unwrap_or_default());
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let read = Self {
             queue: reader.name()?,
             from: reader.u64()?,
@@ -243,7 +222,6 @@ impl<'a> Read<'a> {
             unconsumed_by: Some(reader.name_or_empty()?).filter(|group| !group.is_empty()),
         };
         in_range("jobs_max", read.jobs_max.into(), 1..=u32::MAX.into(), "at least 1")?;
-        reader.finish()?;
         Ok(read)
     }
 }
@@ -267,15 +245,7 @@ impl<'a> ReadReply<'a> {
         out.put_u32_le(count);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let reply =
-            Self { next: reader.u64()?, end: reader.u64()?, jobs: read_deliveries(&mut reader)? };
-        reader.finish()?;
-        Ok(reply)
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { next: reader.u64()?, end: reader.u64()?, jobs: read_deliveries(reader)? })
     }
 }

@@ -13,7 +13,7 @@ use crate::limits::{
     DELAY_MS_MAX, HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, PROGRESS_BYTES_MAX, REASON_BYTES_MAX,
     RESULT_BYTES_MAX,
 };
-use crate::wire::{DecodeError, Reader, in_range, put_name, put_text, put_token};
+use crate::wire::{DecodeError, Reader, in_range, put_name, put_text, put_token, whole};
 
 const FORM_JOBS: u8 = 0;
 const FORM_THROUGH: u8 = 1;
@@ -82,15 +82,12 @@ impl<'a> CommitOne<'a> {
         }
     }
 
-    fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let (queue, group) = (reader.name()?, reader.name_or_empty()?);
         let handle = Handle { offset: reader.u64()?, token: reader.token()? };
-        let flags = reader.u8()?;
-        if flags & !(FLAG_RESULT | FLAG_JOBS) != 0 {
-            return Err(DecodeError::Reserved { field: "COMMIT flags", value: flags.into() });
-        }
+        let flags = reader.flags("COMMIT flags", FLAG_RESULT | FLAG_JOBS)?;
         let result = (flags & FLAG_RESULT != 0).then(|| read_result(reader)).transpose()?;
-        let jobs = (flags & FLAG_JOBS != 0).then(|| Enqueue::read(reader)).transpose()?;
+        let jobs = (flags & FLAG_JOBS != 0).then(|| Enqueue::read_from(reader)).transpose()?;
         Ok(Self { queue, group, handle, result, jobs })
     }
 }
@@ -111,16 +108,10 @@ impl ChainReply {
         self.enqueued.encode(out);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let statuses = read_statuses(&mut reader)?;
+    pub(super) fn read_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let statuses = read_statuses(reader)?;
         in_range("status count", statuses.len() as u64, 1..=1, "exactly 1")?;
-        let enqueued = EnqueueReply::read(&mut reader)?;
-        reader.finish()?;
+        let enqueued = EnqueueReply::read_from(reader)?;
         Ok(Self { status: statuses.first().copied().flatten(), enqueued })
     }
 }
@@ -155,27 +146,20 @@ impl<'a> Commit<'a> {
         }
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let commit = match reader.u8()? {
-            FORM_JOBS => Self::Jobs(read_sets(&mut reader)?),
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(match reader.u8()? {
+            FORM_JOBS => Self::Jobs(read_sets(reader)?),
             FORM_THROUGH => Self::Through {
                 queue: reader.name()?,
                 group: reader.name_or_empty()?,
                 offset: reader.u64()?,
             },
-            FORM_ONE => Self::One(CommitOne::decode(&mut reader)?),
+            FORM_ONE => Self::One(CommitOne::read_from(reader)?),
             form => {
                 let allowed = "0 (jobs), 1 (through an offset) or 2 (one job)";
                 return Err(DecodeError::Range { field: "form", value: form.into(), allowed });
             }
-        };
-        reader.finish()?;
-        Ok(commit)
+        })
     }
 }
 
@@ -184,10 +168,7 @@ impl<'a> Commit<'a> {
 /// # Errors
 /// [`DecodeError`].
 pub fn decode_statuses(body: &[u8]) -> Result<Statuses, DecodeError> {
-    let mut reader = Reader::new(body);
-    let statuses = read_statuses(&mut reader)?;
-    reader.finish()?;
-    Ok(statuses)
+    whole(body, read_statuses)
 }
 
 /// Appends the body of a reply that is statuses alone.
@@ -211,16 +192,10 @@ impl<'a> Release<'a> {
         out.put_u64_le(self.delay_ms);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let jobs = HandleSet::decode(&mut reader)?;
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let jobs = HandleSet::decode(reader)?;
         let delay_ms = reader.u64()?;
         check_delay(delay_ms)?;
-        reader.finish()?;
         Ok(Self { jobs, delay_ms })
     }
 }
@@ -247,18 +222,12 @@ impl<'a> Fail<'a> {
         put_text(out, self.reason, REASON_BYTES_MAX);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let jobs = HandleSet::decode(&mut reader)?;
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let jobs = HandleSet::decode(reader)?;
         let failures_max = Some(reader.u32()?).filter(|value| *value != BY_POLICY_U32);
         let delay_ms = Some(reader.u64()?).filter(|value| *value != BY_POLICY_U64);
         check_delay(delay_ms.unwrap_or(0))?;
         let reason = crate::wire::cut(reader.text("reason")?, REASON_BYTES_MAX);
-        reader.finish()?;
         Ok(Self { jobs, failures_max, delay_ms, reason })
     }
 }
@@ -300,20 +269,19 @@ pub fn encode_fail_reply(out: &mut BytesMut, outcomes: &[FailOutcome]) {
 /// # Errors
 /// [`DecodeError`].
 pub fn decode_fail_reply(body: &[u8]) -> Result<FailReply, DecodeError> {
-    let mut reader = Reader::new(body);
-    let count = reader.u32()?;
-    in_range("outcome count", count.into(), 0..=HANDLES_MAX as u64, "at most 65536")?;
-    let mut outcomes = FailReply::new();
-    for _ in 0..count {
-        let (status, dead, in_ms) = (read_status(&mut reader)?, reader.u8()?, reader.u64()?);
-        outcomes.push(match (status, dead) {
-            (Some(code), _) => FailOutcome::Refused(code),
-            (None, 0) => FailOutcome::Retry { in_ms },
-            (None, _) => FailOutcome::Dead,
-        });
-    }
-    reader.finish()?;
-    Ok(outcomes)
+    whole(body, |reader| {
+        let count = reader.u32()?;
+        in_range("outcome count", count.into(), 0..=HANDLES_MAX as u64, "at most 65536")?;
+        let outcome = |_| {
+            let (status, dead, in_ms) = (read_status(reader)?, reader.u8()?, reader.u64()?);
+            Ok(match (status, dead) {
+                (Some(code), _) => FailOutcome::Refused(code),
+                (None, 0) => FailOutcome::Retry { in_ms },
+                (None, _) => FailOutcome::Dead,
+            })
+        };
+        (0..count).map(outcome).collect()
+    })
 }
 
 /// EXTEND: renews leases, from now.
@@ -339,22 +307,13 @@ impl<'a> Extend<'a> {
         }
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let jobs = HandleSet::decode(&mut reader)?;
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let jobs = HandleSet::decode(reader)?;
         let lease_ms = reader.u64()?;
         check_lease(lease_ms)?;
-        let flags = reader.u8()?;
-        if flags & !FLAG_PROGRESS != 0 {
-            return Err(DecodeError::Reserved { field: "EXTEND flags", value: flags.into() });
-        }
+        let flags = reader.flags("EXTEND flags", FLAG_PROGRESS)?;
         let progress = (flags & FLAG_PROGRESS != 0).then(|| reader.text("progress")).transpose()?;
         let progress = progress.map(|progress| crate::wire::cut(progress, PROGRESS_BYTES_MAX));
-        reader.finish()?;
         Ok(Self { jobs, lease_ms, progress })
     }
 }
@@ -389,15 +348,9 @@ impl<'a> CancelNotice<'a> {
         put_token(out, &self.handle.token);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let (queue, group) = (reader.name()?, reader.name()?);
         let handle = Handle { offset: reader.u64()?, token: reader.token()? };
-        reader.finish()?;
         Ok(Self { queue, group, handle })
     }
 }

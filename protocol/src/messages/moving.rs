@@ -35,24 +35,15 @@ impl<'a> Move<'a> {
         self.jobs.encode(out);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let (queue, flags) = (reader.name()?, reader.u8()?);
-        if flags & !FLAG_DEAD != 0 {
-            return Err(DecodeError::Reserved { field: "MOVE flags", value: flags.into() });
-        }
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let (queue, flags) = (reader.name()?, reader.flags("MOVE flags", FLAG_DEAD)?);
         let dead_for = (flags & FLAG_DEAD != 0).then(|| reader.name_or_empty()).transpose()?;
         let count = reader.u32()?;
         in_range("job count", count.into(), 1..=BULK_JOBS_MAX as u64, "1 to 4096")?;
         let offsets = (0..count).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
         let ascends = offsets.is_sorted_by(|one, next| one < next);
         in_range("order of the jobs", u64::from(ascends), 1..=1, "ascending, each once")?;
-        let jobs = Enqueue::read(&mut reader)?;
-        reader.finish()?;
+        let jobs = Enqueue::read_from(reader)?;
         Ok(Self { queue, dead_for, offsets, jobs })
     }
 }
@@ -86,17 +77,11 @@ impl MoveReply {
         self.enqueued.encode(out);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
+    pub(super) fn read_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let count = reader.u32()?;
         in_range("outcome count", count.into(), 0..=BULK_JOBS_MAX as u64, "at most 4096")?;
-        let outcomes = (0..count).map(|_| read_outcome(&mut reader)).collect::<Result<_, _>>()?;
-        let enqueued = EnqueueReply::read(&mut reader)?;
-        reader.finish()?;
+        let outcomes = (0..count).map(|_| read_outcome(reader)).collect::<Result<_, _>>()?;
+        let enqueued = EnqueueReply::read_from(reader)?;
         Ok(Self { outcomes, enqueued })
     }
 }

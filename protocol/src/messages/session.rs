@@ -49,17 +49,12 @@ impl<'a> Hello<'a> {
         body.starts_with(&MAGIC)
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         reader.bytes(MAGIC.len())?;
         let version_min = reader.u16()?;
         let version_max = reader.u16()?;
         in_range("version_min", version_min.into(), 0..=version_max.into(), "at most version_max")?;
-        let session = reader.id()?;
+        let session = reader.array()?;
         if session == [0; 16] {
             let allowed = "any 16 bytes that are not all zero";
             return Err(DecodeError::Range { field: "session", value: 0, allowed });
@@ -70,7 +65,6 @@ impl<'a> Hello<'a> {
         let count = reader.u32()?;
         in_range("held tokens", count.into(), 0..=HELD_TOKENS_MAX as u64, "at most 65536")?;
         let held = (0..count).map(|_| reader.token()).collect::<Result<_, _>>()?;
-        reader.finish()?;
         Ok(Self { version_min, version_max, session, silence_ms, agent, held })
     }
 }
@@ -118,13 +112,8 @@ impl<'a> HelloReply<'a> {
         put_text(out, self.agent, AGENT_BYTES_MAX);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let reply = Self {
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
             version: reader.u16()?,
             resumed: reader.u8()? != 0,
             silence_ms: reader.u32()?,
@@ -132,9 +121,7 @@ impl<'a> HelloReply<'a> {
             leases_released: reader.u32()?,
             job_bytes_max: reader.u32()?,
             agent: cut(reader.text("agent")?, AGENT_BYTES_MAX),
-        };
-        reader.finish()?;
-        Ok(reply)
+        })
     }
 }
 

@@ -31,15 +31,9 @@ impl<'a> Wait<'a> {
         out.put_u32_le(self.wait_ms);
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let (queue, offset) = (reader.name()?, reader.u64()?);
         let wait_ms = reader.u32()?.min(FETCH_WAIT_MS_MAX as u32);
-        reader.finish()?;
         Ok(Self { queue, offset, wait_ms })
     }
 }
@@ -120,17 +114,12 @@ impl<'a> WaitReply<'a> {
         }
     }
 
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let reply = match reader.u8()? {
+    pub(super) fn read_from(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(match reader.u8()? {
             NOT_YET => Self::NotYet,
             DONE => {
                 let has_result = reader.u8()? != 0;
-                let result = has_result.then(|| read_result(&mut reader)).transpose()?;
+                let result = has_result.then(|| read_result(reader)).transpose()?;
                 Self::Done { result }
             }
             DEAD => Self::Dead {
@@ -143,8 +132,6 @@ impl<'a> WaitReply<'a> {
                 let (field, value, allowed) = ("outcome", outcome.into(), "0 to 4");
                 return Err(DecodeError::Range { field, value, allowed });
             }
-        };
-        reader.finish()?;
-        Ok(reply)
+        })
     }
 }
