@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::types::{EntryIndex, Offset, QueueId, Stamp, Term};
+use crate::types::{Offset, QueueId, Stamp, Term};
 
 use super::entry::EntryView;
 use super::error::LogError;
