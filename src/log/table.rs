@@ -446,6 +446,7 @@ mod tests {
 
     use super::*;
     use crate::log::files::SystemFiles;
+    use crate::types::EntryIndex;
 
     const LAST: Last = Last { term: Term(4), stamp: Stamp { wall_ms: 5, log_ms: 6 } };
 
