@@ -2,6 +2,10 @@
 //!
 //! A fact says what has been decided, never what was asked for: granted offsets, durations, due
 //! times, outcomes. So the same log gives the same state under other rules.
+//!
+//! A new fact is a new row of the table below, with a tag that no fact ever had; what else it
+//! takes, the compiler and the tests of `coding` say. No row changes its tag, its fields or their
+//! order.
 
 use std::sync::Arc;
 

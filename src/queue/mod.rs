@@ -13,8 +13,10 @@
 //! | `machine` | the state, and how a fact changes it |
 //! | `requests` | validation: requests become facts or refusals |
 //! | `describe` | what can be seen |
-//! | `record`, `records` | the state as plain data, for a checkpoint |
-//! | `facts`, `settings`, `errors` | the types that pass through |
+//! | `facts`, `record` | the tables of facts, and of what a checkpoint is made of |
+//! | `coding` | these as bytes |
+//! | `records` | the state as records, and back |
+//! | `settings`, `errors` | other types that pass through |
 //! | `group` | the state of one group |
 //! | `fresh` | its pointer: which jobs are fresh, and which are set aside |
 //! | `pick`, `ranks` | the fetch order, and jobs that stand before the ordinary ones |

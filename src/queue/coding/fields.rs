@@ -56,7 +56,8 @@ macro_rules! structs {
 /// Enums: a code, and then the fields. A field that is given a value is told by the code.
 macro_rules! enums {
     ($($type:ident $unknown:literal {$(
-        $code:literal $variant:ident $(($inner:ident))? $({ $($field:ident $(= $value:literal)?),* })?,
+        $code:literal $variant:ident
+            $(($inner:ident))? $({ $($field:ident $(= $value:literal)?),* })?,
     )*})*) => {$(
         impl Codec for $type {
             fn encode(&self, out: &mut Vec<u8>) {
