@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use joblog_protocol::Opcode;
 use joblog_protocol::messages::admin::{self, CreateQueue, ListQueues, QueueSettings};
 use joblog_protocol::messages::stats::{GroupStats, Stats};
@@ -22,6 +22,8 @@ use crate::systems::{self, Server};
 const AFTER: Duration = Duration::from_millis(500);
 /// Between two looks at the memory, or at the server's numbers.
 const LOOK: Duration = Duration::from_millis(10);
+/// The small client begins so long before something is due.
+const LEAD: Duration = Duration::from_millis(200);
 /// For so long an idle server is watched.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -32,6 +34,20 @@ pub(super) enum End {
     Stop,
     /// SIGKILL.
     Kill,
+}
+
+/// Runs what needs a time to put everything in place, and with more time if that was too short:
+/// then it gives nothing.
+pub(super) fn with_time(
+    time: Duration,
+    run: impl Fn(Duration) -> Result<Option<Ground>>,
+) -> Result<Vec<Growth>> {
+    for factor in [1, 4, 16] {
+        if let Some(ground) = run(time * factor)? {
+            return Ok(ground.into_rows());
+        }
+    }
+    bail!("the machine is too busy to put everything in place before it is due")
 }
 
 /// A server with the state that grows, and the rows measured so far.
@@ -127,6 +143,26 @@ impl Ground {
             ..self.row()
         });
         Ok(())
+    }
+
+    /// Measures what the server does by itself from `due` on, until this holds for all groups of
+    /// the queue that grows. Gives false, and measures nothing, if there is no time left before.
+    pub(super) fn measure_due(
+        &mut self,
+        due: Instant,
+        work: &str,
+        holds: impl Fn(&GroupStats) -> bool,
+    ) -> Result<bool> {
+        let mut watcher = self.watcher()?;
+        let Some(left) = due.checked_duration_since(Instant::now() + LEAD) else {
+            return Ok(false);
+        };
+        thread::sleep(left);
+        self.measure_from(due, work, || {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            watcher.until(holds)
+        })?;
+        Ok(true)
     }
 
     /// Adds a row that nothing is measured for yet.
