@@ -1,16 +1,13 @@
-//! Jobs that were enqueued with a due time: their queue's, and so every group's.
+//! When jobs of a queue are due that were enqueued with a due time, or when they expire.
 //!
-//! A delayed job costs 32 bytes and nothing per group: 16 in a list by offset, and 16 in a heap by
+//! A job costs 32 bytes and nothing per group: 16 in a list by offset, and 16 in a heap by
 //! due time. What leaves before its time stays in both as a hole, until there are more holes than
 //! jobs.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::group::Group;
-use super::machine::{Queue, wake};
-use super::{Contradiction, GroupKind, JobTerms, Machine, Rank, Run};
-use crate::types::{Offset, QueueId, Stamp};
+use crate::types::{Offset, Stamp};
 
 /// When a delayed job is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +18,7 @@ pub enum Due {
     Wall(u64),
 }
 
-/// The delayed jobs of one queue.
+/// The delayed jobs of one queue, or those that expire.
 #[derive(Debug, Default)]
 pub(super) struct Delays {
     /// By offset. A hole has no due time.
@@ -125,6 +122,11 @@ impl Delays {
         removed
     }
 
+    /// Takes out the jobs that are due.
+    pub(super) fn take_due(&mut self, now: Stamp) -> Vec<Offset> {
+        std::iter::from_fn(|| self.pop_due(now)).collect()
+    }
+
     /// Takes out the next job that is due.
     fn pop_due(&mut self, now: Stamp) -> Option<Offset> {
         let Self { by_log, by_wall, .. } = self;
@@ -182,202 +184,8 @@ impl Delays {
         }
     }
 
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         self.jobs.capacity() * size_of::<(Offset, PackedDue)>()
             + (self.by_log.capacity() + self.by_wall.capacity()) * size_of::<(u64, Offset)>()
-    }
-}
-
-/// What can be seen.
-impl Machine {
-    /// When the next delayed job is due, on the clock of the log: for one that is due on the wall
-    /// clock, if that goes on as it does.
-    pub fn next_due_log_ms(&self) -> Option<u64> {
-        let again = self.delayed.first().map(|(due_log_ms, ..)| *due_log_ms);
-        let log = self.due_log.first().map(|(due_log_ms, _)| *due_log_ms);
-        let wall = self.due_wall.first().map(|(due_wall_ms, _)| self.log_of_wall(*due_wall_ms));
-        [again, log, wall].into_iter().flatten().min()
-    }
-
-    /// The heap memory in bytes for the jobs that were enqueued with a due time.
-    pub fn delay_heap_bytes(&self) -> usize {
-        let bytes = |queue: &Queue| queue.delays.heap_bytes() + queue.expiries.heap_bytes();
-        self.queues.values().map(bytes).sum()
-    }
-
-    /// The due time of a job that was enqueued with one, on the clock of the log.
-    pub(super) fn enqueued_due_log_ms(&self, queue: QueueId, offset: Offset) -> Option<u64> {
-        match self.queues.get(&queue)?.delays.get(offset)? {
-            Due::Log(ms) => Some(ms),
-            Due::Wall(ms) => Some(self.log_of_wall(ms)),
-        }
-    }
-
-    pub(super) fn log_of_wall(&self, wall_ms: u64) -> u64 {
-        self.now.log_ms.saturating_add(wall_ms.saturating_sub(self.now.wall_ms))
-    }
-}
-
-/// What facts and time do.
-impl Machine {
-    /// Gives new jobs their terms.
-    pub(super) fn termed(
-        &mut self,
-        queue: QueueId,
-        runs: &[(Run, JobTerms)],
-    ) -> Result<(), Contradiction> {
-        let before = self.next_dues(queue);
-        for (run, terms) in runs {
-            self.check_new(queue, *run)?;
-            if terms.rank != Rank::ORDINARY {
-                self.ranked_run(queue, *run, terms.rank)?;
-            }
-            match terms.due {
-                Some(due) => self.delayed_run(queue, *run, due)?,
-                None if terms.rank != Rank::ORDINARY => self.rank_fresh(queue, *run, terms.rank),
-                None => {}
-            }
-            if let Some(ms) = terms.expires_log_ms {
-                self.expiring_run(queue, *run, ms)?;
-            }
-        }
-        self.due_changed(queue, before);
-        Ok(())
-    }
-
-    /// Takes the terms of a job back from a record; false if they can't be.
-    pub(super) fn restore_terms(
-        &mut self,
-        queue: QueueId,
-        offset: Offset,
-        terms: JobTerms,
-    ) -> bool {
-        let before = (self.next_dues(queue), self.next_expiry(queue));
-        let Some(state) = self.queues.get_mut(&queue) else { return false };
-        // A job that is gone may still have an expiry: it is forgotten when its time comes.
-        let within = offset < state.next;
-        let JobTerms { due, expires_log_ms, rank } = terms;
-        let restored = within
-            && terms != JobTerms::default()
-            && (rank == Rank::ORDINARY || state.ranks.push(offset, rank))
-            && due.is_none_or(|due| state.delays.push(offset, due))
-            && expires_log_ms.is_none_or(|ms| state.expiries.push(offset, Due::Log(ms)));
-        self.due_changed(queue, before.0);
-        self.expiry_changed(queue, before.1);
-        restored
-    }
-
-    /// Terms are for jobs that no group has been given yet.
-    fn check_new(&self, queue: QueueId, run: Run) -> Result<(), Contradiction> {
-        let offset = run.first;
-        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let end = offset.0.checked_add(u64::from(run.count));
-        let groups = state.groups.values().filter_map(|group| self.groups.get(group));
-        let is_new = |group: &Group| group.kind == GroupKind::Stream || offset >= group.next_fetch;
-        if end.is_none_or(|end| end > state.next.0) || !groups.into_iter().all(is_new) {
-            return Err(Contradiction::NotNew { queue, offset });
-        }
-        Ok(())
-    }
-
-    fn expiring_run(&mut self, queue: QueueId, run: Run, ms: u64) -> Result<(), Contradiction> {
-        let before = self.next_expiry(queue);
-        let Some(state) = self.queues.get_mut(&queue) else { return Ok(()) };
-        for offset in run.offsets() {
-            if !state.expiries.push(offset, Due::Log(ms)) {
-                return Err(Contradiction::NotNew { queue, offset });
-            }
-        }
-        self.expiry_changed(queue, before);
-        Ok(())
-    }
-
-    fn delayed_run(&mut self, queue: QueueId, run: Run, due: Due) -> Result<(), Contradiction> {
-        let Some(state) = self.queues.get_mut(&queue) else { return Ok(()) };
-        for offset in run.offsets() {
-            if !state.delays.push(offset, due) {
-                return Err(Contradiction::NotNew { queue, offset });
-            }
-        }
-        for group in state.groups.values() {
-            if let Some(group) = self.groups.get_mut(group)
-                && group.kind == GroupKind::Work
-            {
-                group.enqueued_delayed += u64::from(run.count);
-                group.skipped_ahead += u64::from(run.count);
-                group.settle(state);
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets those jobs take their places that were enqueued with a due time and are due.
-    pub(super) fn advance_delays(&mut self, now: Stamp) {
-        self.now = now;
-        while let Some(queue) = self.next_due_queue(now) {
-            let before = self.next_dues(queue);
-            while let Some(state) = self.queues.get_mut(&queue)
-                && let Some(offset) = state.delays.pop_due(now)
-            {
-                self.taken_from_delays(queue, offset);
-            }
-            self.due_changed(queue, before);
-        }
-    }
-
-    fn next_due_queue(&self, now: Stamp) -> Option<QueueId> {
-        let log = self.due_log.first().filter(|(ms, _)| *ms <= now.log_ms);
-        let wall = self.due_wall.first().filter(|(ms, _)| *ms <= now.wall_ms);
-        log.or(wall).map(|(_, queue)| *queue)
-    }
-
-    /// Lets a job take its place before its time; nothing if it is not delayed.
-    pub(super) fn undelay_enqueued(&mut self, queue: QueueId, offset: Offset) {
-        let before = self.next_dues(queue);
-        let state = self.queues.get_mut(&queue);
-        if state.is_some_and(|state| state.delays.remove(offset)) {
-            self.taken_from_delays(queue, offset);
-            self.due_changed(queue, before);
-        }
-    }
-
-    /// A job that the pointer of a group has not reached is fresh now; one behind it is ready. One
-    /// with a rank waits in its level, wherever the pointer stands.
-    fn taken_from_delays(&mut self, queue: QueueId, offset: Offset) {
-        let Some(state) = self.queues.get(&queue) else { return };
-        for id in state.groups.values() {
-            let Some(group) = self.groups.get_mut(id) else { continue };
-            if group.kind == GroupKind::Stream || group.consumed.contains(offset) {
-                continue;
-            }
-            group.enqueued_delayed -= 1;
-            match state.ranks.get(offset) {
-                Some(rank) => group.ranked.add_fresh(rank, offset),
-                None if offset < group.next_fetch => group.come_due(offset),
-                None => group.skipped_ahead -= 1,
-            }
-            wake(&mut self.groups, &mut self.woken, *id);
-        }
-    }
-
-    pub(super) fn next_dues(&self, queue: QueueId) -> [Option<u64>; 2] {
-        self.queues.get(&queue).map_or([None, None], |state| state.delays.next())
-    }
-
-    /// Keeps the order of the queues by their next due times.
-    pub(super) fn due_changed(&mut self, queue: QueueId, before: [Option<u64>; 2]) {
-        let after = self.next_dues(queue);
-        let orders = [&mut self.due_log, &mut self.due_wall];
-        for ((order, before), after) in orders.into_iter().zip(before).zip(after) {
-            if before == after {
-                continue;
-            }
-            if let Some(ms) = before {
-                order.remove(&(ms, queue));
-            }
-            if let Some(ms) = after {
-                order.insert((ms, queue));
-            }
-        }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ops::Bound;
 
-use super::machine::Queue;
+use super::machine::Machine;
+use super::state::Queue;
 use super::{
-    GroupKind, Holder, KeyedPlace, Machine, PRIORITY_COUNT, QueueSettings, RemovedCounts,
-    UniqueInfo,
+    Due, GroupKind, Holder, KeyedPlace, PRIORITY_COUNT, QueueSettings, RemovedCounts, UniqueInfo,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
 
@@ -199,20 +199,21 @@ impl Machine {
 
     /// One group.
     pub fn group(&self, group: GroupId) -> Option<GroupInfo<'_>> {
-        let state = self.groups.get(&group)?;
+        let (state, queue) = self.of(group)?;
         let consumed = &state.consumed;
-        let queue = self.queues.get(&state.queue);
-        let skipped = queue.map_or(0, |queue| queue.skipped_above(consumed.floor()));
+        let skipped = queue.skipped_above(consumed.floor());
         let parked = state.keys.as_ref().map_or(0, |keys| keys.parked_count());
-        let parked_max = queue.map_or(u64::MAX, |queue| queue.settings.parked_max);
+        let (ready, mut ready_by_priority) = (state.ready_count(queue), state.ranked.counts());
+        let [none, above @ ..] = &mut ready_by_priority;
+        *none = ready - above.iter().sum::<u64>();
         let counts = GroupCounts {
-            ready: self.ready_count(group),
-            ready_by_priority: self.ready_by_priority(group),
+            ready,
+            ready_by_priority,
             leased: state.leased_count,
             delayed: state.delayed_count + state.enqueued_delayed,
-            dead: state.dead.len() as u64,
+            dead: state.dead.len(),
             parked,
-            parked_full: parked >= parked_max,
+            parked_full: parked >= queue.settings.parked_max,
             removed: state.removed,
             committed: consumed.floor(),
             consumed_above: consumed.above_count().saturating_sub(skipped),
@@ -226,28 +227,13 @@ impl Machine {
 
     /// How many jobs of a group can be fetched now (for a stream group: read). Cheap.
     pub fn ready_count(&self, group: GroupId) -> u64 {
-        let Some(state) = self.groups.get(&group) else {
-            return 0;
-        };
-        let next = self.next_offset(state.queue).unwrap_or_default();
-        let fresh = next.0 - state.next_fetch.0 - state.holes - state.skipped_ahead;
-        let by_key = state.keys.as_ref().map_or(0, |keys| keys.ready_count());
-        fresh + state.ready.len() as u64 + state.ranked.len() + by_key
-    }
-
-    /// As [`ready_count`](Self::ready_count), for each priority.
-    fn ready_by_priority(&self, group: GroupId) -> [u64; PRIORITY_COUNT] {
-        let mut counts = self.groups.get(&group).map(|state| state.ranked.counts());
-        let counts = counts.get_or_insert_default();
-        let [none, above @ ..] = counts;
-        *none = self.ready_count(group) - above.iter().sum::<u64>();
-        *counts
+        self.of(group).map_or(0, |(state, queue)| state.ready_count(queue))
     }
 
     /// The lease of a job, if it is leased.
     pub fn lease(&self, group: GroupId, offset: Offset) -> Option<LeaseInfo> {
         let lease = self.leases.get(group, offset)?;
-        let mark = self.groups.get(&group)?.marks.get(&offset).copied().unwrap_or_default();
+        let mark = self.groups.get(&group)?.mark(offset);
         Some(LeaseInfo {
             grant: lease.grant,
             holder: self.leases.holder(lease),
@@ -261,19 +247,19 @@ impl Machine {
 
     /// Where a job stands for a group; none if there is no such group or no such job yet.
     pub fn job(&self, group: GroupId, offset: Offset) -> Option<JobState> {
-        let state = self.groups.get(&group)?;
-        if offset >= self.next_offset(state.queue)? {
+        let (state, queue) = self.of(group)?;
+        if offset >= queue.next {
             return None;
         }
         if state.consumed.contains(offset) {
             return Some(JobState::Consumed);
         }
         if state.kind == GroupKind::Work
-            && let Some(due_log_ms) = self.enqueued_due_log_ms(state.queue, offset)
+            && let Some(due_log_ms) = self.enqueued_due_log_ms(queue, offset)
         {
             return Some(JobState::Delayed { due_log_ms });
         }
-        let is_ready = match self.rank(state.queue, offset) {
+        let is_ready = match queue.ranks.get(offset) {
             Some(rank) if state.kind == GroupKind::Work => state.ranked.contains(rank, offset),
             _ => offset >= state.next_fetch || state.ready.contains(&offset),
         };
@@ -283,23 +269,30 @@ impl Machine {
         match state.keys.as_ref().and_then(|keys| keys.place(offset)) {
             Some(KeyedPlace::Passed | KeyedPlace::Unread) => return Some(JobState::Ready),
             Some(KeyedPlace::Parked) => return Some(JobState::Parked),
-            _ => {}
+            Some(KeyedPlace::Holding | KeyedPlace::Away) | None => {}
         }
-        if state.dead.contains_key(&offset) {
+        if state.dead.contains(offset) {
             return Some(JobState::Dead);
         }
         if self.leases.get(group, offset).is_some() {
             return Some(JobState::Leased);
         }
-        let due_log_ms = state.marks.get(&offset)?.due_log_ms?;
+        let due_log_ms = state.mark(offset).due_log_ms?;
         Some(JobState::Delayed { due_log_ms })
+    }
+
+    /// The due time of a job that was enqueued with one, on the clock of the log.
+    pub(super) fn enqueued_due_log_ms(&self, queue: &Queue, offset: Offset) -> Option<u64> {
+        match queue.delays.get(offset)? {
+            Due::Log(ms) => Some(ms),
+            Due::Wall(ms) => Some(self.log_of_wall(ms)),
+        }
     }
 
     /// The first job from `from` on that a group has still to consume.
     pub fn next_unconsumed(&self, group: GroupId, from: Offset) -> Option<Offset> {
-        let state = self.groups.get(&group)?;
-        let next = self.next_offset(state.queue)?;
-        Some(state.consumed.next_absent(from)).filter(|found| *found < next)
+        let (state, queue) = self.of(group)?;
+        Some(state.consumed.next_absent(from)).filter(|found| *found < queue.next)
     }
 
     /// The oldest job of a group that is neither consumed nor dead. Beyond `DEAD_PASSED_MAX` dead
@@ -308,7 +301,7 @@ impl Machine {
         let dead = &self.groups.get(&group)?.dead;
         let mut oldest = self.next_unconsumed(group, Offset(0))?;
         for _ in 0..DEAD_PASSED_MAX {
-            if !dead.contains_key(&oldest) {
+            if !dead.contains(oldest) {
                 break;
             }
             oldest = self.next_unconsumed(group, oldest.next())?;
@@ -334,5 +327,32 @@ impl Machine {
     /// The heap memory of all leases in bytes. It does not shrink when leases end.
     pub fn lease_heap_bytes(&self) -> usize {
         self.leases.heap_bytes()
+    }
+
+    /// The group that results, and waiting for a job's end, look at; none while it is not made.
+    pub fn primary_group(&self, queue: QueueId) -> Option<GroupId> {
+        let state = self.queues.get(&queue)?;
+        state.groups.get(&*state.settings.primary_group).copied()
+    }
+
+    /// How many results a queue keeps, their bytes as `result_bytes_max` counts them, and how many
+    /// have gone before their time.
+    pub fn results(&self, queue: QueueId) -> Option<(u64, u64, u64)> {
+        Some(self.queues.get(&queue)?.results.counts())
+    }
+
+    /// When the next result goes, on the clock of the log.
+    pub fn next_result_end_log_ms(&self) -> Option<u64> {
+        self.deadlines.results.first_ms()
+    }
+
+    /// When the next job expires, on the clock of the log.
+    pub fn next_expiry_log_ms(&self) -> Option<u64> {
+        self.deadlines.expiries.first_ms()
+    }
+
+    /// When the next dead job has been kept for long enough, on the clock of the log.
+    pub fn next_dead_end_log_ms(&self) -> Option<u64> {
+        self.deadlines.dead.first_ms()
     }
 }

@@ -7,6 +7,7 @@
 //! takes, the compiler and the tests of `coding` say. No row changes its tag, its fields or their
 //! order.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -459,6 +460,11 @@ impl Run {
         self.first.0.checked_add(u64::from(self.count)).map(Offset)
     }
 
+    /// From the first to below the end.
+    pub(super) fn range(self) -> Range<Offset> {
+        self.first..self.first.plus(u64::from(self.count))
+    }
+
     /// The offsets of the run, in order.
     pub fn offsets(self) -> impl Iterator<Item = Offset> {
         (0..u64::from(self.count)).map(move |n| self.first.plus(n))
@@ -475,4 +481,16 @@ pub fn push_offset(runs: &mut Runs, offset: Offset) {
         return;
     }
     runs.push(Run { first: offset, count: 1 });
+}
+
+/// Offsets as runs, in order and each once.
+pub(super) fn runs_of(offsets: &mut [Offset]) -> Runs {
+    offsets.sort_unstable();
+    let (mut runs, mut last) = (Runs::new(), None);
+    for offset in offsets {
+        if last.replace(*offset) != Some(*offset) {
+            push_offset(&mut runs, *offset);
+        }
+    }
+    runs
 }

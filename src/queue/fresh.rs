@@ -1,43 +1,14 @@
 //! The pointer of a group: which jobs are fresh, and which are set aside.
 //!
 //! Ordinary jobs that were never delivered stand nowhere: they are those from the pointer on that
-//! are not consumed and not set aside by their queue. Set aside are jobs that are not due, and
-//! those with a rank, wherever they stand. The pointer rests on a fresh job or on the end of the
-//! queue.
+//! are not consumed and not set aside by their queue, and cost nothing. Set aside are jobs that are
+//! not due, and those with a rank, wherever they stand. The pointer rests on a fresh job or on the
+//! end of the queue.
 
+use super::GroupKind;
 use super::group::Group;
-use super::machine::Queue;
-use super::{GroupKind, Machine};
-use crate::types::{GroupId, Offset};
-
-impl Machine {
-    /// Counts anew what a group skips, after its pointer was set, has the ranked jobs wait that are
-    /// nowhere else, and moves the pointer to a fresh job.
-    pub(super) fn count_skipped(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(queue) = self.queues.get(&group.queue) else { return };
-        if group.kind == GroupKind::Stream {
-            return;
-        }
-        let (floor, next_fetch) = (group.consumed.floor(), group.next_fetch);
-        let consumed = &group.consumed;
-        let delayed = queue.delays.within(floor, queue.next);
-        let delayed = delayed.filter(|offset| !consumed.contains(*offset));
-        group.enqueued_delayed = delayed.count() as u64;
-        group.skipped_ahead = queue.set_aside(group, next_fetch, queue.next);
-        for (offset, rank) in queue.ranks.within(floor, queue.next) {
-            let is_elsewhere = group.consumed.contains(offset)
-                || group.marks.contains_key(&offset)
-                || group.dead.contains_key(&offset)
-                || queue.delays.get(offset).is_some()
-                || self.leases.get(id, offset).is_some();
-            if !is_elsewhere {
-                group.ranked.add_fresh(rank, offset);
-            }
-        }
-        group.settle(queue);
-    }
-}
+use super::state::Queue;
+use crate::types::Offset;
 
 impl Queue {
     /// How many jobs from `first` to below `end` are set aside for a group, consumed ones apart.
@@ -51,6 +22,36 @@ impl Queue {
 }
 
 impl Group {
+    /// Takes all that is not consumed as fresh: all that a stream group needs.
+    pub(super) fn fresh_from_floor(&mut self) {
+        self.next_fetch = self.consumed.floor();
+        self.holes = self.consumed.above_count();
+    }
+
+    /// Counts anew what it skips, after its pointer was set, has the ranked jobs wait that are
+    /// nowhere else, and moves the pointer to a fresh job.
+    pub(super) fn count_skipped(&mut self, queue: &Queue, is_leased: impl Fn(Offset) -> bool) {
+        if self.kind == GroupKind::Stream {
+            return;
+        }
+        let floor = self.consumed.floor();
+        let delayed = queue.delays.within(floor, queue.next);
+        let delayed = delayed.filter(|offset| !self.consumed.contains(*offset));
+        self.enqueued_delayed = delayed.count() as u64;
+        self.skipped_ahead = queue.set_aside(self, self.next_fetch, queue.next);
+        for (offset, rank) in queue.ranks.within(floor, queue.next) {
+            let is_elsewhere = self.consumed.contains(offset)
+                || self.marks.contains_key(&offset)
+                || self.dead.contains(offset)
+                || queue.delays.get(offset).is_some()
+                || is_leased(offset);
+            if !is_elsewhere {
+                self.ranked.add_fresh(rank, offset);
+            }
+        }
+        self.settle(queue);
+    }
+
     /// The first fresh job from `from` on, or the end of the queue.
     pub(super) fn next_fresh(&self, queue: &Queue, from: Offset) -> Offset {
         let mut offset = from;
@@ -90,15 +91,20 @@ impl Group {
         }
     }
 
-    /// Notes that a job is consumed which was delivered, or waited elsewhere than among the fresh
-    /// ones. One from the pointer on was set aside, and is a hole from now on.
-    pub(super) fn consume(&mut self, offset: Offset) {
-        self.remove_mark(offset);
-        self.consumed.insert(offset);
-        self.forget_key(offset);
-        if offset >= self.next_fetch {
-            self.skipped_ahead -= 1;
-            self.holes += 1;
+    /// Passes over offsets at the end of the queue that no job has.
+    pub(super) fn pass_over(&mut self, first: Offset, end: Offset) {
+        self.consumed.insert_run(first, end);
+        match self.kind {
+            GroupKind::Stream => self.fresh_from_floor(),
+            GroupKind::Work if self.next_fetch == first => self.next_fetch = end,
+            GroupKind::Work => self.holes += end.0 - first.0,
         }
+    }
+
+    /// How many jobs of its queue it can be given now (a stream group: read).
+    pub(super) fn ready_count(&self, queue: &Queue) -> u64 {
+        let fresh = queue.next.0 - self.next_fetch.0 - self.holes - self.skipped_ahead;
+        let by_key = self.keys.as_ref().map_or(0, |keys| keys.ready_count());
+        fresh + self.ready.len() as u64 + self.ranked.len() + by_key
     }
 }

@@ -1,21 +1,22 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), waiting in its rank, passed with its key (see `keys`), or fresh. Fresh jobs are those
-//! from `next_fetch` on that are not consumed and not set aside (see `fresh`), and cost nothing.
+//! delayed), waiting in its rank, passed with its key (see `keys`), or fresh. See `fresh` for those.
 
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
 use super::dead::DeadJobs;
-use super::job::Sayings;
+use super::deadlines::Deadlines;
 use super::keys::Keys;
-use super::limits::Bucket;
+use super::limits::{Bucket, Rate};
+use super::notes::Notes;
 use super::offset_set::OffsetSet;
 use super::ranks::Levels;
-use super::{EndReason, GroupKind, QueueSettings, RemovedCounts};
-use crate::types::{Offset, QueueId};
+use super::state::Queue;
+use super::{EndReason, GroupKind, KeyedPlace, QueueSettings, RemovedCounts};
+use crate::types::{GroupId, Offset, QueueId};
 
 #[derive(Debug)]
 pub(super) struct Group {
@@ -37,13 +38,13 @@ pub(super) struct Group {
     /// What is known of the jobs that have been handed back and are neither consumed nor dead.
     pub(super) marks: FxHashMap<Offset, Mark>,
     pub(super) dead: DeadJobs,
-    pub(super) said: Sayings,
+    pub(super) notes: Notes,
     /// How many jobs left without a commit.
     pub(super) removed: RemovedCounts,
     /// How many jobs are leased.
     pub(super) leased_count: u64,
     /// How many may be; the highest number where there is no limit.
-    pub(super) in_flight_max: u64,
+    in_flight_max: u64,
     /// What it may be given, where its queue has a rate.
     pub(super) bucket: Option<Bucket>,
     /// How many marks have a due time.
@@ -97,11 +98,11 @@ impl Group {
             ready: BTreeSet::new(),
             ranked: Levels::default(),
             marks: FxHashMap::default(),
-            dead: DeadJobs::new(),
-            said: Sayings::default(),
+            dead: DeadJobs::default(),
+            notes: Notes::default(),
             removed: RemovedCounts::default(),
             leased_count: 0,
-            in_flight_max: u64::MAX,
+            in_flight_max: settings.max_in_flight.unwrap_or(u64::MAX),
             bucket: None,
             delayed_count: 0,
             enqueued_delayed: 0,
@@ -113,15 +114,22 @@ impl Group {
         }
     }
 
-    /// Takes all that is not consumed as fresh: all that a stream group needs.
-    pub(super) fn fresh_from_floor(&mut self) {
-        self.next_fetch = self.consumed.floor();
-        self.holes = self.consumed.above_count();
+    /// Forgets all that was delivered, and has it begin anew with other jobs as consumed.
+    pub(super) fn restart(&mut self, queue: &Queue, to: Offset, consumed: OffsetSet) {
+        let (of, name) = ((self.queue, &queue.settings), std::mem::take(&mut self.name));
+        let new = Self::new(of, name, self.kind, self.start.min(to), consumed);
+        let Self { removed, bucket, paused, woken, .. } = *self;
+        *self = Self { removed, bucket, paused, woken, ..new };
+    }
+
+    /// The past of a job that was handed back.
+    pub(super) fn mark(&self, offset: Offset) -> Mark {
+        self.marks.get(&offset).copied().unwrap_or_default()
     }
 
     /// The mark that the job has if its lease ends now for `reason`.
     pub(super) fn mark_after(&self, offset: Offset, reason: EndReason) -> Mark {
-        let mark = self.marks.get(&offset).copied().unwrap_or_default();
+        let mark = self.mark(offset);
         let failed = u32::from(reason == EndReason::Failed);
         Mark {
             due_log_ms: None,
@@ -138,11 +146,164 @@ impl Group {
         due_log_ms
     }
 
-    /// Forgets the mark of a job that is consumed or dead.
-    pub(super) fn remove_mark(&mut self, offset: Offset) {
+    /// Forgets the past of a job that is consumed or dead.
+    pub(super) fn forget_past(&mut self, offset: Offset) {
         if !self.marks.is_empty() {
             self.marks.remove(&offset);
-            self.said.forget(offset);
         }
+        self.notes.forget(offset);
+    }
+}
+
+/// Jobs that wait.
+impl Group {
+    /// Has a job wait that was delivered before.
+    pub(super) fn wait_again(&mut self, queue: &Queue, offset: Offset) {
+        match queue.ranks.get(offset) {
+            Some(rank) => self.ranked.add_again(rank, offset),
+            None => drop(self.ready.insert(offset)),
+        }
+    }
+
+    /// Whether a job waits to be delivered again.
+    pub(super) fn waits_again(&self, queue: &Queue, offset: Offset) -> bool {
+        match queue.ranks.get(offset) {
+            Some(rank) => self.ranked.contains_again(rank, offset),
+            None => self.ready.contains(&offset),
+        }
+    }
+
+    /// Takes a job that is not a fresh ordinary one from where it waits, to be delivered if it is
+    /// `granted`; false if it does not wait.
+    ///
+    /// A job whose due time has not come may be granted: whether to is for the one who decides.
+    pub(super) fn take_waiting(
+        &mut self,
+        queue: &Queue,
+        deadlines: &mut Deadlines,
+        (group, offset): (GroupId, Offset),
+        granted: bool,
+    ) -> bool {
+        let is_ready = match queue.ranks.get(offset) {
+            Some(rank) => self.ranked.take(rank, offset, granted),
+            None => self.ready.remove(&offset),
+        };
+        if is_ready {
+            return true;
+        }
+        let due_log_ms = self.undelay(offset);
+        deadlines.retries.moved((group, offset), due_log_ms, None);
+        due_log_ms.is_some()
+    }
+
+    /// Has a job that is delayed from now on, or dead, give its place up if the rule says so.
+    pub(super) fn step_aside(&mut self, offset: Offset, dead: bool) {
+        if let Some(keys) = &mut self.keys
+            && !keys.stays(dead)
+        {
+            let next = keys.step_aside(offset);
+            self.unpark(next);
+        }
+    }
+
+    /// Lets a job that was out be fetched again, as soon as its key has a place for it.
+    pub(super) fn come_back(&mut self, queue: &Queue, offset: Offset) {
+        if self.keys.as_mut().is_none_or(|keys| keys.come_back(offset)) {
+            self.wait_again(queue, offset);
+        }
+    }
+
+    /// Lets a job take its place whose due time of enqueueing has come: one that the pointer has
+    /// not reached is fresh now, one behind it is ready. One with a rank waits in its level,
+    /// wherever the pointer stands.
+    pub(super) fn come_due(&mut self, queue: &Queue, offset: Offset) {
+        self.enqueued_delayed -= 1;
+        match (queue.ranks.get(offset), &mut self.keys) {
+            (Some(rank), _) => self.ranked.add_fresh(rank, offset),
+            (None, _) if offset >= self.next_fetch => self.skipped_ahead -= 1,
+            (None, Some(keys)) => keys.let_read(offset),
+            (None, None) => drop(self.ready.insert(offset)),
+        }
+    }
+
+    /// Whether a job waits for others of its key.
+    pub(super) fn is_parked(&self, offset: Offset) -> bool {
+        let place = self.keys.as_ref().and_then(|keys| keys.place(offset));
+        place == Some(KeyedPlace::Parked)
+    }
+
+    fn unpark(&mut self, offset: Option<Offset>) {
+        if let (Some(offset), Some(keys)) = (offset, &mut self.keys) {
+            match self.marks.contains_key(&offset) {
+                true => drop(self.ready.insert(offset)),
+                false => keys.let_pass(offset),
+            }
+        }
+    }
+
+    /// Notes that a job is consumed which was delivered, or waited elsewhere than among the fresh
+    /// ones. One from the pointer on was set aside, and is a hole from now on.
+    pub(super) fn consume(&mut self, offset: Offset) {
+        self.forget_past(offset);
+        self.consumed.insert(offset);
+        if let Some(keys) = &mut self.keys {
+            let next = keys.forget(offset);
+            self.unpark(next);
+        }
+        if offset >= self.next_fetch {
+            self.skipped_ahead -= 1;
+            self.holes += 1;
+        }
+    }
+
+    /// Whether every job from the committed offset on is in exactly one place, if none was counted
+    /// twice.
+    pub(super) fn accounts_for_all(&self) -> bool {
+        let by_key = self.keys.as_ref().map_or(0, |keys| keys.parked_count() + keys.ready_count());
+        let waiting = self.ready.len() as u64 + self.ranked.len() + self.delayed_count;
+        let accounted = waiting
+            + by_key
+            + self.enqueued_delayed
+            + self.leased_count
+            + self.dead.len()
+            + self.consumed.above_count();
+        let passed = self.next_fetch.0 - self.consumed.floor().0;
+        accounted == passed + self.skipped_ahead + self.holes
+    }
+}
+
+/// Limits.
+impl Group {
+    /// Takes note of the limits of its queue, as they are from now on.
+    pub(super) fn set_limits(
+        &mut self,
+        settings: &QueueSettings,
+        before: Option<Rate>,
+        now_log_ms: u64,
+    ) {
+        self.in_flight_max = settings.max_in_flight.unwrap_or(u64::MAX);
+        self.bucket = settings.rate().map(|rate| match (self.bucket, before) {
+            (Some(bucket), Some(before)) => bucket.rerated(before, rate, now_log_ms),
+            _ => Bucket::full(rate, now_log_ms),
+        });
+    }
+
+    /// When its bucket holds a job again, if it is empty.
+    pub(super) fn refill_log_ms(&self, rate: Option<Rate>) -> Option<u64> {
+        self.bucket?.refill_log_ms(rate?)
+    }
+
+    /// How many jobs it may be given now, apart from how many are ready.
+    pub(super) fn room(&self, queue: &Queue, now_log_ms: u64) -> u64 {
+        let places = self.in_flight_max.saturating_sub(self.leased_count);
+        match (self.bucket, queue.settings.rate()) {
+            (Some(bucket), Some(rate)) => places.min(bucket.jobs(rate, now_log_ms)),
+            _ => places,
+        }
+    }
+
+    /// Whether it has as many jobs out as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.leased_count >= self.in_flight_max
     }
 }

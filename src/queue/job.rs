@@ -1,29 +1,11 @@
-//! One job as people ask about it: where it stands for a group, what happened to it, and what its
-//! worker says of its progress.
-//!
-//! What workers say costs memory only where they say it: the bytes and about 60 more for each job
-//! that is out and has a note of its progress, and for each that failed and is to be tried again.
+//! One job as people ask about it: where it stands for a group, and what happened to it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{
-    Contradiction, DeadJob, EndReason, Fact, GroupRecord, Holder, JobEnd, JobRefusal, JobState,
-    LeaseFact, Machine, Record,
-};
-use crate::types::{Grant, GroupId, Offset, QueueId};
-
-/// Bytes that are kept of the last error of a job that is to be tried again; what a dead one's
-/// worker said last is kept whole.
-pub const LAST_ERROR_BYTES_MAX: usize = 256;
-
-/// What workers said of the jobs of a group that are not consumed.
-#[derive(Debug, Default)]
-pub(super) struct Sayings {
-    /// Of their progress, while they are out.
-    pub(super) progress: BTreeMap<Offset, Box<str>>,
-    /// When they failed last.
-    pub(super) errors: BTreeMap<Offset, Box<str>>,
-}
+use super::machine::Machine;
+use super::state::Queue;
+use super::{DeadJob, Holder, JobState, Removal};
+use crate::types::{GroupId, Offset, QueueId};
 
 /// A lease, as people ask about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,52 +63,26 @@ pub struct JobInfo {
     pub result_bytes: Option<u64>,
 }
 
-impl Sayings {
-    /// Forgets all about a job that is consumed or dead.
-    pub(super) fn forget(&mut self, offset: Offset) {
-        self.progress.remove(&offset);
-        self.errors.remove(&offset);
-    }
-
-    /// All that was said, in the order of a checkpoint.
-    pub(super) fn records(&self) -> impl Iterator<Item = Record> {
-        let progress = self.progress.iter();
-        let progress = progress.map(|(offset, note)| {
-            Record::Group(GroupRecord::Progress { offset: *offset, note: note.clone() })
-        });
-        let errors = self.errors.iter();
-        let errors = errors.map(|(offset, error)| {
-            Record::Group(GroupRecord::LastError { offset: *offset, error: error.clone() })
-        });
-        progress.chain(errors)
-    }
-
-    pub(super) fn failed(&mut self, offset: Offset, message: &str) {
-        let end = message.floor_char_boundary(LAST_ERROR_BYTES_MAX);
-        match message.get(..end).unwrap_or_default() {
-            "" => {}
-            error => drop(self.errors.insert(offset, error.into())),
-        }
-    }
+/// How a job ended, as far as its queue's primary group is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// It was committed.
+    Done {
+        /// What its worker said of it, if it did.
+        result: Option<Arc<[u8]>>,
+    },
+    /// It is not fetched again, until somebody retries it.
+    Dead(DeadJob),
+    /// It was cancelled or purged.
+    Cancelled,
+    /// Its time was over.
+    Expired,
+    /// It is consumed, and how is not known any more: without a result, or with one that is gone;
+    /// or it was given up when it was dead.
+    Unknown,
 }
 
-/// What may be asked for.
 impl Machine {
-    /// Notes what a worker says of its job's progress; with an empty note, nothing any more.
-    ///
-    /// # Errors
-    /// As for [`commit`](Self::commit).
-    pub fn note_progress(
-        &self,
-        group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
-        note: &str,
-    ) -> Result<Fact, JobRefusal> {
-        self.commit(group, offset, grant)?;
-        Ok(Fact::Lease(LeaseFact::Progressed { group, offset, note: note.into() }))
-    }
-
     /// One job of a queue, described for a group, or, without one, for a group that nothing was
     /// delivered to; none if there is no such job yet.
     pub fn job_info(
@@ -138,7 +94,7 @@ impl Machine {
     ) -> Option<JobInfo> {
         let state = self.queues.get(&queue).filter(|state| offset < state.next)?;
         let mut info = JobInfo {
-            standing: self.standing(queue, group, offset, lease_now_ms)?,
+            standing: self.standing((queue, state), group, offset, lease_now_ms)?,
             attempts: None,
             failures: 0,
             crashes: 0,
@@ -149,40 +105,40 @@ impl Machine {
         };
         let of_group = group.and_then(|id| Some((id, self.groups.get(&id)?)));
         let Some((id, of_group)) = of_group else { return Some(info) };
-        let mark = of_group.marks.get(&offset).copied().unwrap_or_default();
+        let mark = of_group.mark(offset);
         let counts = match &info.standing {
             JobStanding::Dead(dead) => Some((dead.attempts, dead.failures, dead.crashes)),
             JobStanding::Leased(_) => Some((mark.attempts + 1, mark.failures, mark.crashes)),
             JobStanding::Ready | JobStanding::Parked | JobStanding::Delayed { .. } => {
                 Some((mark.attempts, mark.failures, mark.crashes))
             }
-            _ => None,
+            JobStanding::Consumed | JobStanding::Cancelled | JobStanding::Expired => None,
         };
         info.attempts = counts.map(|(attempts, ..)| attempts);
         (info.failures, info.crashes) = counts.map_or((0, 0), |(_, f, c)| (f, c));
         let is_leased = matches!(info.standing, JobStanding::Leased(_));
         info.cancel_requested = is_leased && self.is_cancelled(id, offset);
-        info.progress = of_group.said.progress.get(&offset).cloned();
-        info.last_error = of_group.said.errors.get(&offset).cloned();
+        let (progress, last_error) = of_group.notes.of(offset);
+        (info.progress, info.last_error) = (progress.map(Into::into), last_error.map(Into::into));
         Some(info)
     }
 
     fn standing(
         &self,
-        queue: QueueId,
+        (queue, state): (QueueId, &Queue),
         group: Option<GroupId>,
         offset: Offset,
         lease_now_ms: u64,
     ) -> Option<JobStanding> {
-        let state = self.queues.get(&queue)?;
-        let withdrawn = || match (state.has_withdrawn(offset), state.has_lapsed(offset)) {
-            (false, _) => JobStanding::Consumed,
-            (true, false) => JobStanding::Cancelled,
-            (true, true) => JobStanding::Expired,
+        let withdrawn = || match state.withdrawal(offset) {
+            None => JobStanding::Consumed,
+            Some(Removal::Expired) => JobStanding::Expired,
+            Some(_) => JobStanding::Cancelled,
         };
         let Some(group) = group else {
-            return Some(match self.enqueued_due_log_ms(queue, offset) {
-                _ if !self.is_live(queue, offset) || state.has_withdrawn(offset) => withdrawn(),
+            let is_withdrawn = state.withdrawn.contains(offset);
+            return Some(match self.enqueued_due_log_ms(state, offset) {
+                _ if is_withdrawn || !self.is_live(queue, offset) => withdrawn(),
                 Some(due_log_ms) => JobStanding::Delayed { due_log_ms },
                 None => JobStanding::Ready,
             });
@@ -209,30 +165,28 @@ impl Machine {
             },
         })
     }
-}
 
-/// What the facts do.
-impl Machine {
-    pub(super) fn progressed(
-        &mut self,
-        group: GroupId,
-        offset: Offset,
-        note: &str,
-    ) -> Result<(), Contradiction> {
-        let is_leased = self.leases.get(group, offset).is_some();
-        let state = self.groups.get_mut(&group).filter(|_| is_leased);
-        let state = state.ok_or(Contradiction::NotLeased { group, offset })?;
-        match note {
-            "" => drop(state.said.progress.remove(&offset)),
-            note => drop(state.said.progress.insert(offset, note.into())),
+    /// How a job ended; none if it has not, or if there is no such job yet.
+    pub fn job_end(&self, queue: QueueId, offset: Offset) -> Option<JobEnd> {
+        let state = self.queues.get(&queue).filter(|state| offset < state.next)?;
+        let withdrawn = || match state.withdrawal(offset)? {
+            Removal::Expired => Some(JobEnd::Expired),
+            _ => Some(JobEnd::Cancelled),
+        };
+        let Some(group) = self.primary_group(queue) else {
+            return withdrawn();
+        };
+        match self.job(group, offset)? {
+            JobState::Consumed => match state.results.get(offset) {
+                Some(result) => Some(JobEnd::Done { result: Some(Arc::clone(result)) }),
+                None => withdrawn().or(Some(JobEnd::Unknown)),
+            },
+            JobState::Dead => {
+                self.dead(group, offset).next().map(|dead| JobEnd::Dead(dead.1.clone()))
+            }
+            JobState::Leased | JobState::Ready | JobState::Parked | JobState::Delayed { .. } => {
+                None
+            }
         }
-        Ok(())
-    }
-}
-
-impl EndReason {
-    /// Whether what the worker said with it is an error.
-    pub(super) fn is_error(self) -> bool {
-        matches!(self, Self::Failed | Self::Damaged)
     }
 }

@@ -6,8 +6,8 @@
 //! the key with the lowest offset.
 //!
 //! The machine has no bodies, and nothing is kept of jobs that the pointer has not reached. So the
-//! one who grants reads the keys ahead of the pointer ([`Machine::next_unread`]), and what it has
-//! read is a fact ([`GroupFact::Passed`]). A key is known by its hash: two keys with one hash share
+//! one who grants reads the keys ahead of the pointer (`Machine::next_unread`), and what it has
+//! read is a fact (`GroupFact::Passed`). A key is known by its hash: two keys with one hash share
 //! their places, which costs speed and no promise.
 
 use std::collections::BTreeSet;
@@ -15,10 +15,8 @@ use std::ops::RangeInclusive;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::group::Group;
-use super::machine::{Queue, inside, wake, work_group};
-use super::{Contradiction, Fact, GroupFact, GroupKind, Machine, QueueSettings, Run};
-use crate::types::{GroupId, KeyHash, Offset, QueueId};
+use super::{GroupKind, QueueSettings};
+use crate::types::{KeyHash, Offset};
 
 /// What the settings of a queue say about the jobs of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,17 +77,14 @@ impl KeyRule {
 }
 
 impl QueueSettings {
+    /// Whether keys matter.
+    pub(super) fn has_key_rule(&self) -> bool {
+        KeyRule::of(self).is_some()
+    }
+
     /// Whether the others say the same about keys.
     pub(super) fn has_key_rule_of(&self, others: &Self) -> bool {
         KeyRule::of(self) == KeyRule::of(others)
-    }
-}
-
-impl Queue {
-    /// Whether what it says about keys can't change: jobs are parked and out, or have a rank, which
-    /// no job has where keys matter.
-    pub(super) fn holds_to_keys(&self) -> bool {
-        self.unconsumed > 0 || !self.ranks.is_empty()
     }
 }
 
@@ -120,6 +115,21 @@ impl Keys {
     /// The jobs that can be fetched and never were, by offset.
     pub(super) fn passed(&self) -> &BTreeSet<Offset> {
         &self.passed
+    }
+
+    /// The jobs that are due now and that the pointer passed before, by offset.
+    pub(super) fn unread(&self) -> &BTreeSet<Offset> {
+        &self.unread
+    }
+
+    /// Lets a job be fetched that was never out, and that has its place if it has a key.
+    pub(super) fn let_pass(&mut self, offset: Offset) {
+        self.passed.insert(offset);
+    }
+
+    /// Has the key of a job be read that the pointer has passed before it was due.
+    pub(super) fn let_read(&mut self, offset: Offset) {
+        self.unread.insert(offset);
     }
 
     /// Whether it knows of no job.
@@ -190,7 +200,7 @@ impl Keys {
         if dead { self.rule.dead_stays } else { self.rule.delayed_stays }
     }
 
-    fn has_place(&self, key: KeyHash) -> bool {
+    pub(super) fn has_place(&self, key: KeyHash) -> bool {
         self.taken.get(&key).is_none_or(|taken| *taken < self.rule.places)
     }
 
@@ -226,7 +236,7 @@ impl Keys {
     }
 
     /// Takes note of the key of a job that the pointer passes, or did before it was due.
-    fn pass(&mut self, offset: Offset, key: Option<KeyHash>) {
+    pub(super) fn pass(&mut self, offset: Offset, key: Option<KeyHash>) {
         self.unread.remove(&offset);
         self.hashes.extend(key.map(|key| (offset, key)));
         if key.is_none_or(|key| self.take_or_park(offset, key)) {
@@ -246,7 +256,7 @@ impl Keys {
     }
 
     /// Forgets a job that is consumed. The parked job that has its place now, if there is one.
-    fn forget(&mut self, offset: Offset) -> Option<Offset> {
+    pub(super) fn forget(&mut self, offset: Offset) -> Option<Offset> {
         self.passed.remove(&offset);
         self.unread.remove(&offset);
         let key = self.hashes.remove(&offset)?;
@@ -255,14 +265,14 @@ impl Keys {
     }
 
     /// Has a job give its place up until it comes back. The parked job that has it now.
-    fn step_aside(&mut self, offset: Offset) -> Option<Offset> {
+    pub(super) fn step_aside(&mut self, offset: Offset) -> Option<Offset> {
         let key = *self.hashes.get(&offset)?;
         if self.away.insert(offset) { self.free_place(key) } else { None }
     }
 
     /// Lets a job that is not delayed or dead any more be fetched again, or wait for a place:
     /// false then.
-    fn come_back(&mut self, offset: Offset) -> bool {
+    pub(super) fn come_back(&mut self, offset: Offset) -> bool {
         match self.hashes.get(&offset).copied() {
             Some(key) if self.away.remove(&offset) => self.take_or_park(offset, key),
             _ => true,
@@ -272,181 +282,4 @@ impl Keys {
 
 fn all_of(key: KeyHash) -> RangeInclusive<(KeyHash, Offset)> {
     (key, Offset(0))..=(key, Offset(u64::MAX))
-}
-
-/// What the facts of other files do to a group with keys.
-impl Group {
-    /// Forgets the key of a job that is consumed.
-    pub(super) fn forget_key(&mut self, offset: Offset) {
-        if let Some(keys) = &mut self.keys {
-            let next = keys.forget(offset);
-            self.unpark(next);
-        }
-    }
-
-    /// Has a job that is delayed from now on, or dead, give its place up if the rule says so.
-    pub(super) fn step_aside(&mut self, offset: Offset, dead: bool) {
-        if let Some(keys) = &mut self.keys
-            && !keys.stays(dead)
-        {
-            let next = keys.step_aside(offset);
-            self.unpark(next);
-        }
-    }
-
-    /// Lets a job that was out be fetched again, as soon as its key has a place for it.
-    pub(super) fn come_back(&mut self, queue: &Queue, offset: Offset) {
-        if self.keys.as_mut().is_none_or(|keys| keys.come_back(offset)) {
-            self.wait_again(queue, offset);
-        }
-    }
-
-    /// Lets a job be fetched that the pointer has passed before it was due.
-    pub(super) fn come_due(&mut self, offset: Offset) {
-        match &mut self.keys {
-            Some(keys) => keys.unread.insert(offset),
-            None => self.ready.insert(offset),
-        };
-    }
-
-    /// Whether a job waits for others of its key.
-    pub(super) fn is_parked(&self, offset: Offset) -> bool {
-        let place = self.keys.as_ref().and_then(|keys| keys.place(offset));
-        place == Some(KeyedPlace::Parked)
-    }
-
-    fn unpark(&mut self, offset: Option<Offset>) {
-        if let (Some(offset), Some(keys)) = (offset, &mut self.keys) {
-            match self.marks.contains_key(&offset) {
-                true => self.ready.insert(offset),
-                false => keys.passed.insert(offset),
-            };
-        }
-    }
-
-    /// How many jobs a FETCH would get: where keys are to be read, only of those that were.
-    pub(super) fn at_hand_count(&self) -> usize {
-        self.ready.len() + self.keys.as_ref().map_or(0, |keys| keys.passed.len())
-    }
-}
-
-/// Reading keys.
-impl Machine {
-    /// Whether keys matter to the groups of a queue. Then no job of it may have a rank, since it
-    /// would overtake others of its key.
-    pub fn has_key_rule(&self, queue: QueueId) -> bool {
-        self.queues.get(&queue).is_some_and(|state| KeyRule::of(&state.settings).is_some())
-    }
-
-    /// Whether the keys of jobs matter to a group, so that they must be read before it can be
-    /// fetched from.
-    pub fn is_keyed(&self, group: GroupId) -> bool {
-        self.groups.get(&group).is_some_and(|state| state.keys.is_some())
-    }
-
-    /// How many jobs of a keyed group can be fetched without another key being read.
-    pub fn at_hand_count(&self, group: GroupId) -> usize {
-        self.groups.get(&group).map_or(0, Group::at_hand_count)
-    }
-
-    /// Adds to `jobs` up to `count_max` jobs whose keys are to be read next; none if the group is
-    /// not keyed.
-    pub fn next_unread(&self, group: GroupId, count_max: usize, jobs: &mut Vec<Offset>) {
-        let Some(state) = self.groups.get(&group) else { return };
-        let (Some(keys), Some(queue)) = (&state.keys, self.queues.get(&state.queue)) else {
-            return;
-        };
-        // Those lie before the pointer, and so come before others of their keys.
-        jobs.extend(keys.unread.iter().take(count_max));
-        let mut next = state.next_fetch;
-        while jobs.len() < count_max && next < queue.next {
-            jobs.push(next);
-            next = state.next_fresh(queue, next.next());
-        }
-    }
-
-    /// Has the pointer pass jobs with their keys: those that [`next_unread`](Self::next_unread)
-    /// has named, in that order. Only so many of them as can be parked; none, if that is none.
-    pub fn pass(&self, group: GroupId, jobs: &[(Offset, Option<KeyHash>)]) -> Option<Fact> {
-        let state = self.groups.get(&group)?;
-        let (keys, queue) = (state.keys.as_ref()?, self.queues.get(&state.queue)?);
-        let room = queue.settings.parked_max.saturating_sub(keys.parked_count());
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let (_, first_key) = jobs.first()?;
-        let passes = first_key.is_none_or(|key| keys.has_place(key));
-        let mut runs: Vec<(Run, Option<KeyHash>)> = Vec::new();
-        for (offset, key) in jobs.iter().take(room.max(usize::from(passes))) {
-            match runs.last_mut() {
-                Some((run, last)) if last == key && run.end() == Some(*offset) => run.count += 1,
-                _ => runs.push((Run { first: *offset, count: 1 }, *key)),
-            }
-        }
-        (!runs.is_empty()).then_some(Fact::Group(GroupFact::Passed { group, runs }))
-    }
-
-    /// Takes back from a record what is known of a job's key. Whether the job has a mark.
-    pub(super) fn restore_keyed(
-        &mut self,
-        group: GroupId,
-        offset: Offset,
-        key: Option<KeyHash>,
-        place: KeyedPlace,
-    ) -> Result<bool, &'static str> {
-        let is_leased = self.leases.get(group, offset).is_some();
-        let state = self.groups.get_mut(&group).ok_or("there is no group before it")?;
-        let queue = self.queues.get(&state.queue).ok_or("its queue is missing")?;
-        let mark = state.marks.get(&offset);
-        let is_delayed = mark.is_some_and(|mark| mark.due_log_ms.is_some());
-        let is_dead = state.dead.contains_key(&offset);
-        let is_open = offset < state.next_fetch
-            && !state.consumed.contains(offset)
-            && queue.delays.get(offset).is_none();
-        let keys = state.keys.as_mut().ok_or("keys do not matter to this group")?;
-        let fits = match place {
-            _ if is_leased || state.ready.contains(&offset) => place == KeyedPlace::Holding,
-            _ if is_delayed || is_dead => match keys.stays(is_dead) {
-                true => place == KeyedPlace::Holding,
-                false => place == KeyedPlace::Away,
-            },
-            KeyedPlace::Parked => true,
-            _ => matches!(place, KeyedPlace::Passed | KeyedPlace::Unread) && mark.is_none(),
-        };
-        match is_open && fits && keys.restore(offset, key, place) {
-            true => Ok(mark.is_some()),
-            false => Err("the job can't have this place"),
-        }
-    }
-
-    pub(super) fn passed(
-        &mut self,
-        group: GroupId,
-        runs: &[(Run, Option<KeyHash>)],
-    ) -> Result<(), Contradiction> {
-        runs.iter().for_each(|(run, _)| self.undelay_granted(group, &[*run]));
-        let Self { queues, groups, .. } = self;
-        let state = work_group(groups, group)?;
-        let queue = queues.get(&state.queue).ok_or(Contradiction::NoSuchQueue(state.queue))?;
-        for (run, key) in runs {
-            inside(group, *run, queue.next)?;
-            for offset in run.offsets() {
-                let keys = state.keys.as_mut().ok_or(Contradiction::NotKeyed { group })?;
-                let unread = keys.unread.contains(&offset);
-                if !unread && offset != state.next_fetch {
-                    return Err(Contradiction::NotReady { group, offset });
-                }
-                keys.pass(offset, *key);
-                if !unread {
-                    state.pass_fresh(queue);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Has those look again who wait for jobs of a group with keys, after one of it has moved.
-    pub(super) fn wake_keyed(&mut self, group: GroupId) {
-        if self.is_keyed(group) {
-            wake(&mut self.groups, &mut self.woken, group);
-        }
-    }
 }

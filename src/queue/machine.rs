@@ -2,25 +2,17 @@
 //!
 //! Nothing here decides: what to grant, refuse or retry is in `requests`, and stands in the fact.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use super::delays::Delays;
-use super::group::{Group, Mark};
+use super::deadlines::Deadlines;
+use super::group::Group;
 use super::leases::Leases;
-use super::offset_set::OffsetSet;
-use super::producers::Producer;
-use super::ranks::Ranks;
-use super::results::Results;
-use super::schedules::{ScheduleMark, Schedules};
-use super::sizes::Sizes;
-use super::unique::UniqueKeys;
-use super::{
-    Contradiction, DeadJob, EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, LeaseFact,
-    Outcome, QueueFact, QueueSettings, Removal, Run,
-};
-use crate::types::{Grant, GroupId, Offset, ProducerId, QueueId, Stamp};
+use super::schedules::Schedules;
+use super::state::Queue;
+use super::{Contradiction, Fact, GroupFact, GroupKind, JobFact, LeaseFact, QueueFact, Run};
+use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 /// The queues and groups of one log.
 ///
@@ -36,25 +28,9 @@ pub struct Machine {
     pub(super) retired: BTreeMap<Box<str>, Offset>,
     pub(super) groups: FxHashMap<GroupId, Group>,
     pub(super) leases: Leases,
-    /// All delayed jobs by due time in `log_ms`.
-    pub(super) delayed: BTreeSet<(u64, GroupId, Offset)>,
-    /// The queues that have jobs enqueued with a due time, by the next one of either clock.
-    pub(super) due_log: BTreeSet<(u64, QueueId)>,
-    pub(super) due_wall: BTreeSet<(u64, QueueId)>,
+    pub(super) deadlines: Deadlines,
     /// The time up to which delayed jobs have been made ready.
     pub(super) now: Stamp,
-    /// When buckets that were emptied hold a job again, in `log_ms`.
-    pub(super) refills: BTreeSet<(u64, GroupId)>,
-    /// The queues that have jobs which expire, by the next one.
-    pub(super) expiry_order: BTreeSet<(u64, QueueId)>,
-    /// When to look at each producer whether to forget it, in `log_ms`.
-    pub(super) producer_checks: BTreeSet<(u64, QueueId, ProducerId)>,
-    /// The queues that keep results, by when the next one goes in `log_ms`.
-    pub(super) result_ends: BTreeSet<(u64, QueueId)>,
-    /// When the unique keys are free again that are held for a time, in `log_ms`.
-    pub(super) key_ends: BTreeSet<(u64, QueueId, Offset)>,
-    /// When dead jobs go, in `log_ms`, where they are not kept for ever.
-    pub(super) dead_ends: BTreeSet<(u64, GroupId, Offset)>,
     pub(super) schedules: Schedules,
     /// Groups that got ready jobs since this was last taken, in the order of the events.
     pub(super) woken: Vec<GroupId>,
@@ -67,77 +43,6 @@ pub struct Machine {
     pub(super) first_of_new: Offset,
 }
 
-#[derive(Debug)]
-pub(super) struct Queue {
-    pub(super) name: Box<str>,
-    pub(super) settings: QueueSettings,
-    /// Jobs that are gone, whatever the groups of today have consumed; see `retention`.
-    pub(super) gone: OffsetSet,
-    /// Where consumed jobs are kept for a time: what was consumed at `turned_log_ms`.
-    pub(super) aging: OffsetSet,
-    pub(super) turned_log_ms: u64,
-    /// The offset that its next job gets.
-    pub(super) next: Offset,
-    /// Offsets that no job has had, up to the second of each pair; see `reserved`.
-    pub(super) skipped: Vec<(Offset, Offset)>,
-    pub(super) groups: BTreeMap<Box<str>, GroupId>,
-    /// How many jobs some group has still to consume.
-    pub(super) unconsumed: u64,
-    /// How many jobs were too old.
-    pub(super) expired: u64,
-    pub(super) sizes: Sizes,
-    pub(super) delays: Delays,
-    pub(super) unique: UniqueKeys,
-    /// When jobs expire that do.
-    pub(super) expiries: Delays,
-    /// Those that have, among the withdrawn ones.
-    pub(super) lapsed: OffsetSet,
-    /// Jobs that stand before the ordinary ones, until they are gone.
-    pub(super) ranks: Ranks,
-    pub(super) producers: FxHashMap<ProducerId, Producer>,
-    pub(super) results: Results,
-    /// The last job of each schedule.
-    pub(super) schedule_marks: BTreeMap<Box<str>, ScheduleMark>,
-    /// Jobs that no group is given any more, whatever becomes of it.
-    pub(super) withdrawn: OffsetSet,
-    /// Whether nothing is fetched from it for now.
-    pub(super) paused: bool,
-}
-
-impl Queue {
-    /// A queue without jobs and groups, whose first job gets the offset `first`.
-    pub(super) fn new(
-        name: Box<str>,
-        settings: QueueSettings,
-        first: Offset,
-        now_log_ms: u64,
-    ) -> Self {
-        Self {
-            name,
-            settings,
-            gone: OffsetSet::new(first),
-            aging: OffsetSet::new(first),
-            turned_log_ms: now_log_ms,
-            next: first,
-            skipped: Vec::new(),
-            groups: BTreeMap::new(),
-            unconsumed: 0,
-            expired: 0,
-            sizes: Sizes::default(),
-            delays: Delays::default(),
-            unique: UniqueKeys::default(),
-            expiries: Delays::default(),
-            lapsed: OffsetSet::new(first),
-            ranks: Ranks::default(),
-            producers: FxHashMap::default(),
-            results: Results::default(),
-            schedule_marks: BTreeMap::new(),
-            withdrawn: OffsetSet::new(first),
-            paused: false,
-        }
-    }
-}
-
 impl Machine {
     /// The state of an empty log.
     pub fn new() -> Self {
@@ -147,16 +52,8 @@ impl Machine {
             retired: BTreeMap::new(),
             groups: FxHashMap::default(),
             leases: Leases::new(),
-            delayed: BTreeSet::new(),
-            due_log: BTreeSet::new(),
-            due_wall: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             now: Stamp::default(),
-            refills: BTreeSet::new(),
-            expiry_order: BTreeSet::new(),
-            producer_checks: BTreeSet::new(),
-            result_ends: BTreeSet::new(),
-            key_ends: BTreeSet::new(),
-            dead_ends: BTreeSet::new(),
             schedules: Schedules::default(),
             woken: Vec::new(),
             next_queue: QueueId(1),
@@ -165,36 +62,6 @@ impl Machine {
             reserved: 0,
             first_of_new: Offset(0),
         }
-    }
-
-    /// Applies an entry of `count` jobs that start at `base`, with bodies of `bytes` in all.
-    ///
-    /// # Errors
-    /// The entry cannot follow those before it; see [`Contradiction`].
-    pub fn apply_jobs(
-        &mut self,
-        queue: QueueId,
-        base: Offset,
-        count: u32,
-        bytes: u64,
-        stamp: Stamp,
-    ) -> Result<(), Contradiction> {
-        self.advance(stamp);
-        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let asked = self.sizes_asked(state);
-        let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let next = base.0.checked_add(u64::from(count)).filter(|_| base == state.next);
-        let Some(next) = next else {
-            return Err(Contradiction::NotNext { queue, found: base, expected: state.next });
-        };
-        self.reserved = self.reserved.saturating_sub(u64::from(count));
-        state.next = Offset(next);
-        state.unconsumed += u64::from(count);
-        state.sizes.add(base, bytes, asked);
-        for group in state.groups.values() {
-            wake(&mut self.groups, &mut self.woken, *group);
-        }
-        Ok(())
     }
 
     /// Applies a fact. `stamp` is that of its entry; `lease_now_ms` is the lease clock, from which
@@ -291,26 +158,35 @@ impl Machine {
         }
     }
 
-    /// Makes ready the delayed jobs that are due. No fact, since due times are facts;
-    /// applying an entry does it too, with the stamp of the entry.
+    /// Makes ready the delayed jobs that are due, and forgets what is kept for a time. No fact,
+    /// since due times are facts; applying an entry does it too, with the stamp of the entry.
     pub fn advance(&mut self, now: Stamp) {
         let log_ms = now.log_ms;
-        self.advance_delays(now);
-        self.advance_refills(log_ms);
-        self.forget_producers(log_ms);
-        self.forget_results(log_ms);
-        self.advance_keys(log_ms);
-        while let Some(&(due_log_ms, group, offset)) = self.delayed.first()
-            && due_log_ms <= log_ms
-        {
-            self.delayed.pop_first();
-            if let Some(state) = self.groups.get_mut(&group)
-                && let Some(queue) = self.queues.get(&state.queue)
-            {
+        self.now = now;
+        while let Some(queue) = self.deadlines.next_due(now) {
+            let due = self.change(queue, |state| state.delays.take_due(now));
+            self.come_due(queue, &due.unwrap_or_default());
+        }
+        while let Some(group) = self.deadlines.refills.pop(log_ms) {
+            self.wake(group);
+        }
+        while let Some((queue, id)) = self.deadlines.producers.pop(log_ms) {
+            let state = self.queues.get_mut(&queue);
+            let check_log_ms = state.and_then(|state| state.producers.check(id, log_ms));
+            self.deadlines.producers.moved((queue, id), None, check_log_ms);
+        }
+        while let Some(queue) = self.deadlines.results.next(log_ms) {
+            self.change(queue, |state| state.results.remove_over(log_ms));
+        }
+        while let Some((queue, offset)) = self.deadlines.keys.pop(log_ms) {
+            self.queues.get_mut(&queue).map(|state| state.unique.remove(offset));
+        }
+        while let Some((group, offset)) = self.deadlines.retries.pop(log_ms) {
+            if let Some((state, queue, _)) = self.parts(group) {
                 state.undelay(offset);
                 state.come_back(queue, offset);
             }
-            wake(&mut self.groups, &mut self.woken, group);
+            self.wake(group);
         }
     }
 
@@ -336,329 +212,53 @@ impl Machine {
         }
     }
 
-    fn queue_created(
+    /// A group with its queue.
+    pub(super) fn of(&self, group: GroupId) -> Option<(&Group, &Queue)> {
+        let state = self.groups.get(&group)?;
+        Some((state, self.queues.get(&state.queue)?))
+    }
+
+    /// A group to be changed, with its queue and what waits for a time.
+    pub(super) fn parts(&mut self, group: GroupId) -> Option<(&mut Group, &Queue, &mut Deadlines)> {
+        let state = self.groups.get_mut(&group)?;
+        let queue = self.queues.get(&state.queue)?;
+        Some((state, queue, &mut self.deadlines))
+    }
+
+    /// The groups of a queue, by name.
+    pub(super) fn groups_of<'a>(
+        &'a self,
+        queue: &'a Queue,
+    ) -> impl Iterator<Item = &'a Group> + Clone {
+        queue.groups.values().filter_map(|group| self.groups.get(group))
+    }
+
+    /// Of these, the work groups.
+    pub(super) fn work_groups<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = &'a Group> {
+        self.groups_of(queue).filter(|group| group.kind == GroupKind::Work)
+    }
+
+    /// The ids of the groups of a queue, by name.
+    pub(super) fn group_ids(&self, queue: QueueId) -> Vec<GroupId> {
+        let state = self.queues.get(&queue).into_iter();
+        state.flat_map(|state| state.groups.values().copied()).collect()
+    }
+
+    /// Changes a queue, and keeps in order what it waits for.
+    pub(super) fn change<T>(
         &mut self,
         queue: QueueId,
-        name: &str,
-        settings: &QueueSettings,
-        first: Offset,
-        stamp: Stamp,
-    ) -> Result<(), Contradiction> {
-        let given = queue < self.next_queue || queue.0 == u32::MAX;
-        if given || self.queue_names.contains_key(name) {
-            return Err(Contradiction::QueueTwice { queue, name: name.into() });
-        }
-        let least = self.retired.get(name).copied().unwrap_or(self.first_of_new);
-        if first < least {
-            return Err(Contradiction::OffsetsTwice { queue, found: first, least });
-        }
-        self.retired.remove(name);
-        self.next_queue = QueueId(queue.0 + 1);
-        self.queue_names.insert(name.into(), queue);
-        let (name, settings) = (name.into(), settings.clone());
-        let state = Queue::new(name, settings, first, stamp.log_ms);
-        self.queues.insert(queue, state);
-        Ok(())
+        change: impl FnOnce(&mut Queue) -> T,
+    ) -> Option<T> {
+        let state = self.queues.get_mut(&queue)?;
+        let before = state.times();
+        let changed = change(state);
+        self.deadlines.queue_moved(queue, before, state.times());
+        Some(changed)
     }
 
-    fn queue_deleted(&mut self, queue: QueueId) -> Result<(), Contradiction> {
-        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let groups: Vec<_> = state.groups.values().copied().collect();
-        groups.into_iter().for_each(|group| drop(self.remove_group(group)));
-        self.forget_producers_of(queue);
-        self.change_results(queue, |results| *results = Results::default());
-        self.forget_keys(queue);
-        let expiry = self.next_expiry(queue);
-        let dues = self.next_dues(queue);
-        let state = self.queues.remove(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        self.due_changed(queue, dues);
-        self.expiry_changed(queue, expiry);
-        self.queue_names.remove(&state.name);
-        self.retired.insert(state.name, state.next);
-        Ok(())
-    }
-
-    fn group_created(
-        &mut self,
-        group: GroupId,
-        queue: QueueId,
-        name: &str,
-        kind: GroupKind,
-        start: Offset,
-    ) -> Result<(), Contradiction> {
-        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let given = group < self.next_group || group.0 == u32::MAX;
-        if given || state.groups.contains_key(name) {
-            return Err(Contradiction::GroupTwice { group, name: name.into() });
-        }
-        let first = self.first_offset(queue).unwrap_or_default();
-        if !(first..=state.next).contains(&start) {
-            return Err(Contradiction::OutsideQueue { group, offset: start });
-        }
-        let mut consumed = self.not_for_new(state);
-        consumed.raise(start);
-        let made = Group::new((queue, &state.settings), name.into(), kind, start, consumed);
-        if let Some(state) = self.queues.get_mut(&queue) {
-            state.groups.insert(name.into(), group);
-        }
-        self.next_group = GroupId(group.0 + 1);
-        self.groups.insert(group, made);
-        self.limits_changed(group, None);
-        self.count_skipped(group);
-        self.count_unconsumed(queue);
-        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
-        self.free_all_keys(queue);
-        wake(&mut self.groups, &mut self.woken, group);
-        Ok(())
-    }
-
-    fn group_deleted(&mut self, group: GroupId) -> Result<(), Contradiction> {
-        let state = self.groups.get(&group).ok_or(Contradiction::NoSuchGroup(group))?;
-        let queue = state.queue;
-        self.forget_results_from(group, Offset(0));
-        let gone = self.queues.get(&queue).map(|queue| self.gone(queue));
-        let removed = self.remove_group(group);
-        if let (Some(queue), Some(gone), Some(removed)) =
-            (self.queues.get_mut(&queue), gone, removed)
-        {
-            queue.gone = gone;
-            queue.groups.remove(&removed.name);
-        }
-        self.count_unconsumed(queue);
-        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
-        self.free_all_keys(queue);
-        Ok(())
-    }
-
-    fn remove_group(&mut self, group: GroupId) -> Option<Group> {
-        self.forget_dead_ends(group);
-        self.forget_refill(group, self.rate_of(group));
-        let state = self.groups.remove(&group)?;
-        if state.leased_count > 0 {
-            self.leases.remove_group(group);
-        }
-        for (offset, mark) in &state.marks {
-            if let Some(due_log_ms) = mark.due_log_ms {
-                self.delayed.remove(&(due_log_ms, group, *offset));
-            }
-        }
-        Some(state)
-    }
-
-    fn granted(
-        &mut self,
-        group: GroupId,
-        (holder, first_grant): (Holder, Grant),
-        lease_ms: u32,
-        runs: &[Run],
-        lease_now_ms: u64,
-    ) -> Result<(), Contradiction> {
-        self.undelay_granted(group, runs);
-        let Self { queues, groups, leases, delayed, next_grant, .. } = self;
-        let state = work_group(groups, group)?;
-        let queue = queues.get(&state.queue).ok_or(Contradiction::NoSuchQueue(state.queue))?;
-        let mut grant = first_grant;
-        if grant < *next_grant {
-            return Err(Contradiction::GrantTwice { found: grant, least: *next_grant });
-        }
-        let (mut fresh_count, mut redelivered_count, mut ranked_count) = (0_u64, 0_u64, 0_u64);
-        for run in runs {
-            inside(group, *run, queue.next)?;
-            for offset in run.offsets() {
-                if offset == state.next_fetch {
-                    state.pass_fresh(queue);
-                    fresh_count += 1;
-                } else if state.keys.as_mut().is_some_and(|keys| keys.grant(offset)) {
-                    fresh_count += 1;
-                } else if take_waiting(state, queue, delayed, (group, offset), true) {
-                    let ranked = u64::from(queue.ranks.get(offset).is_some());
-                    ranked_count += ranked;
-                    redelivered_count += 1 - ranked;
-                } else {
-                    return Err(Contradiction::NotReady { group, offset });
-                }
-                leases.insert((group, offset), (holder, grant), lease_ms, lease_now_ms);
-                let next = grant.0.checked_add(1).map(Grant);
-                grant =
-                    next.ok_or(Contradiction::GrantTwice { found: grant, least: *next_grant })?;
-            }
-        }
-        *next_grant = grant;
-        let count = fresh_count + redelivered_count + ranked_count;
-        state.leased_count += count;
-        if fresh_count != redelivered_count {
-            state.fresh_owed = redelivered_count > fresh_count;
-        }
-        if state.bucket.is_some() {
-            self.take_from_bucket(group, count);
-        }
-        Ok(())
-    }
-
-    /// Whether to wait for a due time is for the one who grants: the wall clock may have gone back
-    /// since.
-    pub(super) fn undelay_granted(&mut self, group: GroupId, runs: &[Run]) {
-        let Some(queue) = self.groups.get(&group).map(|state| state.queue) else { return };
-        let delays = self.queues.get(&queue).map(|state| &state.delays);
-        if delays.is_none_or(|delays| delays.is_empty()) {
-            return;
-        }
-        for run in runs {
-            let end = Offset(run.first.0.saturating_add(u64::from(run.count)));
-            let delays = self.queues.get(&queue).map(|state| &state.delays);
-            let delayed: Vec<_> =
-                delays.into_iter().flat_map(|delays| delays.within(run.first, end)).collect();
-            delayed.into_iter().for_each(|offset| self.undelay_enqueued(queue, offset));
-        }
-    }
-
-    pub(super) fn committed(&mut self, group: GroupId, runs: &[Run]) -> Result<(), Contradiction> {
-        let state = work_group(&mut self.groups, group)?;
-        let (queue, was_full) = (state.queue, state.is_full());
-        let mut ended = 0;
-        for run in runs {
-            // The walk ends with the first job that is not leased.
-            for offset in run.offsets() {
-                leased(self.leases.remove(group, offset), group, offset)?;
-                state.leased_count -= 1;
-                state.consume(offset);
-                state.said.progress.remove(&offset);
-                ended += 1;
-            }
-        }
-        self.wake_keyed(group);
-        self.note_consumed(queue, runs, ended);
-        self.forget_terms(queue, runs);
-        if was_full {
-            wake(&mut self.groups, &mut self.woken, group);
-        }
-        self.free_keys(queue, runs);
-        Ok(())
-    }
-
-    /// Counts the jobs of `runs`, `count` in all, that no group has still to consume.
-    pub(super) fn note_consumed(&mut self, queue: QueueId, runs: &[Run], count: u64) {
-        let Some(state) = self.queues.get(&queue) else { return };
-        let ended = match state.groups.len() {
-            1 => count,
-            _ => {
-                let offsets = runs.iter().flat_map(|run| run.offsets());
-                offsets.filter(|offset| self.all_have_consumed(state, *offset)).count() as u64
-            }
-        };
-        if let Some(state) = self.queues.get_mut(&queue) {
-            state.unconsumed -= ended;
-        }
-    }
-
-    fn committed_through(&mut self, group: GroupId, through: Offset) -> Result<(), Contradiction> {
-        let state = self.groups.get_mut(&group).ok_or(Contradiction::NoSuchGroup(group))?;
-        if state.kind != GroupKind::Stream {
-            return Err(Contradiction::WrongKind { group });
-        }
-        if self.queues.get(&state.queue).is_none_or(|queue| through >= queue.next) {
-            return Err(Contradiction::OutsideQueue { group, offset: through });
-        }
-        if through < state.consumed.floor() {
-            return Err(Contradiction::CommitBack { group, through });
-        }
-        let (queue, before) = (state.queue, state.consumed.floor());
-        state.consumed.raise(through.next());
-        state.fresh_from_floor();
-        self.count_unconsumed(queue);
-        self.forget_ranks_within(queue, before..through.next());
-        self.free_keys_within(queue, ..=through);
-        Ok(())
-    }
-
-    fn lease_ended(
-        &mut self,
-        (group, offset): (GroupId, Offset),
-        reason: EndReason,
-        outcome: Outcome,
-        message: &str,
-        stamp: Stamp,
-    ) -> Result<(), Contradiction> {
-        let state = work_group(&mut self.groups, group)?;
-        let queue = self.queues.get(&state.queue);
-        let queue = queue.ok_or(Contradiction::NoSuchQueue(state.queue))?;
-        leased(self.leases.remove(group, offset), group, offset)?;
-        let was_full = state.is_full();
-        state.leased_count -= 1;
-        let mut mark = state.mark_after(offset, reason);
-        state.said.progress.remove(&offset);
-        if reason.is_error() {
-            state.said.failed(offset, message);
-        }
-        match outcome {
-            Outcome::Ready => {
-                state.marks.insert(offset, mark);
-                state.wait_again(queue, offset);
-                wake(&mut self.groups, &mut self.woken, group);
-            }
-            Outcome::Delayed { due_log_ms } => {
-                mark.due_log_ms = Some(due_log_ms);
-                state.marks.insert(offset, mark);
-                state.delayed_count += 1;
-                self.delayed.insert((due_log_ms, group, offset));
-                state.step_aside(offset, false);
-                self.wake_keyed(group);
-            }
-            Outcome::Dead => {
-                state.remove_mark(offset);
-                state.said.forget(offset);
-                state.step_aside(offset, true);
-                let job = DeadJob {
-                    reason,
-                    message: message.into(),
-                    attempts: mark.attempts,
-                    failures: mark.failures,
-                    crashes: mark.crashes,
-                    died: stamp,
-                };
-                self.died(group, offset, job);
-                self.wake_keyed(group);
-            }
-            Outcome::Withdrawn => {
-                let expired = queue.has_lapsed(offset);
-                let cause = if expired { Removal::Expired } else { Removal::Cancelled };
-                state.leave(offset, cause);
-                let (queue, run) = (state.queue, Run { first: offset, count: 1 });
-                self.wake_keyed(group);
-                self.note_consumed(queue, &[run], 1);
-                self.forget_ranks(queue, [offset]);
-                self.free_keys(queue, &[run]);
-            }
-        }
-        if was_full {
-            wake(&mut self.groups, &mut self.woken, group);
-        }
-        Ok(())
-    }
-}
-
-/// What the facts of other files need.
-impl Machine {
-    /// A group to which nothing was delivered yet; none if there is no such queue.
-    pub(super) fn new_group(
-        &self,
-        queue: QueueId,
-        name: Box<str>,
-        (kind, start): (GroupKind, Offset),
-        consumed: OffsetSet,
-    ) -> Option<Group> {
-        let settings = &self.queues.get(&queue)?.settings;
-        Some(Group::new((queue, settings), name, kind, start, consumed))
-    }
-
-    /// Makes a job ready again that was delivered so many times.
-    pub(super) fn made_ready(&mut self, group: GroupId, offset: Offset, attempts: u32) {
-        if let Some(state) = self.groups.get_mut(&group)
-            && let Some(queue) = self.queues.get(&state.queue)
-        {
-            state.marks.insert(offset, Mark { attempts, ..Mark::default() });
-            state.come_back(queue, offset);
-        }
+    /// Notes that a group has got ready jobs.
+    pub(super) fn wake(&mut self, group: GroupId) {
         wake(&mut self.groups, &mut self.woken, group);
     }
 }
@@ -682,39 +282,24 @@ pub(super) fn wake(
     }
 }
 
-/// Takes a job that is not a fresh ordinary one from where it waits, to be delivered if it is
-/// `granted`; false if it does not wait.
-///
-/// A job whose due time has not come may be granted: whether to is for the one who decides.
-pub(super) fn take_waiting(
-    state: &mut Group,
-    queue: &Queue,
-    delayed: &mut BTreeSet<(u64, GroupId, Offset)>,
-    (group, offset): (GroupId, Offset),
-    granted: bool,
-) -> bool {
-    if state.take_ready(queue, offset, granted) {
-        return true;
-    }
-    let due_log_ms = state.undelay(offset);
-    due_log_ms.is_some_and(|due_log_ms| delayed.remove(&(due_log_ms, group, offset)))
-}
-
-pub(super) fn work_group(
-    groups: &mut FxHashMap<GroupId, Group>,
+/// A group of which a fact says what is only so of work groups, with its queue.
+pub(super) fn work_group<'a>(
+    groups: &'a mut FxHashMap<GroupId, Group>,
+    queues: &'a FxHashMap<QueueId, Queue>,
     group: GroupId,
-) -> Result<&mut Group, Contradiction> {
+) -> Result<(&'a mut Group, &'a Queue), Contradiction> {
     let state = groups.get_mut(&group).ok_or(Contradiction::NoSuchGroup(group))?;
+    let queue = queues.get(&state.queue).ok_or(Contradiction::NoSuchQueue(state.queue))?;
     match state.kind {
-        GroupKind::Work => Ok(state),
+        GroupKind::Work => Ok((state, queue)),
         GroupKind::Stream => Err(Contradiction::WrongKind { group }),
     }
 }
 
 /// Checks that a run ends by `end`, so that walking it is bounded by what the queue holds.
 pub(super) fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
-    match run.first.0.checked_add(u64::from(run.count)) {
-        Some(run_end) if run_end <= end.0 => Ok(()),
+    match run.end() {
+        Some(run_end) if run_end <= end => Ok(()),
         _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),
     }
 }
@@ -728,7 +313,12 @@ pub(super) fn inside_queue(
     if offset <= next { Ok(()) } else { Err(Contradiction::BehindQueue { queue, offset, next }) }
 }
 
-fn leased(was_leased: bool, group: GroupId, offset: Offset) -> Result<(), Contradiction> {
+/// Checks that there was a lease.
+pub(super) fn leased(
+    was_leased: bool,
+    group: GroupId,
+    offset: Offset,
+) -> Result<(), Contradiction> {
     was_leased.then_some(()).ok_or(Contradiction::NotLeased { group, offset })
 }
 

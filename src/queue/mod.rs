@@ -11,69 +11,79 @@
 //! | file | subject |
 //! |---|---|
 //! | `machine` | the state, and how a fact changes it |
-//! | `requests` | validation: requests become facts or refusals |
-//! | `describe` | what can be seen |
+//! | `state`, `group`, `fresh` | the state of one queue; of one group, and its pointer |
+//! | `enqueue` | new jobs: offsets, terms, producers, unique keys |
+//! | `pick` | the fetch order, and jobs that go out |
+//! | `held` | jobs that are out: committed, handed back, lost |
+//! | `operate` | cancel, purge, pause; dead jobs retried and dropped |
+//! | `ending` | the one way out of a group and of a queue |
+//! | `live` | what a queue keeps, and what goes |
+//! | `queues` | queues and groups made, changed, set elsewhere, deleted |
+//! | `schedules` | jobs that the server enqueues by itself |
+//! | `describe`, `job` | what can be seen, of all and of one job |
 //! | `facts`, `record` | the tables of facts, and of what a checkpoint is made of |
 //! | `coding` | these as bytes |
 //! | `records` | the state as records, and back |
 //! | `settings`, `errors` | other types that pass through |
-//! | `group` | the state of one group |
-//! | `fresh` | its pointer: which jobs are fresh, and which are set aside |
-//! | `pick`, `ranks` | the fetch order, and jobs that stand before the ordinary ones |
+//!
+//! Each of these is an index. It takes offsets and times, and knows neither machine nor group:
+//!
+//! | file | subject |
+//! |---|---|
+//! | `deadlines` | all that waits for a time, by when it is due |
 //! | `offset_set` | what a group has consumed |
-//! | `limits` | jobs out at once, and jobs per second |
-//! | `leases`, `wheel` | who has which job, and until when |
-//! | `retention`, `sizes` | what a queue keeps, and what goes |
-//! | `retry` | backoff and death |
-//! | `delays` | jobs enqueued with a due time |
-//! | `producers` | which batches were enqueued lately |
+//! | `ranks` | jobs that stand before the ordinary ones |
+//! | `delays` | jobs with a due time, and jobs that expire |
 //! | `keys` | order and concurrency by key |
-//! | `expiry` | jobs that are not delivered after a time |
-//! | `dead` | dead jobs: listed, retried, dropped |
 //! | `unique` | unique keys: held, met, freed |
-//! | `update` | changes of a queue's settings |
-//! | `withdraw` | jobs that are cancelled or purged, and pauses |
-//! | `job` | one job as people ask about it: its state, progress and last error |
-//! | `results` | what workers say of the jobs that they commit, and how jobs ended |
-//! | `removed` | jobs that leave a group without a commit |
-//! | `reserved` | offsets reserved ahead of their use, and passed over after a crash |
-//! | `schedules` | jobs that the server enqueues by itself |
+//! | `producers` | which batches were enqueued lately |
+//! | `results` | what workers say of the jobs that they commit |
+//! | `notes` | what workers say of jobs that are out, or failed |
+//! | `dead`, `removed` | dead jobs; how many left without a commit |
+//! | `sizes` | the bytes of a queue's jobs |
+//! | `limits`, `retry` | jobs per second; backoff and death |
+//! | `leases`, `wheel` | who has which job, and until when |
 
 mod coding;
 mod dead;
+mod deadlines;
 mod delays;
 mod describe;
+mod ending;
+mod enqueue;
 mod errors;
-mod expiry;
 mod facts;
 mod fresh;
 mod group;
+mod held;
 mod job;
 mod keys;
 mod leases;
 mod limits;
+mod live;
 mod machine;
+mod notes;
 mod offset_set;
+mod operate;
 mod pick;
 mod producers;
+mod queues;
 mod ranks;
 mod record;
 mod records;
 mod removed;
-mod requests;
-mod reserved;
 mod results;
-mod retention;
 mod retry;
 mod schedules;
 mod settings;
 mod sizes;
+mod state;
 #[cfg(test)]
 mod tests;
 mod unique;
-mod update;
 mod wheel;
-mod withdraw;
+
+use facts::runs_of;
 
 pub use dead::DeadJob;
 pub use delays::Due;
@@ -83,21 +93,23 @@ pub use facts::{
     BadFact, EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, JobTerms, LeaseFact, Outcome,
     QueueFact, Retry, Run, Runs, ScheduleFact, SessionEnd, Start, push_offset,
 };
-pub use job::{JobInfo, JobStanding, LAST_ERROR_BYTES_MAX, LeaseView};
+pub use job::{JobEnd, JobInfo, JobStanding, LeaseView};
 pub use keys::KeyedPlace;
 pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
+pub use notes::LAST_ERROR_BYTES_MAX;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
+pub use operate::{Cancel, Purge};
 pub use pick::Picked;
 pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
+pub use queues::Seek;
 pub use ranks::{PRIORITY_COUNT, PRIORITY_MAX, Rank};
 pub use record::{
     BadRecord, GroupRecord, JobRecord, LogRecord, MarkedPlace, QueueRecord, Record, ScheduleRecord,
 };
 pub use records::Restore;
 pub use removed::{Removal, RemovedCounts};
-pub use results::{JobEnd, RESULT_OVERHEAD_BYTES};
-pub use retention::Seek;
+pub use results::RESULT_OVERHEAD_BYTES;
 pub use schedules::{
     Failure, Firing, MISSED_AFTER_MS, Missed, Plan, SKIPPED_PER_FACT_MAX, Schedule, ScheduleMark,
     Settled, Step, Timing,
@@ -107,4 +119,3 @@ pub use settings::{
     QueueSettings, RATE_PER_SECOND_MAX, SettingsError,
 };
 pub use unique::{HeldKey, UniqueHit, UniqueInfo, UniquePlan, WishedKey};
-pub use withdraw::{Cancel, Purge};

@@ -1,4 +1,4 @@
-//! Which jobs a FETCH gets: the fetch order of one group.
+//! Which jobs a FETCH gets: the fetch order of one group, and the jobs that go out.
 //!
 //! Ranked jobs come first, the most urgent before the others; then ordinary ones. Within a rank,
 //! redelivered jobs come before fresh ones, but are at most half while there are fresh ones.
@@ -8,9 +8,14 @@ use std::iter::successors;
 use smallvec::SmallVec;
 
 use super::group::Group;
-use super::machine::Queue;
-use super::{GroupKind, Machine, Runs, push_offset};
-use crate::types::{GroupId, Offset};
+use super::held::lease_fits;
+use super::machine::{Machine, inside, work_group};
+use super::state::Queue;
+use super::{
+    Contradiction, Fact, GroupFact, GroupKind, Holder, JobRefusal, KeyedPlace, LeaseFact, Run,
+    Runs, push_offset,
+};
+use crate::types::{Grant, GroupId, KeyHash, Offset};
 
 /// Jobs chosen by [`Machine::pick`], in fetch order. Reusable, so that it keeps its memory.
 #[derive(Clone, Debug, Default)]
@@ -77,11 +82,8 @@ impl Machine {
         picked: &mut Picked,
     ) {
         picked.clear();
-        let Some(state) = self.groups.get(&group).filter(|g| g.kind == GroupKind::Work) else {
-            return;
-        };
-        let Some(queue) = self.queues.get(&state.queue) else { return };
-        if state.paused || queue.paused {
+        let Some((state, queue)) = self.of(group) else { return };
+        if state.kind == GroupKind::Stream || state.paused || queue.paused {
             return;
         }
         let room = usize::try_from(state.room(queue, self.now.log_ms)).unwrap_or(usize::MAX);
@@ -92,7 +94,7 @@ impl Machine {
         let mut choice = Choice { queue, now_log_ms: self.now.log_ms, left: jobs_max, take };
         for level in state.ranked.iter() {
             let ranked = &mut picked.ranked;
-            let go_on = alternate(level.fresh_owed, level.again(), level.fresh(), |offset, _| {
+            let go_on = alternate(level.fresh_owed(), level.again(), level.fresh(), |offset, _| {
                 choice.of(offset, || ranked.push(offset))
             });
             if !go_on {
@@ -109,6 +111,203 @@ impl Machine {
                 }
             })
         });
+    }
+
+    /// Whether nothing is fetched for a group: it is paused, or its queue.
+    pub fn is_paused(&self, group: GroupId) -> bool {
+        self.of(group).is_some_and(|(state, queue)| state.paused || queue.paused)
+    }
+
+    /// Whether a FETCH would get a job. Cheap.
+    pub fn has_for_fetch(&self, group: GroupId) -> bool {
+        self.of(group).is_some_and(|(state, queue)| {
+            let has_room = || state.room(queue, self.now.log_ms) > 0;
+            state.ready_count(queue) > 0 && !state.paused && !queue.paused && has_room()
+        })
+    }
+
+    /// When the next bucket that was emptied holds a job again, on the clock of the log.
+    pub fn next_refill_log_ms(&self) -> Option<u64> {
+        self.deadlines.refills.first_ms()
+    }
+
+    /// Whether the keys of jobs matter to a group, so that they must be read before it can be
+    /// fetched from.
+    pub fn is_keyed(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(|state| state.keys.is_some())
+    }
+
+    /// How many jobs of a keyed group can be fetched without another key being read.
+    pub fn at_hand_count(&self, group: GroupId) -> usize {
+        let Some(state) = self.groups.get(&group) else { return 0 };
+        state.ready.len() + state.keys.as_ref().map_or(0, |keys| keys.passed().len())
+    }
+
+    /// Adds to `jobs` up to `count_max` jobs whose keys are to be read next; none if the group is
+    /// not keyed.
+    pub fn next_unread(&self, group: GroupId, count_max: usize, jobs: &mut Vec<Offset>) {
+        let Some((state, queue)) = self.of(group) else { return };
+        let Some(keys) = &state.keys else { return };
+        // Those lie before the pointer, and so come before others of their keys.
+        jobs.extend(keys.unread().iter().take(count_max));
+        let mut next = state.next_fetch;
+        while jobs.len() < count_max && next < queue.next {
+            jobs.push(next);
+            next = state.next_fresh(queue, next.next());
+        }
+    }
+
+    /// Has the pointer pass jobs with their keys: those that [`next_unread`](Self::next_unread)
+    /// has named, in that order. Only so many of them as can be parked; none, if that is none.
+    pub fn pass(&self, group: GroupId, jobs: &[(Offset, Option<KeyHash>)]) -> Option<Fact> {
+        let (state, queue) = self.of(group)?;
+        let keys = state.keys.as_ref()?;
+        let room = queue.settings.parked_max.saturating_sub(keys.parked_count());
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let (_, first_key) = jobs.first()?;
+        let passes = first_key.is_none_or(|key| keys.has_place(key));
+        let mut runs: Vec<(Run, Option<KeyHash>)> = Vec::new();
+        for (offset, key) in jobs.iter().take(room.max(usize::from(passes))) {
+            match runs.last_mut() {
+                Some((run, last)) if last == key && run.end() == Some(*offset) => run.count += 1,
+                _ => runs.push((Run { first: *offset, count: 1 }, *key)),
+            }
+        }
+        (!runs.is_empty()).then_some(Fact::Group(GroupFact::Passed { group, runs }))
+    }
+
+    /// Grants the picked jobs. `first_grant` is [`next_grant`](Self::next_grant), plus the number
+    /// of jobs granted by other facts of the same entry that have not been applied yet.
+    ///
+    /// # Errors
+    /// [`JobRefusal::LeaseTooLong`].
+    pub fn grant(
+        &self,
+        group: GroupId,
+        holder: Holder,
+        lease_ms: u64,
+        first_grant: Grant,
+        picked: &Picked,
+    ) -> Result<Fact, JobRefusal> {
+        lease_fits(lease_ms)?;
+        let runs = picked.runs();
+        Ok(Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs }))
+    }
+
+    /// The number that the next grant gets.
+    pub fn next_grant(&self) -> Grant {
+        self.next_grant
+    }
+}
+
+/// What the facts do, and what a record gives back.
+impl Machine {
+    pub(super) fn granted(
+        &mut self,
+        group: GroupId,
+        (holder, first_grant): (Holder, Grant),
+        lease_ms: u32,
+        runs: &[Run],
+        lease_now_ms: u64,
+    ) -> Result<(), Contradiction> {
+        self.undelay(group, runs.iter().copied());
+        let Self { queues, groups, leases, deadlines, next_grant, .. } = self;
+        let (state, queue) = work_group(groups, queues, group)?;
+        let mut grant = first_grant;
+        if grant < *next_grant {
+            return Err(Contradiction::GrantTwice { found: grant, least: *next_grant });
+        }
+        let (mut fresh_count, mut redelivered_count, mut ranked_count) = (0_u64, 0_u64, 0_u64);
+        for run in runs {
+            inside(group, *run, queue.next)?;
+            for offset in run.offsets() {
+                if offset == state.next_fetch {
+                    state.pass_fresh(queue);
+                    fresh_count += 1;
+                } else if state.keys.as_mut().is_some_and(|keys| keys.grant(offset)) {
+                    fresh_count += 1;
+                } else if state.take_waiting(queue, deadlines, (group, offset), true) {
+                    let ranked = u64::from(queue.ranks.get(offset).is_some());
+                    ranked_count += ranked;
+                    redelivered_count += 1 - ranked;
+                } else {
+                    return Err(Contradiction::NotReady { group, offset });
+                }
+                leases.insert((group, offset), (holder, grant), lease_ms, lease_now_ms);
+                let next = grant.0.checked_add(1).map(Grant);
+                grant =
+                    next.ok_or(Contradiction::GrantTwice { found: grant, least: *next_grant })?;
+            }
+        }
+        *next_grant = grant;
+        let count = fresh_count + redelivered_count + ranked_count;
+        state.leased_count += count;
+        if fresh_count != redelivered_count {
+            state.fresh_owed = redelivered_count > fresh_count;
+        }
+        if let (Some(bucket), Some(rate)) = (state.bucket, queue.settings.rate()) {
+            let rest = bucket.without(count, rate, self.now.log_ms);
+            let (before, after) = (bucket.refill_log_ms(rate), rest.refill_log_ms(rate));
+            state.bucket = Some(rest);
+            deadlines.refills.moved(group, before, after);
+        }
+        Ok(())
+    }
+
+    pub(super) fn passed(
+        &mut self,
+        group: GroupId,
+        runs: &[(Run, Option<KeyHash>)],
+    ) -> Result<(), Contradiction> {
+        self.undelay(group, runs.iter().map(|(run, _)| *run));
+        let (state, queue) = work_group(&mut self.groups, &self.queues, group)?;
+        for (run, key) in runs {
+            inside(group, *run, queue.next)?;
+            for offset in run.offsets() {
+                let keys = state.keys.as_mut().ok_or(Contradiction::NotKeyed { group })?;
+                let unread = keys.unread().contains(&offset);
+                if !unread && offset != state.next_fetch {
+                    return Err(Contradiction::NotReady { group, offset });
+                }
+                keys.pass(offset, *key);
+                if !unread {
+                    state.pass_fresh(queue);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back from a record what is known of a job's key. Whether the job has a mark.
+    pub(super) fn restore_keyed(
+        &mut self,
+        group: GroupId,
+        offset: Offset,
+        key: Option<KeyHash>,
+        place: KeyedPlace,
+    ) -> Result<bool, &'static str> {
+        let is_leased = self.leases.get(group, offset).is_some();
+        let (state, queue, _) = self.parts(group).ok_or("there is no group before it")?;
+        let mark = state.marks.get(&offset);
+        let is_delayed = mark.is_some_and(|mark| mark.due_log_ms.is_some());
+        let is_dead = state.dead.contains(offset);
+        let is_open = offset < state.next_fetch
+            && !state.consumed.contains(offset)
+            && queue.delays.get(offset).is_none();
+        let keys = state.keys.as_mut().ok_or("keys do not matter to this group")?;
+        let fits = match place {
+            _ if is_leased || state.ready.contains(&offset) => place == KeyedPlace::Holding,
+            _ if is_delayed || is_dead => match keys.stays(is_dead) {
+                true => place == KeyedPlace::Holding,
+                false => place == KeyedPlace::Away,
+            },
+            KeyedPlace::Parked => true,
+            _ => matches!(place, KeyedPlace::Passed | KeyedPlace::Unread) && mark.is_none(),
+        };
+        match is_open && fits && keys.restore(offset, key, place) {
+            true => Ok(mark.is_some()),
+            false => Err("the job can't have this place"),
+        }
     }
 }
 

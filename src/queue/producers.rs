@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::{Contradiction, Machine, UniqueHit};
-use crate::types::{Offset, ProducerId, QueueId};
+use super::UniqueHit;
+use crate::types::{Offset, ProducerId};
 
 /// How many sequence numbers up to the highest are remembered.
 pub const PRODUCER_WINDOW: u64 = 64;
@@ -56,12 +57,15 @@ pub enum Known {
     },
 }
 
-/// A producer of one queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Producer {
+/// The producers of one queue.
+#[derive(Debug, Default)]
+pub(super) struct Producers(FxHashMap<ProducerId, Producer>);
+
+#[derive(Debug)]
+struct Producer {
     /// When it enqueued last.
     last_log_ms: u64,
-    /// When it is looked at whether to forget it; its key in the machine's order.
+    /// When it is looked at whether to forget it; its key among the deadlines.
     check_log_ms: u64,
     /// Its batches within the window, ascending.
     batches: SmallVec<[EnqueuedBatch; 1]>,
@@ -107,13 +111,10 @@ fn least(highest: u64) -> u64 {
     (highest + 1).saturating_sub(PRODUCER_WINDOW)
 }
 
-impl Machine {
+impl Producers {
     /// What is known of a batch that may have been sent before.
-    pub fn known(&self, queue: QueueId, batch: Numbered) -> Known {
-        let state = self.queues.get(&queue);
-        let Some(producer) = state.and_then(|state| state.producers.get(&batch.producer)) else {
-            return Known::New;
-        };
+    pub(super) fn known(&self, batch: Numbered) -> Known {
+        let Some(producer) = self.0.get(&batch.producer) else { return Known::New };
         match producer.find(batch.sequence) {
             Ok(known) if known.fingerprint == batch.fingerprint => Known::Enqueued(*known),
             Ok(_) => Known::Another,
@@ -124,51 +125,58 @@ impl Machine {
         }
     }
 
-    /// Remembers who sent the jobs that were just applied, `count` of them from `first` on.
-    ///
-    /// # Errors
-    /// The batch cannot follow those before it; see [`Contradiction`].
-    pub fn apply_numbered(
+    /// Remembers a batch; false if its number is taken or below the window. With that, when its
+    /// producer is looked at, if it is new.
+    pub(super) fn add(
         &mut self,
-        queue: QueueId,
-        batch: Numbered,
-        first: Offset,
-        count: u32,
+        id: ProducerId,
+        batch: EnqueuedBatch,
         log_ms: u64,
-    ) -> Result<(), Contradiction> {
-        let Numbered { producer: id, sequence, fingerprint } = batch;
-        let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let producer = state.producers.entry(id).or_insert_with(|| {
+    ) -> (bool, Option<u64>) {
+        let mut check_log_ms = None;
+        let producer = self.0.entry(id).or_insert_with(|| {
             let producer = Producer::new(log_ms);
-            self.producer_checks.insert((producer.check_log_ms, queue, id));
+            check_log_ms = Some(producer.check_log_ms);
             producer
         });
         producer.last_log_ms = log_ms;
-        if !producer.add(EnqueuedBatch { sequence, first, count, fingerprint }) {
-            return Err(Contradiction::SequenceTwice { queue, sequence });
+        (producer.add(batch), check_log_ms)
+    }
+
+    /// Looks at a producer when its time has come, and forgets it if it has not been heard of for
+    /// a day. Otherwise, when it is looked at again.
+    pub(super) fn check(&mut self, id: ProducerId, now_log_ms: u64) -> Option<u64> {
+        let producer = self.0.get_mut(&id)?;
+        let end_log_ms = producer.last_log_ms.saturating_add(PRODUCER_KEPT_MS);
+        if end_log_ms <= now_log_ms {
+            self.0.remove(&id);
+            return None;
         }
-        Ok(())
+        producer.check_log_ms = end_log_ms;
+        Some(end_log_ms)
+    }
+
+    /// When each producer is looked at.
+    pub(super) fn checks(&self) -> impl Iterator<Item = (ProducerId, u64)> {
+        self.0.iter().map(|(id, producer)| (*id, producer.check_log_ms))
     }
 
     /// Remembers what a batch was told of its unique keys.
-    pub(super) fn remember_hits(&mut self, queue: QueueId, batch: Numbered, hits: &[UniqueHit]) {
-        let state = self.queues.get_mut(&queue);
-        let producer = state.and_then(|state| state.producers.get_mut(&batch.producer));
-        if let Some(producer) = producer {
+    pub(super) fn remember_hits(&mut self, batch: Numbered, hits: &[UniqueHit]) {
+        if let Some(producer) = self.0.get_mut(&batch.producer) {
             producer.hits.insert(batch.sequence, hits.to_vec());
         }
     }
 
     /// What a batch that is enqueued was told of its unique keys.
-    pub fn hits_of(&self, queue: QueueId, batch: Numbered) -> &[UniqueHit] {
-        let producer =
-            self.queues.get(&queue).and_then(|state| state.producers.get(&batch.producer));
+    pub(super) fn hits_of(&self, batch: Numbered) -> &[UniqueHit] {
+        let producer = self.0.get(&batch.producer);
         producer.and_then(|producer| producer.hits.get(&batch.sequence)).map_or(&[], Vec::as_slice)
     }
 
-    /// What batches of a queue were told of their unique keys, by producer and number.
-    pub(super) fn all_hits(&self, queue: QueueId) -> Vec<(ProducerId, u64, &[UniqueHit])> {
-        let producers = self.queues.get(&queue).into_iter().flat_map(|state| &state.producers);
+    /// What batches were told of their unique keys, by producer and number.
+    pub(super) fn all_hits(&self) -> Vec<(ProducerId, u64, &[UniqueHit])> {
+        let producers = self.0.iter();
         let mut hits: Vec<_> = producers
             .flat_map(|(id, producer)| producer.hits.iter().map(|(n, hits)| (*id, *n, &hits[..])))
             .collect();
@@ -176,87 +184,45 @@ impl Machine {
         hits
     }
 
-    /// Takes back a part of what a batch was told; false if it can't be.
-    pub(super) fn restore_hits(
-        &mut self,
-        queue: QueueId,
-        id: ProducerId,
-        sequence: u64,
-        hits: Vec<UniqueHit>,
-    ) -> bool {
-        let producer = self.queues.get_mut(&queue).and_then(|state| state.producers.get_mut(&id));
-        let Some(producer) = producer else { return false };
-        let Ok(batch) = producer.find(sequence).copied() else { return false };
-        let all = producer.hits.entry(sequence).or_default();
-        all.extend(hits);
-        let ascends = all.is_sorted_by(|one, next| one.ordinal < next.ordinal);
-        ascends && all.last().is_some_and(|last| last.ordinal < batch.count)
-    }
-
-    /// How many producers are remembered.
-    pub fn producer_count(&self) -> usize {
-        self.producer_checks.len()
-    }
-
-    /// Forgets the producers that have not been heard of for a day.
-    pub(super) fn forget_producers(&mut self, now_log_ms: u64) {
-        while let Some(&(check_log_ms, queue, id)) = self.producer_checks.first()
-            && check_log_ms <= now_log_ms
-        {
-            self.producer_checks.pop_first();
-            let Some(state) = self.queues.get_mut(&queue) else { continue };
-            let Some(producer) = state.producers.get_mut(&id) else { continue };
-            let end_log_ms = producer.last_log_ms.saturating_add(PRODUCER_KEPT_MS);
-            if end_log_ms <= now_log_ms {
-                state.producers.remove(&id);
-            } else {
-                producer.check_log_ms = end_log_ms;
-                self.producer_checks.insert((end_log_ms, queue, id));
-            }
-        }
-    }
-
-    /// Forgets the producers of a queue that is deleted.
-    pub(super) fn forget_producers_of(&mut self, queue: QueueId) {
-        let Some(state) = self.queues.get_mut(&queue) else { return };
-        for (id, producer) in state.producers.drain() {
-            self.producer_checks.remove(&(producer.check_log_ms, queue, id));
-        }
-    }
-
-    /// The producers of a queue, by id: when each enqueued last, and its batches.
-    pub(super) fn producers_of(
-        &self,
-        queue: QueueId,
-    ) -> Vec<(ProducerId, u64, SmallVec<[EnqueuedBatch; 1]>)> {
-        let state = self.queues.get(&queue);
-        let producers = state.into_iter().flat_map(|state| &state.producers);
+    /// Every producer by id: when it enqueued last, and its batches.
+    pub(super) fn all(&self) -> Vec<(ProducerId, u64, SmallVec<[EnqueuedBatch; 1]>)> {
         let parts = |(id, producer): (&ProducerId, &Producer)| {
             (*id, producer.last_log_ms, producer.batches.clone())
         };
-        let mut producers: Vec<_> = producers.map(parts).collect();
+        let mut producers: Vec<_> = self.0.iter().map(parts).collect();
         producers.sort_unstable_by_key(|(id, ..)| *id);
         producers
     }
 
-    /// Takes a producer back from a record; false if it can't be.
-    pub(super) fn restore_producer(
+    /// Takes a producer back from a record, and says when it is looked at; none if it can't be so.
+    pub(super) fn restore(
         &mut self,
-        queue: QueueId,
         id: ProducerId,
         last_log_ms: u64,
         batches: SmallVec<[EnqueuedBatch; 1]>,
-    ) -> bool {
-        let Some(state) = self.queues.get_mut(&queue) else { return false };
+    ) -> Option<u64> {
         let ascends = batches.is_sorted_by(|one, next| one.sequence < next.sequence);
         let lowest = batches.first().map_or(0, |batch| batch.sequence);
         let mut producer = Producer::new(last_log_ms);
         producer.batches = batches;
         let fits = ascends && lowest > 0 && lowest >= least(producer.highest());
         let check_log_ms = producer.check_log_ms;
-        if !fits || state.producers.insert(id, producer).is_some() {
-            return false;
-        }
-        self.producer_checks.insert((check_log_ms, queue, id))
+        let is_new = self.0.insert(id, producer).is_none();
+        (fits && is_new).then_some(check_log_ms)
+    }
+
+    /// Takes back a part of what a batch was told; false if it can't be.
+    pub(super) fn restore_hits(
+        &mut self,
+        id: ProducerId,
+        sequence: u64,
+        hits: Vec<UniqueHit>,
+    ) -> bool {
+        let Some(producer) = self.0.get_mut(&id) else { return false };
+        let Ok(batch) = producer.find(sequence).copied() else { return false };
+        let all = producer.hits.entry(sequence).or_default();
+        all.extend(hits);
+        let ascends = all.is_sorted_by(|one, next| one.ordinal < next.ordinal);
+        ascends && all.last().is_some_and(|last| last.ordinal < batch.count)
     }
 }

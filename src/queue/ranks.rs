@@ -6,12 +6,8 @@
 //! about 21 bytes in its queue and 17 in each group; ordinary jobs cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
-use super::group::Group;
-use super::machine::Queue;
-use super::{Contradiction, GroupKind, Machine, Run};
-use crate::types::{Offset, QueueId};
+use crate::types::Offset;
 
 /// The most urgent priority; 0 is that of a job that says nothing.
 pub const PRIORITY_MAX: u8 = 9;
@@ -58,6 +54,11 @@ impl Ranks {
         fits && rank != Rank::ORDINARY
     }
 
+    /// Forgets a job that is gone.
+    pub(super) fn remove(&mut self, offset: Offset) {
+        self.0.remove(&offset);
+    }
+
     /// The jobs from `first` to below `end`.
     pub(super) fn within(
         &self,
@@ -96,7 +97,7 @@ pub(super) struct Level {
     again: BTreeSet<Offset>,
     fresh: BTreeSet<Offset>,
     /// Whether a fresh one is first next time, as a redelivered one went out last.
-    pub(super) fresh_owed: bool,
+    fresh_owed: bool,
 }
 
 impl Level {
@@ -104,6 +105,11 @@ impl Level {
         let mut jobs = jobs.iter().copied();
         let newest_first = self.rank.front;
         std::iter::from_fn(move || if newest_first { jobs.next_back() } else { jobs.next() })
+    }
+
+    /// Whether a fresh one is first next time.
+    pub(super) fn fresh_owed(&self) -> bool {
+        self.fresh_owed
     }
 
     /// Those that were delivered before, in their order.
@@ -198,98 +204,5 @@ impl Levels {
 
     fn find(&self, rank: Rank) -> Result<usize, usize> {
         self.levels.binary_search_by(|level| rank.cmp(&level.rank))
-    }
-}
-
-/// What facts do.
-impl Machine {
-    /// Gives new jobs a rank.
-    pub(super) fn ranked_run(
-        &mut self,
-        queue: QueueId,
-        run: Run,
-        rank: Rank,
-    ) -> Result<(), Contradiction> {
-        let Some(state) = self.queues.get_mut(&queue) else { return Ok(()) };
-        for offset in run.offsets() {
-            if !state.ranks.push(offset, rank) {
-                return Err(Contradiction::NotNew { queue, offset });
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets new jobs that have a rank and no due time take their places.
-    pub(super) fn rank_fresh(&mut self, queue: QueueId, run: Run, rank: Rank) {
-        let Some(state) = self.queues.get(&queue) else { return };
-        for group in state.groups.values() {
-            if let Some(group) = self.groups.get_mut(group)
-                && group.kind == GroupKind::Work
-            {
-                run.offsets().for_each(|offset| group.ranked.add_fresh(rank, offset));
-                group.skipped_ahead += u64::from(run.count);
-                group.settle(state);
-            }
-        }
-    }
-
-    /// Forgets the ranks of those of these jobs that are gone.
-    pub(super) fn forget_ranks(
-        &mut self,
-        queue: QueueId,
-        offsets: impl IntoIterator<Item = Offset>,
-    ) {
-        for offset in offsets {
-            if self.queues.get(&queue).is_none_or(|state| state.ranks.is_empty()) {
-                return;
-            }
-            if !self.is_live(queue, offset)
-                && let Some(state) = self.queues.get_mut(&queue)
-            {
-                state.ranks.0.remove(&offset);
-            }
-        }
-    }
-
-    /// Forgets the ranks of those jobs of a queue within `offsets` that are gone.
-    pub(super) fn forget_ranks_within(&mut self, queue: QueueId, offsets: Range<Offset>) {
-        let Some(state) = self.queues.get(&queue).filter(|state| !state.ranks.is_empty()) else {
-            return;
-        };
-        let ranked = state.ranks.within(offsets.start, offsets.end);
-        let ranked: Vec<_> = ranked.map(|(offset, _)| offset).collect();
-        self.forget_ranks(queue, ranked);
-    }
-
-    /// The rank of a job; none if it is ordinary.
-    pub(super) fn rank(&self, queue: QueueId, offset: Offset) -> Option<Rank> {
-        self.queues.get(&queue)?.ranks.get(offset)
-    }
-}
-
-impl Group {
-    /// Has a job wait that was delivered before.
-    pub(super) fn wait_again(&mut self, queue: &Queue, offset: Offset) {
-        match queue.ranks.get(offset) {
-            Some(rank) => self.ranked.add_again(rank, offset),
-            None => drop(self.ready.insert(offset)),
-        }
-    }
-
-    /// Takes a job that can be fetched from where it waits, other than a fresh ordinary one; to be
-    /// delivered if it is `granted`. False if it does not wait.
-    pub(super) fn take_ready(&mut self, queue: &Queue, offset: Offset, granted: bool) -> bool {
-        match queue.ranks.get(offset) {
-            Some(rank) => self.ranked.take(rank, offset, granted),
-            None => self.ready.remove(&offset),
-        }
-    }
-
-    /// Whether a job waits to be delivered again.
-    pub(super) fn waits_again(&self, queue: &Queue, offset: Offset) -> bool {
-        match queue.ranks.get(offset) {
-            Some(rank) => self.ranked.contains_again(rank, offset),
-            None => self.ready.contains(&offset),
-        }
     }
 }

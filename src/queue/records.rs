@@ -4,19 +4,24 @@
 //! equal checkpoints. Taking them back checks each against those before it; a machine that comes
 //! out is one that facts could have made.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::dead::end_log_ms;
+use super::ending::Ended;
 use super::group::{Group, Mark};
 use super::limits::Bucket;
-use super::machine::Queue;
+use super::machine::Machine;
 use super::offset_set::OffsetSet;
 use super::record::{
     BadRecord, GroupRecord, JobRecord, LogRecord, MarkedPlace, QueueRecord, Record,
 };
 use super::sizes::Sizes;
-use super::{Due, GroupKind, JobTerms, KeyedPlace, Machine, Rank};
+use super::state::Queue;
+use super::{Due, GroupKind, JobTerms, KeyedPlace, Rank, UniqueInfo};
 use crate::types::{Grant, GroupId, Offset, QueueId};
+
+/// Hits in one record: 52 KiB.
+const HITS_PER_RECORD: usize = 4_096;
 
 impl Machine {
     /// The whole state, in one order. What only a running server knows is left out: how long
@@ -39,7 +44,8 @@ impl Machine {
         queues.sort_unstable();
         let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
         let producers = queues.clone().into_iter().flat_map(|queue| {
-            let producers = self.producers_of(queue).into_iter();
+            let producers = self.queues.get(&queue).map(|state| state.producers.all());
+            let producers = producers.into_iter().flatten();
             producers.map(move |(producer, last_log_ms, batches)| {
                 Record::Job(JobRecord::Producer { queue, producer, last_log_ms, batches })
             })
@@ -78,7 +84,7 @@ impl Machine {
                 aging: state.aging.floor(),
                 turned_log_ms: state.turned_log_ms,
                 expired: state.expired,
-                bytes: state.sizes.total,
+                bytes: state.sizes.total(),
                 withdrawn: state.withdrawn.floor(),
                 lapsed: state.lapsed.floor(),
                 paused: state.paused,
@@ -95,11 +101,9 @@ impl Machine {
             let lapsed = state.lapsed.chunks();
             let lapsed = lapsed
                 .map(|(chunk, members)| Record::Queue(QueueRecord::Lapsed { chunk, members }));
-            let sizes = state.sizes.marks.iter();
-            let sizes = sizes.map(|(offset, before)| {
-                let (offset, before) = (*offset, *before);
-                Record::Queue(QueueRecord::Size { offset, before })
-            });
+            let sizes = state.sizes.marks();
+            let sizes =
+                sizes.map(|(offset, before)| Record::Queue(QueueRecord::Size { offset, before }));
             let sets = gone.chain(aging).chain(withdrawn).chain(lapsed);
             let skipped = state.skipped.iter();
             let skipped =
@@ -158,27 +162,65 @@ impl Machine {
                 let lease_ms = lease.lease_ms() as u32;
                 Some(Record::Group(GroupRecord::Lease { offset, grant, holder, lease_ms }))
             });
-            let dead = state.dead.iter();
-            let dead = dead.map(|(offset, job)| {
-                Record::Group(GroupRecord::Dead { offset: *offset, job: job.clone() })
-            });
-            let bucket = state.bucket.map(|Bucket { millijobs, at_log_ms }| {
+            let dead = state.dead.from(Offset(0));
+            let dead = dead
+                .map(|(offset, job)| Record::Group(GroupRecord::Dead { offset, job: job.clone() }));
+            let bucket = state.bucket.map(|bucket| {
+                let (millijobs, at_log_ms) = bucket.content();
                 Record::Group(GroupRecord::Bucket { millijobs, at_log_ms })
+            });
+            let progress = state.notes.progress().map(|(offset, note)| {
+                Record::Group(GroupRecord::Progress { offset, note: note.into() })
+            });
+            let errors = state.notes.errors().map(|(offset, error)| {
+                Record::Group(GroupRecord::LastError { offset, error: error.into() })
             });
             let keyed = state.keys.iter().flat_map(|keys| keys.all());
             let keyed = keyed.map(|(offset, key, place)| {
                 Record::Group(GroupRecord::Keyed { offset, key, place })
             });
             let jobs = marks.chain(leases).chain(dead).chain(owed);
-            let jobs = jobs.chain(state.said.records()).chain(keyed);
+            let jobs = jobs.chain(progress).chain(errors).chain(keyed);
             std::iter::once(head).chain(bucket).chain(consumed).chain(jobs)
+        })
+    }
+
+    /// All about unique keys, as records.
+    fn unique_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
+        let state = self.queues.get(&queue);
+        let keys = state.into_iter().flat_map(|state| state.unique.iter());
+        let counts = state.into_iter().filter_map(move |state| {
+            let UniqueInfo { duplicates, replaced, .. } = state.unique.info();
+            let counts = Record::Job(JobRecord::Met { queue, duplicates, replaced });
+            (duplicates + replaced > 0).then_some(counts)
+        });
+        let hits = state.into_iter().flat_map(|state| state.producers.all_hits());
+        let hits = hits.flat_map(move |(producer, sequence, hits)| {
+            hits.chunks(HITS_PER_RECORD).map(move |hits| {
+                Record::Job(JobRecord::Told { queue, producer, sequence, hits: hits.to_vec() })
+            })
+        });
+        let keys = keys.map(move |held| Record::Job(JobRecord::Held { queue, held }));
+        keys.chain(counts).chain(hits)
+    }
+
+    fn result_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
+        let results = self.queues.get(&queue).map(|state| &state.results).into_iter();
+        results.flat_map(move |results| {
+            let kept = results.iter().map(move |(offset, until_log_ms, result)| {
+                let result = Arc::clone(result);
+                Record::Job(JobRecord::Result { queue, offset, until_log_ms, result })
+            });
+            let (_, _, count) = results.counts();
+            let displaced =
+                (count > 0).then_some(Record::Job(JobRecord::Displaced { queue, count }));
+            kept.chain(displaced)
         })
     }
 }
 
 fn mark_record(state: &Group, queue: &Queue, offset: Offset) -> Record {
-    let Mark { due_log_ms, attempts, failures, crashes } =
-        state.marks.get(&offset).copied().unwrap_or_default();
+    let Mark { due_log_ms, attempts, failures, crashes } = state.mark(offset);
     let place = match due_log_ms {
         Some(due_log_ms) => MarkedPlace::Delayed { due_log_ms },
         None if state.waits_again(queue, offset) => MarkedPlace::Ready,
@@ -238,7 +280,7 @@ impl Restore {
         };
         finished.map_err(|reason| BadRecord { ordinal: self.count, reason })?;
         let queues: Vec<_> = self.machine.queues.keys().copied().collect();
-        queues.into_iter().for_each(|queue| self.machine.count_unconsumed(queue));
+        queues.into_iter().for_each(|queue| self.machine.count_unconsumed(queue, &Ended::ANY));
         Ok(self.machine)
     }
 
@@ -269,7 +311,7 @@ impl Restore {
                 state.next = next;
                 state.aging = OffsetSet::new(aging);
                 state.expired = expired;
-                state.sizes = Sizes { total: bytes, marks: VecDeque::new() };
+                state.sizes = Sizes::with_total(bytes);
                 let fits = withdrawn <= next && lapsed <= next;
                 check(fits, "jobs are withdrawn that it does not have")?;
                 state.withdrawn = OffsetSet::new(withdrawn);
@@ -298,9 +340,10 @@ impl Restore {
             }) => {
                 self.finish_group()?;
                 self.group = group;
+                let known = self.machine.queues.get(&queue).ok_or("its queue is missing")?;
+                let of = (queue, &known.settings);
                 let consumed = OffsetSet::new(committed);
-                let state = self.machine.new_group(queue, name, (kind, start), consumed);
-                let mut state = state.ok_or("its queue is missing")?;
+                let mut state = Group::new(of, name, kind, start, consumed);
                 state.next_fetch = next_fetch;
                 state.fresh_owed = fresh_owed;
                 state.removed = removed;
@@ -333,7 +376,7 @@ impl Restore {
             }
             Record::Group(GroupRecord::Bucket { millijobs, at_log_ms }) => {
                 let state = self.machine.groups.get_mut(&self.group).ok_or(NO_GROUP)?;
-                let before = state.bucket.replace(Bucket { millijobs, at_log_ms });
+                let before = state.bucket.replace(Bucket::restored(millijobs, at_log_ms));
                 check(before.is_none(), "its bucket comes twice")
             }
             record => self.add_job(record),
@@ -398,17 +441,46 @@ impl Restore {
                 check(fits, "the producer can't be so")
             }
             Record::Job(JobRecord::Result { queue, offset, until_log_ms, result }) => {
-                let fits = machine.restore_result(queue, offset, until_log_ms, result);
-                check(fits, "the job can't have this result")
+                let fits = machine.change(queue, |state| {
+                    let is_new = offset < state.next && state.results.get(offset).is_none();
+                    state.results.insert(offset, until_log_ms, result, 0);
+                    is_new
+                });
+                check(fits == Some(true), "the job can't have this result")
             }
             Record::Job(JobRecord::Displaced { queue, count }) => {
-                let results = machine.queues.get_mut(&queue).map(|state| &mut state.results);
-                let results = results.filter(|results| results.displaced == 0 && count > 0);
-                let results = results.ok_or("no results of this queue can have gone")?;
-                results.displaced = count;
+                let state = machine.queues.get_mut(&queue);
+                let fits = state.is_some_and(|state| state.results.restore_displaced(count));
+                check(fits, "no results of this queue can have gone")
+            }
+            other => self.add_unique(other),
+        }
+    }
+
+    /// Takes a record back that is about unique keys.
+    ///
+    /// # Errors
+    /// Why it can't be.
+    fn add_unique(&mut self, record: Record) -> Result<(), &'static str> {
+        check(self.machine.groups.is_empty(), "unique keys come before groups")?;
+        match record {
+            Record::Job(JobRecord::Held { queue, held }) => {
+                check(self.machine.restore_key(queue, held), "the job can't hold this key")
+            }
+            Record::Job(JobRecord::Met { queue, duplicates, replaced }) => {
+                let state = self.machine.queues.get_mut(&queue).ok_or("its queue is missing")?;
+                let UniqueInfo { duplicates: more, replaced: other, .. } = state.unique.info();
+                check(more + other == 0, "the counts come twice")?;
+                state.unique.count(duplicates, replaced);
                 Ok(())
             }
-            other => machine.restore_unique(other),
+            Record::Job(JobRecord::Told { queue, producer, sequence, hits }) => {
+                let state = self.machine.queues.get_mut(&queue);
+                let fits = state
+                    .is_some_and(|state| state.producers.restore_hits(producer, sequence, hits));
+                check(fits, "no batch of a producer can have met these keys")
+            }
+            _ => Err("it is not about unique keys"),
         }
     }
 
@@ -417,7 +489,6 @@ impl Restore {
         let queue =
             self.machine.queues.get_mut(&self.queue).ok_or("there is no queue before it")?;
         let next = queue.next;
-        let sizes = queue.sizes.marks.back().copied();
         let add = |set: &mut OffsetSet, chunk, members| {
             let added = set.add_chunk(chunk, members);
             check(added && set.last().is_none_or(|last| last < next), "no set has this chunk")
@@ -436,11 +507,8 @@ impl Restore {
                 add(&mut queue.lapsed, chunk, members)
             }
             Record::Queue(QueueRecord::Size { offset, before }) => {
-                let ascends = sizes.is_none_or(|last| last.0 < offset && last.1 <= before);
-                let within = offset < next && before <= queue.sizes.total;
-                check(ascends && within, "the bytes of the queue do not add up")?;
-                queue.sizes.marks.push_back((offset, before));
-                Ok(())
+                let fits = offset < next && queue.sizes.restore_mark(offset, before);
+                check(fits, "the bytes of the queue do not add up")
             }
             Record::Queue(QueueRecord::Skipped { first, end }) => {
                 let behind = queue.skipped.last().is_none_or(|last| last.1 < first);
@@ -463,8 +531,7 @@ impl Restore {
         check(fits && state.start <= floor, "it lies outside of its queue")?;
         let known = queue.groups.insert(state.name.clone(), group).is_some();
         check(!known, "a name comes twice")?;
-        let in_flight_max = queue.settings.max_in_flight.unwrap_or(u64::MAX);
-        machine.groups.insert(group, Group { in_flight_max, ..state });
+        machine.groups.insert(group, state);
         Ok(())
     }
 
@@ -474,16 +541,16 @@ impl Restore {
             Record::Group(GroupRecord::Progress { .. })
                 | Record::Group(GroupRecord::LastError { .. })
         ) {
-            return self.add_saying(record);
+            return self.add_note(record);
         }
-        let Machine { queues, groups, leases, next_grant, dead_ends, .. } = &mut self.machine;
+        let Machine { queues, groups, leases, next_grant, deadlines, .. } = &mut self.machine;
         let group = self.group;
         let state = groups.get_mut(&group).ok_or(NO_GROUP)?;
         let consumed = matches!(record, Record::Group(GroupRecord::Consumed { .. }));
         check(consumed || state.kind == GroupKind::Work, "a stream group has no such jobs")?;
         let offset = match record {
             Record::Group(GroupRecord::Consumed { chunk, members }) => {
-                let empty = state.marks.is_empty() && state.dead.is_empty();
+                let empty = state.marks.is_empty() && state.dead.len() == 0;
                 check(empty && state.leased_count == 0, "consumed jobs come before others")?;
                 return check(state.consumed.add_chunk(chunk, members), "no set has this chunk");
             }
@@ -496,7 +563,7 @@ impl Restore {
         let out = offset < state.next_fetch || queue.ranks.get(offset).is_some();
         let open = out && !state.consumed.contains(offset);
         check(queue.delays.get(offset).is_none(), "the job is not due")?;
-        check(open && !state.dead.contains_key(&offset), "the job is not open")?;
+        check(open && !state.dead.contains(offset), "the job is not open")?;
         match record {
             Record::Group(GroupRecord::Marked { place, attempts, failures, crashes, .. }) => {
                 let due_log_ms = match place {
@@ -521,9 +588,8 @@ impl Restore {
             Record::Group(GroupRecord::Dead { job, .. }) => {
                 let free = !state.marks.contains_key(&offset) && !state.waits_again(queue, offset);
                 check(free && leases.get(group, offset).is_none(), "the job is alive as well")?;
-                if let Some(end_log_ms) = end_log_ms(Some(queue), job.died) {
-                    dead_ends.insert((end_log_ms, group, offset));
-                }
+                let end_log_ms = job.end_log_ms(queue.settings.dead_kept_ms);
+                deadlines.dead.moved((group, offset), None, end_log_ms);
                 state.dead.insert(offset, job);
             }
             _ => {}
@@ -531,22 +597,22 @@ impl Restore {
         Ok(())
     }
 
-    fn add_saying(&mut self, record: Record) -> Result<(), &'static str> {
-        let state = self.machine.groups.get_mut(&self.group).ok_or(NO_GROUP)?;
-        let (said, offset, text) = match record {
+    fn add_note(&mut self, record: Record) -> Result<(), &'static str> {
+        let Machine { groups, leases, .. } = &mut self.machine;
+        let state = groups.get_mut(&self.group).ok_or(NO_GROUP)?;
+        let is_new = match record {
             Record::Group(GroupRecord::Progress { offset, note }) => {
-                let lease = self.machine.leases.get(self.group, offset);
-                check(lease.is_some(), "a job has progress that is not out")?;
-                (&mut state.said.progress, offset, note)
+                let is_out = leases.get(self.group, offset).is_some();
+                check(is_out, "a job has progress that is not out")?;
+                !note.is_empty() && state.notes.set_progress(offset, &note)
             }
             Record::Group(GroupRecord::LastError { offset, error }) => {
                 check(state.marks.contains_key(&offset), "a job failed that never came back")?;
-                (&mut state.said.errors, offset, error)
+                state.notes.set_error(offset, &error)
             }
             _ => return Err("it is nothing that a worker said"),
         };
-        check(!text.is_empty(), "a worker said nothing")?;
-        check(said.insert(offset, text).is_none(), "the job comes twice")
+        check(is_new, "a worker said nothing, or the job comes twice")
     }
 
     fn add_marked(
@@ -555,10 +621,9 @@ impl Restore {
         place: MarkedPlace,
         mark: Mark,
     ) -> Result<(), &'static str> {
-        let Machine { queues, groups, delayed, .. } = &mut self.machine;
-        let state = groups.get_mut(&self.group).ok_or(NO_GROUP)?;
-        let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
-        check(state.dead.is_empty() && state.leased_count == 0, "marks come before")?;
+        let parts = self.machine.parts(self.group);
+        let (state, queue, deadlines) = parts.ok_or(NO_GROUP)?;
+        check(state.dead.len() == 0 && state.leased_count == 0, "marks come before")?;
         let known = state.marks.contains_key(&offset) || state.waits_again(queue, offset);
         check(!known, "the job comes twice")?;
         let never_out = mark.attempts == 0 && place == MarkedPlace::Ready;
@@ -570,7 +635,9 @@ impl Restore {
         }
         state.delayed_count += u64::from(mark.due_log_ms.is_some());
         match (mark.due_log_ms, place) {
-            (Some(due_log_ms), _) => drop(delayed.insert((due_log_ms, self.group, offset))),
+            (Some(_), _) => {
+                deadlines.retries.moved((self.group, offset), None, mark.due_log_ms);
+            }
             (None, MarkedPlace::Ready) => state.wait_again(queue, offset),
             (None, MarkedPlace::Parked) => self.keys_owed += 1,
             (None, _) => self.leases_owed += 1,
@@ -580,51 +647,34 @@ impl Restore {
 
     /// Every delivered job of a group is in exactly one place; none was counted twice above.
     fn finish_group(&mut self) -> Result<(), &'static str> {
-        let Machine { groups, queues, .. } = &mut self.machine;
-        let Some(state) = groups.get_mut(&self.group) else {
-            return Ok(());
-        };
         check(self.leases_owed == 0, "a job that is out has no lease")?;
         check(self.keys_owed == 0, "a parked job has no key")?;
-        let keys = state.keys.as_ref();
-        let parked = keys.map_or(0, |keys| keys.parked_count());
-        let by_key = parked + keys.map_or(0, |keys| keys.ready_count());
-        let full = keys.is_none_or(|keys| keys.parks_only_what_it_must());
+        let Some((state, queue, _)) = self.machine.parts(self.group) else { return Ok(()) };
+        let full = state.keys.as_ref().is_none_or(|keys| keys.parks_only_what_it_must());
         check(full, "a job is parked whose key is free")?;
-        let next = queues.get(&state.queue).map(|queue| queue.next).unwrap_or_default();
         let last = state.consumed.last();
-        check(last.is_none_or(|last| last < next), "a job is consumed that is still to come")?;
+        let is_known = last.is_none_or(|last| last < queue.next);
+        check(is_known, "a job is consumed that is still to come")?;
         check(!state.consumed.contains(state.next_fetch), "the first fresh job is consumed")?;
         state.holes = state.consumed.count_from(state.next_fetch);
         let next_fetch = state.next_fetch;
         self.machine.count_skipped(self.group);
-        let rate = self.machine.rate_of(self.group);
-        self.machine.note_refill(self.group);
-        let Some(state) = self.machine.groups.get_mut(&self.group) else {
-            return Ok(());
-        };
+        let Some((state, queue, deadlines)) = self.machine.parts(self.group) else { return Ok(()) };
         check(state.next_fetch == next_fetch, "its pointer stands at a job that is not fresh")?;
+        let rate = queue.settings.rate();
         check(state.bucket.is_some() == rate.is_some(), "a rate and a bucket come together")?;
         let fits = state.bucket.zip(rate).is_none_or(|(bucket, rate)| bucket.fits(rate));
         check(fits, "its bucket holds too much")?;
+        deadlines.refills.moved(self.group, None, state.refill_log_ms(rate));
         let owed = self.owed.drain(..).all(|rank| state.ranked.owe(rank));
         check(owed, "no job of a rank waits of which a fresh one is first")?;
-        let waiting = state.ready.len() as u64 + state.ranked.len() + state.delayed_count;
-        let accounted = waiting
-            + by_key
-            + state.enqueued_delayed
-            + state.leased_count
-            + state.dead.len() as u64
-            + state.consumed.above_count();
-        let passed = state.next_fetch.0 - state.consumed.floor().0;
-        let not_fresh = passed + state.skipped_ahead + state.holes;
-        check(accounted == not_fresh, "a job of the group is missing")
+        check(state.accounts_for_all(), "a job of the group is missing")
     }
 }
 
 const NO_GROUP: &str = "there is no group before it";
 const BAD_ID: &str = "its id was given before or never";
 
-pub(super) fn check(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
+fn check(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(otherwise) }
 }

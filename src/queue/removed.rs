@@ -1,8 +1,5 @@
 //! Jobs that leave a group without a commit: consumed like committed ones, and counted by cause.
 
-use super::{Contradiction, Machine, Run};
-use crate::types::{GroupId, Offset};
-
 /// Why a job left a group without a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
@@ -50,46 +47,5 @@ impl RemovedCounts {
         if let Some(count) = self.0.get_mut(cause as usize) {
             *count = count.saturating_add(more);
         }
-    }
-}
-
-impl Machine {
-    pub(super) fn removed(
-        &mut self,
-        group: GroupId,
-        cause: Removal,
-        runs: &[Run],
-    ) -> Result<(), Contradiction> {
-        self.each_below_end(group, runs, |machine, offset| {
-            machine.undie(group, offset).ok_or(Contradiction::NotDead { group, offset })?;
-            if let Some(state) = machine.groups.get_mut(&group) {
-                state.leave(offset, cause);
-            }
-            Ok(())
-        })?;
-        self.wake_keyed(group);
-        let count = runs.iter().map(|run| u64::from(run.count)).sum();
-        if let Some(queue) = self.queue_of(group) {
-            self.note_consumed(queue, runs, count);
-            self.forget_ranks(queue, runs.iter().flat_map(|run| run.offsets()));
-            self.free_keys(queue, runs);
-        }
-        Ok(())
-    }
-
-    /// Does something to every offset of `runs`, which must lie within the queue of a work group.
-    pub(super) fn each_below_end(
-        &mut self,
-        group: GroupId,
-        runs: &[Run],
-        mut act: impl FnMut(&mut Self, Offset) -> Result<(), Contradiction>,
-    ) -> Result<(), Contradiction> {
-        let queue = super::machine::work_group(&mut self.groups, group)?.queue;
-        let end = self.next_offset(queue).unwrap_or_default();
-        for run in runs {
-            super::machine::inside(group, *run, end)?;
-            run.offsets().try_for_each(|offset| act(self, offset))?;
-        }
-        Ok(())
     }
 }

@@ -19,15 +19,15 @@ const PARTS_UNBOUNDED: u64 = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sizes {
     /// Bytes of all jobs that there ever were.
-    pub(super) total: u64,
+    total: u64,
     /// Offsets, ascending, with the bytes of all jobs before them.
-    pub(super) marks: VecDeque<(Offset, u64)>,
+    marks: VecDeque<(Offset, u64)>,
 }
 
-/// What will be asked of the sizes of a queue.
+/// Where it matters how exact the sizes of a queue are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    /// Nothing before this offset.
+pub(super) struct Precision {
+    /// Nothing is asked before this offset.
     pub(super) kept_from: Offset,
     /// What lies before this one only if a group is set back.
     pub(super) waiting_from: Offset,
@@ -36,13 +36,36 @@ pub(super) struct Asked {
 }
 
 impl Sizes {
+    /// From a record; the marks follow.
+    pub(super) fn with_total(total: u64) -> Self {
+        Self { total, marks: VecDeque::new() }
+    }
+
+    /// The bytes of all jobs that there ever were.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Offsets, ascending, with the bytes of all jobs before them.
+    pub(super) fn marks(&self) -> impl Iterator<Item = (Offset, u64)> {
+        self.marks.iter().copied()
+    }
+
+    /// Takes a mark back; false if it does not follow from those before it.
+    pub(super) fn restore_mark(&mut self, offset: Offset, before: u64) -> bool {
+        let last = self.marks.back();
+        let ascends = last.is_none_or(|last| last.0 < offset && last.1 <= before);
+        self.marks.push_back((offset, before));
+        ascends && before <= self.total
+    }
+
     /// Adds the jobs from `base` on.
-    pub(super) fn add(&mut self, base: Offset, bytes: u64, asked: Asked) {
-        while self.marks.get(1).is_some_and(|(offset, _)| *offset <= asked.kept_from) {
+    pub(super) fn add(&mut self, base: Offset, bytes: u64, precision: Precision) {
+        while self.marks.get(1).is_some_and(|(offset, _)| *offset <= precision.kept_from) {
             self.marks.pop_front();
         }
-        let parts = if asked.bounded { PARTS } else { PARTS_UNBOUNDED };
-        let step = self.from(asked.waiting_from) / parts;
+        let parts = if precision.bounded { PARTS } else { PARTS_UNBOUNDED };
+        let step = self.from(precision.waiting_from) / parts;
         let marked = self.marks.back().map(|(_, before)| *before);
         let is_far = |marked| self.total > marked && self.total - marked >= step;
         if bytes > 0 && marked.is_none_or(is_far) {
@@ -50,8 +73,8 @@ impl Sizes {
         }
         self.total = self.total.saturating_add(bytes);
         if self.marks.len() as u64 > 8 * parts {
-            let kept_step = self.from(asked.kept_from) / parts;
-            self.thin(asked.waiting_from, kept_step, step);
+            let kept_step = self.from(precision.kept_from) / parts;
+            self.thin(precision.waiting_from, kept_step, step);
         }
     }
 
@@ -98,8 +121,9 @@ mod tests {
             for step in 0..20_000_u64 {
                 let bytes = 1 + step * 7_919 % 400;
                 let kept_from = Offset(if keeps { 0 } else { first as u64 });
-                let asked = Asked { kept_from, waiting_from: Offset(first as u64), bounded };
-                sizes.add(Offset(step), bytes, asked);
+                let precision =
+                    Precision { kept_from, waiting_from: Offset(first as u64), bounded };
+                sizes.add(Offset(step), bytes, precision);
                 jobs.push(bytes);
                 waiting += bytes;
                 while waiting > most {

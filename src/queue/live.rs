@@ -10,25 +10,14 @@
 
 use std::borrow::Cow;
 
-use super::group::Group;
-use super::machine::{Queue, inside_queue, take_waiting, wake};
+use super::ending::Ended;
+use super::machine::Machine;
 use super::offset_set::OffsetSet;
-use super::sizes::Asked;
-use super::{Contradiction, Fact, GroupFact, GroupKind, Machine, QueueFact, Refusal};
-use crate::types::{GroupId, Offset, QueueId, Stamp};
+use super::sizes::Precision;
+use super::state::Queue;
+use super::{Contradiction, Fact, QueueFact, Refusal};
+use crate::types::{Offset, QueueId, Stamp};
 
-/// Where a group is set to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seek {
-    /// To the first job that the queue still has.
-    Beginning,
-    /// Behind the last job.
-    End,
-    /// To this offset.
-    To(Offset),
-}
-
-/// What is live.
 impl Machine {
     /// Whether the bytes of a job may still be asked for.
     pub fn is_live(&self, queue: QueueId, offset: Offset) -> bool {
@@ -65,10 +54,6 @@ impl Machine {
     pub fn first_offset(&self, queue: QueueId) -> Option<Offset> {
         let state = self.queues.get(&queue)?;
         Some(self.next_live(queue, Offset(0)).unwrap_or(state.next))
-    }
-
-    fn groups_of<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = &'a Group> + Clone {
-        queue.groups.values().filter_map(|group| self.groups.get(group))
     }
 
     /// The lowest offset that any group of the queue sees.
@@ -108,24 +93,11 @@ impl Machine {
         }
     }
 
-    /// Counts anew what some group has still to consume.
-    pub(super) fn count_unconsumed(&mut self, queue: QueueId) {
-        let Some(state) = self.queues.get(&queue) else { return };
-        let consumed = self.consumed_by_all(state);
-        let unconsumed = state.next.0 - consumed.floor().0 - consumed.above_count();
-        if let Some(state) = self.queues.get_mut(&queue) {
-            state.unconsumed = unconsumed;
-        }
-    }
-
-    /// Notes that `group` has consumed a job; true if it was the last to do so.
+    /// Whether every group that sees a job has consumed it.
     pub(super) fn all_have_consumed(&self, queue: &Queue, offset: Offset) -> bool {
         self.groups_of(queue).all(|group| group.start > offset || group.consumed.contains(offset))
     }
-}
 
-/// Bounds.
-impl Machine {
     /// Whether so many jobs may be added to a queue.
     ///
     /// # Errors
@@ -156,10 +128,10 @@ impl Machine {
         Some(if first < state.next { state.sizes.from(first) } else { 0 })
     }
 
-    pub(super) fn sizes_asked(&self, queue: &Queue) -> Asked {
+    pub(super) fn precision(&self, queue: &Queue) -> Precision {
         let waiting_from = self.first_unconsumed(queue);
         let kept_from = if queue.keeps_consumed() { queue.gone.floor() } else { waiting_from };
-        Asked { kept_from, waiting_from, bounded: queue.settings.max_bytes.is_some() }
+        Precision { kept_from, waiting_from, bounded: queue.settings.max_bytes.is_some() }
     }
 
     fn first_unconsumed(&self, queue: &Queue) -> Offset {
@@ -171,10 +143,7 @@ impl Machine {
             _ => queue.gone.floor(),
         }
     }
-}
 
-/// Age.
-impl Machine {
     /// The queues with a `max_age_ms`, with that, and those that keep consumed jobs for a time.
     pub fn retaining_queues(&self) -> (Vec<(QueueId, u64)>, Vec<QueueId>) {
         let (mut aging, mut keeping) = (Vec::new(), Vec::new());
@@ -218,62 +187,6 @@ impl Machine {
         open || !seen
     }
 
-    pub(super) fn expired(&mut self, queue: QueueId, below: Offset) -> Result<(), Contradiction> {
-        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        inside_queue(queue, below, state.next)?;
-        let unseen = self.first_seen(state).map_or(below, |seen| seen.min(below));
-        let (before, groups) = (state.unconsumed, state.groups.values().copied());
-        let groups: Vec<_> = groups.collect();
-        // A job that waits for its time is as any other from here on.
-        let delayed: Vec<_> = state.delays.within(Offset(0), below).collect();
-        delayed.into_iter().for_each(|offset| self.undelay_enqueued(queue, offset));
-        for group in groups {
-            self.expire_in(group, below);
-            self.wake_keyed(group);
-        }
-        if let Some(state) = self.queues.get_mut(&queue) {
-            state.gone.raise(unseen);
-        }
-        self.count_unconsumed(queue);
-        if let Some(state) = self.queues.get_mut(&queue) {
-            state.expired += before - state.unconsumed;
-        }
-        self.forget_ranks_within(queue, Offset(0)..below);
-        self.free_keys_within(queue, ..below);
-        Ok(())
-    }
-
-    fn expire_in(&mut self, id: GroupId, below: Offset) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.kind == GroupKind::Stream {
-            group.consumed.raise(below);
-            group.fresh_from_floor();
-            return;
-        }
-        let mut at = group.consumed.floor();
-        while at < below {
-            if self.leases.get(id, at).is_none() {
-                self.undie(id, at);
-                self.consume_waiting(id, at);
-            }
-            let Some(group) = self.groups.get(&id) else { return };
-            at = group.consumed.next_absent(at.next());
-        }
-    }
-
-    /// Consumes a job that waits, fresh or again.
-    fn consume_waiting(&mut self, id: GroupId, offset: Offset) {
-        let Self { queues, groups, delayed, .. } = self;
-        let Some(group) = groups.get_mut(&id) else { return };
-        let Some(queue) = queues.get(&group.queue) else { return };
-        if offset == group.next_fetch {
-            group.pass_fresh(queue);
-        } else {
-            take_waiting(group, queue, delayed, (id, offset), false);
-        }
-        group.consume(offset);
-    }
-
     /// Lets go of what was consumed one `keep_consumed_for` ago, if that is over.
     pub fn turn_kept(&self, queue: QueueId, now_log_ms: u64) -> Option<Fact> {
         let state = self.queues.get(&queue).filter(|state| state.keeps_consumed())?;
@@ -302,74 +215,7 @@ impl Machine {
             state.aging = consumed;
             state.turned_log_ms = stamp.log_ms;
         }
-        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
+        self.done(queue, Ended::ANY);
         Ok(())
-    }
-}
-
-/// Setting groups to another place.
-impl Machine {
-    /// Sets a group to another place: what lies below is consumed, what lies from there on and is
-    /// not gone is to be consumed, as if it had never been delivered. Its leases end.
-    ///
-    /// # Errors
-    /// [`Refusal::NoSuchGroup`]; [`Refusal::StartOutside`] behind the end of the queue. An offset
-    /// below the first that the queue retains stands for that one.
-    pub fn seek(&self, group: GroupId, seek: Seek) -> Result<Fact, Refusal> {
-        let state = self.groups.get(&group).ok_or(Refusal::NoSuchGroup)?;
-        let next = self.next_offset(state.queue).ok_or(Refusal::NoSuchGroup)?;
-        let first = self.first_offset(state.queue).unwrap_or(next);
-        let to = match seek {
-            Seek::Beginning => first,
-            Seek::End => next,
-            Seek::To(offset) if offset > next => return Err(Refusal::StartOutside { first, next }),
-            Seek::To(offset) => offset.max(first),
-        };
-        Ok(Fact::Group(GroupFact::Sought { group, to }))
-    }
-
-    pub(super) fn group_sought(&mut self, id: GroupId, to: Offset) -> Result<(), Contradiction> {
-        let queue = self.queue_of(id).ok_or(Contradiction::NoSuchGroup(id))?;
-        let next = self.next_offset(queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        inside_queue(queue, to, next)?;
-        self.forget_results_from(id, to);
-        let group = self.groups.get(&id).ok_or(Contradiction::NoSuchGroup(id))?;
-        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        let mut consumed = self.not_for_new(state);
-        consumed.raise(to);
-        if group.leased_count > 0 {
-            self.leases.remove_group(id);
-        }
-        let dead: Vec<_> = group.dead.keys().copied().collect();
-        dead.into_iter().for_each(|offset| drop(self.undie(id, offset)));
-        if let Some(group) = self.groups.get_mut(&id) {
-            for (offset, mark) in &group.marks {
-                if let Some(due_log_ms) = mark.due_log_ms {
-                    self.delayed.remove(&(due_log_ms, id, *offset));
-                }
-            }
-            let (name, start) = (std::mem::take(&mut group.name), group.start.min(to));
-            let (woken, removed, paused) = (group.woken, group.removed, group.paused);
-            let (in_flight_max, bucket) = (group.in_flight_max, group.bucket);
-            let kind = group.kind;
-            if let Some(state) = self.queues.get(&queue) {
-                *group = Group::new((queue, &state.settings), name, kind, start, consumed);
-            }
-            (group.woken, group.removed, group.paused) = (woken, removed, paused);
-            (group.in_flight_max, group.bucket) = (in_flight_max, bucket);
-        }
-        self.count_skipped(id);
-        self.count_unconsumed(queue);
-        self.forget_ranks_within(queue, Offset(0)..Offset(u64::MAX));
-        self.free_all_keys(queue);
-        wake(&mut self.groups, &mut self.woken, id);
-        Ok(())
-    }
-}
-
-impl Queue {
-    /// Whether what is consumed is kept for a time.
-    pub(super) fn keeps_consumed(&self) -> bool {
-        self.settings.keep_consumed_for_ms > 0
     }
 }

@@ -1,121 +1,25 @@
-//! What may be done now: requests, checked against the state, become facts or refusals.
+//! Jobs that are out with a worker: committed, handed back, lost.
 //!
-//! See `machine` for what a fact does. The two methods that take `&mut self` change only what no
-//! log holds: how far the timing wheel has been read, and who has been heard of since the start.
+//! The two methods that are no facts and take `&mut self` change only what no log holds: how far
+//! the timing wheel has been read, and who has been heard of since the start.
+
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::ending::Exit;
+use super::group::Mark;
 use super::leases::{LEASE_MS_MAX, Lease};
+use super::machine::{Machine, leased, work_group};
 use super::retry::{after_crash, after_delay, after_failure, mix};
+use super::state::Queue;
 use super::{
-    EndReason, Fact, GroupFact, GroupKind, Holder, JobRefusal, LeaseFact, Machine, Outcome, Picked,
-    QueueFact, QueueSettings, Refusal, Retry, Runs, SessionEnd, Start, push_offset,
+    Contradiction, DeadJob, EndReason, Fact, GroupFact, GroupKind, JobRefusal, LeaseFact, Outcome,
+    Removal, Retry, Run, SessionEnd, runs_of,
 };
-use crate::types::{Grant, GroupId, Offset, QueueId, SessionId};
+use crate::types::{Grant, GroupId, Offset, SessionId, Stamp};
 
-/// Queues and groups.
-impl Machine {
-    /// Makes a queue.
-    ///
-    /// # Errors
-    /// [`Refusal::QueueExists`], [`Refusal::Settings`], [`Refusal::OutOfIds`].
-    pub fn create_queue(&self, name: &str, settings: QueueSettings) -> Result<Fact, Refusal> {
-        if let Some(queue) = self.queue_id(name) {
-            let state = self.queues.get(&queue);
-            let same_settings = state.is_some_and(|state| state.settings == settings);
-            return Err(Refusal::QueueExists { queue, same_settings });
-        }
-        settings.validate()?;
-        let queue = self.next_queue;
-        if queue.0 == u32::MAX {
-            return Err(Refusal::OutOfIds);
-        }
-        let first_offset = self.retired.get(name).copied().unwrap_or(self.first_of_new);
-        Ok(Fact::Queue(QueueFact::Created { queue, name: name.into(), settings, first_offset }))
-    }
-
-    /// Deletes a queue with its groups.
-    ///
-    /// # Errors
-    /// [`Refusal::NoSuchQueue`].
-    pub fn delete_queue(&self, queue: QueueId) -> Result<Fact, Refusal> {
-        self.queues.get(&queue).ok_or(Refusal::NoSuchQueue)?;
-        Ok(Fact::Queue(QueueFact::Deleted { queue }))
-    }
-
-    /// Makes a group.
-    ///
-    /// # Errors
-    /// [`Refusal::NoSuchQueue`], [`Refusal::GroupExists`], [`Refusal::StartOutside`],
-    /// [`Refusal::OutOfIds`].
-    pub fn create_group(
-        &self,
-        queue: QueueId,
-        name: &str,
-        kind: GroupKind,
-        start: Start,
-    ) -> Result<Fact, Refusal> {
-        let state = self.queues.get(&queue).ok_or(Refusal::NoSuchQueue)?;
-        if let Some(&group) = state.groups.get(name) {
-            return Err(Refusal::GroupExists { group });
-        }
-        let next = state.next;
-        let first = self.first_offset(queue).unwrap_or(next);
-        let start = match start {
-            Start::Beginning => first,
-            Start::End => next,
-            Start::At(offset) if (first..=next).contains(&offset) => offset,
-            Start::At(_) => return Err(Refusal::StartOutside { first, next }),
-        };
-        let group = self.next_group;
-        if group.0 == u32::MAX {
-            return Err(Refusal::OutOfIds);
-        }
-        Ok(Fact::Group(GroupFact::Created { group, queue, name: name.into(), kind, start }))
-    }
-
-    /// Deletes a group with its leases.
-    ///
-    /// # Errors
-    /// [`Refusal::NoSuchGroup`].
-    pub fn delete_group(&self, group: GroupId) -> Result<Fact, Refusal> {
-        self.groups.get(&group).ok_or(Refusal::NoSuchGroup)?;
-        Ok(Fact::Group(GroupFact::Deleted { group }))
-    }
-}
-
-/// Fetching.
-impl Machine {
-    /// Grants the picked jobs. `first_grant` is [`next_grant`](Self::next_grant), plus the number
-    /// of jobs granted by other facts of the same entry that have not been applied yet.
-    ///
-    /// # Errors
-    /// [`JobRefusal::LeaseTooLong`].
-    pub fn grant(
-        &self,
-        group: GroupId,
-        holder: Holder,
-        lease_ms: u64,
-        first_grant: Grant,
-        picked: &Picked,
-    ) -> Result<Fact, JobRefusal> {
-        lease_fits(lease_ms)?;
-        Ok(Fact::Lease(LeaseFact::Granted {
-            group,
-            holder,
-            lease_ms,
-            first_grant,
-            runs: picked.runs(),
-        }))
-    }
-
-    /// The number that the next grant gets.
-    pub fn next_grant(&self) -> Grant {
-        self.next_grant
-    }
-}
-
-/// Ending and extending a lease.
+/// What may be done.
 impl Machine {
     /// Whether the job may be committed with this grant: then a [`LeaseFact::Committed`] may name
     /// it.
@@ -155,11 +59,36 @@ impl Machine {
             }
             results.push(result);
         }
-        offsets.sort_unstable();
-        offsets.dedup();
-        let mut runs = Runs::new();
-        offsets.into_iter().for_each(|offset| push_offset(&mut runs, offset));
+        let runs = runs_of(&mut offsets);
         (!runs.is_empty()).then_some(Fact::Lease(LeaseFact::Committed { group, runs }))
+    }
+
+    /// As [`commit`](Self::commit) of one job, with a result that is kept as the queue's settings
+    /// say.
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit).
+    pub fn commit_with_result(
+        &self,
+        group: GroupId,
+        offset: Offset,
+        grant: Option<Grant>,
+        result: &[u8],
+        now_log_ms: u64,
+    ) -> Result<Fact, JobRefusal> {
+        self.commit(group, offset, grant)?;
+        let (_, queue) = self.of(group).ok_or(JobRefusal::NoSuchGroup)?;
+        let Queue { settings, results, .. } = queue;
+        let until_log_ms = now_log_ms.saturating_add(settings.result_kept_ms);
+        let displaced = results.displaced_by(offset, result, settings.result_bytes_max);
+        let result = result.into();
+        Ok(Fact::Lease(LeaseFact::CommittedWithResult {
+            group,
+            offset,
+            result,
+            until_log_ms,
+            displaced,
+        }))
     }
 
     /// Commits a stream group through an offset.
@@ -168,11 +97,11 @@ impl Machine {
     /// [`JobRefusal::AlreadyConsumed`] below the committed offset; `BeyondEnd`, `WrongKind`,
     /// `NoSuchGroup`.
     pub fn commit_through(&self, group: GroupId, through: Offset) -> Result<Fact, JobRefusal> {
-        let state = self.groups.get(&group).ok_or(JobRefusal::NoSuchGroup)?;
+        let (state, queue) = self.of(group).ok_or(JobRefusal::NoSuchGroup)?;
         if state.kind != GroupKind::Stream {
             return Err(JobRefusal::WrongKind);
         }
-        let next = self.next_offset(state.queue).unwrap_or_default();
+        let next = queue.next;
         if through >= next {
             return Err(JobRefusal::BeyondEnd { next });
         }
@@ -214,8 +143,7 @@ impl Machine {
         seed: u64,
     ) -> Result<Fact, JobRefusal> {
         let lease = self.held(group, offset, grant)?;
-        let state = self.groups.get(&group).ok_or(JobRefusal::NoSuchGroup)?;
-        let queue = self.queues.get(&state.queue).ok_or(JobRefusal::NoSuchGroup)?;
+        let (state, queue) = self.of(group).ok_or(JobRefusal::NoSuchGroup)?;
         let failures = state.mark_after(offset, EndReason::Failed).failures;
         let noise = mix(seed, u64::from(group.0), offset.0);
         let outcome = after_failure(&queue.settings, retry, failures, now_log_ms, noise);
@@ -253,6 +181,21 @@ impl Machine {
         Ok(Fact::Lease(LeaseFact::Extended { group, offset, lease_ms }))
     }
 
+    /// Notes what a worker says of its job's progress; with an empty note, nothing any more.
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit).
+    pub fn note_progress(
+        &self,
+        group: GroupId,
+        offset: Offset,
+        grant: Option<Grant>,
+        note: &str,
+    ) -> Result<Fact, JobRefusal> {
+        self.commit(group, offset, grant)?;
+        Ok(Fact::Lease(LeaseFact::Progressed { group, offset, note: note.into() }))
+    }
+
     /// The lease of the job, if `grant` is its grant.
     fn held(
         &self,
@@ -265,11 +208,11 @@ impl Machine {
         if let Some(lease) = lease.filter(|lease| Some(lease.grant) == grant) {
             return Ok(lease);
         }
-        let state = self.groups.get(&group).ok_or(JobRefusal::NoSuchGroup)?;
+        let (state, queue) = self.of(group).ok_or(JobRefusal::NoSuchGroup)?;
         if state.kind != GroupKind::Work {
             return Err(JobRefusal::WrongKind);
         }
-        let next = self.next_offset(state.queue).unwrap_or_default();
+        let next = queue.next;
         if offset >= next {
             return Err(JobRefusal::BeyondEnd { next });
         }
@@ -278,10 +221,7 @@ impl Machine {
         }
         Err(JobRefusal::LeaseLost)
     }
-}
 
-/// Sessions and time.
-impl Machine {
     /// The ends of leases that are over at `lease_now_ms`, at most `limit`.
     ///
     /// A lease stays until its fact is applied, so that asking again before then gives the same
@@ -343,10 +283,8 @@ impl Machine {
 
     /// The end of a lease whose worker was lost for `reason`.
     fn crashed(&self, lease: &Lease, reason: EndReason, now_log_ms: u64, seed: u64) -> Fact {
-        let state = self.groups.get(&lease.group);
-        let queue = state.and_then(|state| self.queues.get(&state.queue));
-        let outcome = match (state, queue) {
-            (Some(state), Some(queue)) if reason.is_crash() => {
+        let outcome = match self.of(lease.group) {
+            Some((state, queue)) if reason.is_crash() => {
                 let crashes = state.mark_after(lease.offset, reason).crashes;
                 let noise = mix(seed, u64::from(lease.group.0), lease.offset.0);
                 after_crash(&queue.settings, crashes, now_log_ms, noise)
@@ -359,12 +297,120 @@ impl Machine {
     /// The end of a lease. A job that was withdrawn meanwhile has no other outcome than that.
     fn ended(&self, lease: &Lease, reason: EndReason, outcome: Outcome, message: &str) -> Fact {
         let (group, offset) = (lease.group, lease.offset);
-        let withdrawn = self.is_withdrawn(group, offset);
+        let withdrawn = self.withdrawal(group, offset).is_some();
         let outcome = if withdrawn { Outcome::Withdrawn } else { outcome };
         Fact::Lease(LeaseFact::Ended { group, offset, reason, outcome, message: message.into() })
     }
 }
 
-fn lease_fits(lease_ms: u64) -> Result<(), JobRefusal> {
+/// What the facts do.
+impl Machine {
+    pub(super) fn committed_with_result(
+        &mut self,
+        (group, offset): (GroupId, Offset),
+        result: &Arc<[u8]>,
+        until_log_ms: u64,
+        displaced: u32,
+    ) -> Result<(), Contradiction> {
+        self.leave(group, &[Run { first: offset, count: 1 }], Exit::Committed)?;
+        if let Some(queue) = self.queue_of(group) {
+            let result = Arc::clone(result);
+            self.change(queue, |state| {
+                state.results.insert(offset, until_log_ms, result, displaced);
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn progressed(
+        &mut self,
+        group: GroupId,
+        offset: Offset,
+        note: &str,
+    ) -> Result<(), Contradiction> {
+        let is_leased = self.leases.get(group, offset).is_some();
+        let state = self.groups.get_mut(&group).filter(|_| is_leased);
+        let state = state.ok_or(Contradiction::NotLeased { group, offset })?;
+        state.notes.set_progress(offset, note);
+        Ok(())
+    }
+
+    pub(super) fn lease_ended(
+        &mut self,
+        (group, offset): (GroupId, Offset),
+        reason: EndReason,
+        outcome: Outcome,
+        message: &str,
+        stamp: Stamp,
+    ) -> Result<(), Contradiction> {
+        let Self { queues, groups, leases, deadlines, .. } = self;
+        let (state, queue) = work_group(groups, queues, group)?;
+        if outcome == Outcome::Withdrawn {
+            let cause = queue.withdrawal(offset).unwrap_or(Removal::Cancelled);
+            return self.leave(group, &[Run { first: offset, count: 1 }], Exit::Withdrawn(cause));
+        }
+        leased(leases.remove(group, offset), group, offset)?;
+        let was_full = state.is_full();
+        state.leased_count -= 1;
+        let mut mark = state.mark_after(offset, reason);
+        state.notes.set_progress(offset, "");
+        if reason.is_error() {
+            state.notes.set_error(offset, message);
+        }
+        match outcome {
+            Outcome::Ready => {
+                state.marks.insert(offset, mark);
+                state.wait_again(queue, offset);
+            }
+            Outcome::Delayed { due_log_ms } => {
+                mark.due_log_ms = Some(due_log_ms);
+                state.marks.insert(offset, mark);
+                state.delayed_count += 1;
+                deadlines.retries.moved((group, offset), None, mark.due_log_ms);
+                state.step_aside(offset, false);
+            }
+            // The other has left the group above.
+            Outcome::Dead | Outcome::Withdrawn => {
+                state.forget_past(offset);
+                state.step_aside(offset, true);
+                let Mark { attempts, failures, crashes, .. } = mark;
+                let (message, died) = (message.into(), stamp);
+                let job = DeadJob { reason, message, attempts, failures, crashes, died };
+                let end_log_ms = job.end_log_ms(queue.settings.dead_kept_ms);
+                deadlines.dead.moved((group, offset), None, end_log_ms);
+                state.dead.insert(offset, job);
+            }
+        }
+        if was_full || outcome == Outcome::Ready || state.keys.is_some() {
+            self.wake(group);
+        }
+        Ok(())
+    }
+
+    pub(super) fn dead_retried(
+        &mut self,
+        group: GroupId,
+        runs: &[Run],
+    ) -> Result<(), Contradiction> {
+        self.each_revived(group, runs, |machine, offset, job| {
+            if let Some((state, queue, _)) = machine.parts(group) {
+                state.marks.insert(offset, Mark { attempts: job.attempts, ..Mark::default() });
+                state.come_back(queue, offset);
+                state.notes.set_error(offset, &job.message);
+            }
+            machine.wake(group);
+        })
+    }
+}
+
+impl EndReason {
+    /// Whether what the worker said with it is an error.
+    fn is_error(self) -> bool {
+        matches!(self, Self::Failed | Self::Damaged)
+    }
+}
+
+/// Checks that a lease is not too long.
+pub(super) fn lease_fits(lease_ms: u64) -> Result<(), JobRefusal> {
     if lease_ms > LEASE_MS_MAX { Err(JobRefusal::LeaseTooLong) } else { Ok(()) }
 }
