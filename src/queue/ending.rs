@@ -77,7 +77,7 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         let state = self.groups.get_mut(&group).ok_or(Contradiction::NoSuchGroup(group))?;
         if state.kind == GroupKind::Stream {
-            return Err(Contradiction::WrongKind { group });
+            return Err(Contradiction::WrongKind(group));
         }
         let (queue, was_full) = (state.queue, state.is_full());
         let (were_out, cause) = match exit {
@@ -243,7 +243,7 @@ impl Machine {
             inside(group, *run, end)?;
             for offset in run.offsets() {
                 let job = self.revive(group, offset);
-                act(self, offset, job.ok_or(Contradiction::NotDead { group, offset })?);
+                act(self, offset, job.ok_or(Contradiction::NotDead(group, offset))?);
             }
         }
         Ok(())
@@ -258,7 +258,7 @@ impl Machine {
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let is_outside = |run: &&Run| run.end().is_none_or(|end| end > state.next);
         if let Some(run) = runs.iter().find(is_outside) {
-            return Err(Contradiction::NoSuchJobs { queue, offset: run.first });
+            return Err(Contradiction::NoSuchJobs(queue, run.first));
         }
         let (groups, first_seen) = (self.group_ids(queue), self.first_seen(state));
         for offset in offsets(runs) {
@@ -343,9 +343,9 @@ impl Machine {
         };
         let before = state.consumed.floor();
         match state.kind {
-            GroupKind::Work => return Err(Contradiction::WrongKind { group }),
+            GroupKind::Work => return Err(Contradiction::WrongKind(group)),
             GroupKind::Stream if through >= known.next => {
-                return Err(Contradiction::OutsideQueue { group, offset: through });
+                return Err(Contradiction::OutsideQueue(group, through));
             }
             GroupKind::Stream if through < before => {
                 return Err(Contradiction::CommitBack { group, through });

@@ -158,7 +158,7 @@ impl Machine {
             let fits = self
                 .change(queue, |state| run.offsets().all(|offset| state.set_terms(offset, *terms)));
             if fits != Some(true) {
-                return Err(Contradiction::NotNew { queue, offset: run.first });
+                return Err(Contradiction::NotNew(queue, run.first));
             }
             let JobTerms { due, rank, .. } = *terms;
             if due.is_some() || rank != Rank::ORDINARY {
@@ -174,7 +174,7 @@ impl Machine {
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let is_new = self.work_groups(state).all(|group| offset >= group.next_fetch);
         if run.end().is_none_or(|end| end > state.next) || !is_new {
-            return Err(Contradiction::NotNew { queue, offset });
+            return Err(Contradiction::NotNew(queue, offset));
         }
         Ok(())
     }
@@ -243,7 +243,7 @@ impl Machine {
         for held in keys {
             let offset = held.offset;
             if offset >= state.next || !state.unique.insert(held.clone()) {
-                return Err(Contradiction::KeyTwice { queue, offset });
+                return Err(Contradiction::KeyTwice(queue, offset));
             }
             self.deadlines.keys.moved((queue, offset), None, held.until_log_ms);
         }

@@ -120,11 +120,8 @@ pub enum Contradiction {
     #[error("the log speaks of schedule {0:?}, which does not exist at this point")]
     NoSuchSchedule(Box<str>),
     /// A schedule is settled at another time than its next one.
-    #[error("the log settles a due time of schedule {name:?} that is not its next")]
-    NotDue {
-        /// The schedule.
-        name: Box<str>,
-    },
+    #[error("the log settles a due time of schedule {0:?} that is not its next")]
+    NotDue(Box<str>),
     /// A new queue has an id or a name that was given before.
     #[error("the log makes queue {queue} named {name:?}, but the id or the name is taken")]
     QueueTwice {
@@ -162,13 +159,8 @@ pub enum Contradiction {
         expected: Offset,
     },
     /// Offsets that the queue does not have.
-    #[error("the log speaks of offset {offset} in group {group}, outside the queue")]
-    OutsideQueue {
-        /// The group.
-        group: GroupId,
-        /// The offset.
-        offset: Offset,
-    },
+    #[error("the log speaks of offset {1} in group {0}, outside the queue")]
+    OutsideQueue(GroupId, Offset),
     /// An offset that the queue has not given yet.
     #[error("the log speaks of offset {offset} in queue {queue}, which ends at {next}")]
     BehindQueue {
@@ -180,60 +172,29 @@ pub enum Contradiction {
         next: Offset,
     },
     /// A work-group fact on a stream group, or the other way round.
-    #[error("the log treats group {group} as one of the other kind")]
-    WrongKind {
-        /// The group.
-        group: GroupId,
-    },
+    #[error("the log treats group {0} as one of the other kind")]
+    WrongKind(GroupId),
     /// The job was neither fresh nor waiting to be delivered again.
-    #[error("the log grants offset {offset} of group {group}, which was not to be had")]
-    NotReady {
-        /// The group.
-        group: GroupId,
-        /// The job.
-        offset: Offset,
-    },
+    #[error("the log grants offset {1} of group {0}, which was not to be had")]
+    NotReady(GroupId, Offset),
     /// What a queue says about keys changes while jobs are to be consumed.
     #[error("the log changes the rule for keys of queue {0}, which has jobs to be consumed")]
     KeysInUse(QueueId),
     /// Keys in a group to which they do not matter.
-    #[error("the log reads keys for group {group}, whose queue has no rule for keys")]
-    NotKeyed {
-        /// The group.
-        group: GroupId,
-    },
+    #[error("the log reads keys for group {0}, whose queue has no rule for keys")]
+    NotKeyed(GroupId),
     /// The job was not leased.
-    #[error("the log ends or changes a lease on offset {offset} of group {group}; there is none")]
-    NotLeased {
-        /// The group.
-        group: GroupId,
-        /// The job.
-        offset: Offset,
-    },
+    #[error("the log ends or changes a lease on offset {1} of group {0}; there is none")]
+    NotLeased(GroupId, Offset),
     /// Terms for a job that is not new.
-    #[error("the log gives terms to offset {offset} of queue {queue}, which is not a new job")]
-    NotNew {
-        /// The queue.
-        queue: QueueId,
-        /// The job.
-        offset: Offset,
-    },
+    #[error("the log gives terms to offset {1} of queue {0}, which is not a new job")]
+    NotNew(QueueId, Offset),
     /// Jobs that the queue does not have.
-    #[error("the log withdraws offset {offset} of queue {queue}, which has no such job")]
-    NoSuchJobs {
-        /// The queue.
-        queue: QueueId,
-        /// The job.
-        offset: Offset,
-    },
+    #[error("the log withdraws offset {1} of queue {0}, which has no such job")]
+    NoSuchJobs(QueueId, Offset),
     /// A unique key that another job holds, or a job that has one already.
-    #[error("the log gives offset {offset} of queue {queue} a unique key that it can't have")]
-    KeyTwice {
-        /// The queue.
-        queue: QueueId,
-        /// The job.
-        offset: Offset,
-    },
+    #[error("the log gives offset {1} of queue {0} a unique key that it can't have")]
+    KeyTwice(QueueId, Offset),
     /// A batch of a producer that was enqueued before, or that is older than what is known.
     #[error("the log enqueues batch {sequence} of a producer to queue {queue} a second time")]
     SequenceTwice {
@@ -243,19 +204,11 @@ pub enum Contradiction {
         sequence: u64,
     },
     /// The job was not dead.
-    #[error("the log retries or drops offset {offset} of group {group}, which was not dead")]
-    NotDead {
-        /// The group.
-        group: GroupId,
-        /// The job.
-        offset: Offset,
-    },
+    #[error("the log retries or drops offset {1} of group {0}, which was not dead")]
+    NotDead(GroupId, Offset),
     /// A queue would have no offsets left.
-    #[error("the log passes over {count} offsets, which a queue does not have any more")]
-    OutOfOffsets {
-        /// How many.
-        count: u64,
-    },
+    #[error("the log passes over {0} offsets, which a queue does not have any more")]
+    OutOfOffsets(u64),
     /// A grant that was given before.
     #[error("the log gives grant {found}, but {least} is the next")]
     GrantTwice {

@@ -330,7 +330,7 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         let is_leased = self.leases.get(group, offset).is_some();
         let state = self.groups.get_mut(&group).filter(|_| is_leased);
-        let state = state.ok_or(Contradiction::NotLeased { group, offset })?;
+        let state = state.ok_or(Contradiction::NotLeased(group, offset))?;
         state.notes.set_progress(offset, note);
         Ok(())
     }

@@ -292,7 +292,7 @@ pub(super) fn work_group<'a>(
     let queue = queues.get(&state.queue).ok_or(Contradiction::NoSuchQueue(state.queue))?;
     match state.kind {
         GroupKind::Work => Ok((state, queue)),
-        GroupKind::Stream => Err(Contradiction::WrongKind { group }),
+        GroupKind::Stream => Err(Contradiction::WrongKind(group)),
     }
 }
 
@@ -300,7 +300,7 @@ pub(super) fn work_group<'a>(
 pub(super) fn inside(group: GroupId, run: Run, end: Offset) -> Result<(), Contradiction> {
     match run.end() {
         Some(run_end) if run_end <= end => Ok(()),
-        _ => Err(Contradiction::OutsideQueue { group, offset: run.first }),
+        _ => Err(Contradiction::OutsideQueue(group, run.first)),
     }
 }
 
@@ -319,7 +319,7 @@ pub(super) fn leased(
     group: GroupId,
     offset: Offset,
 ) -> Result<(), Contradiction> {
-    was_leased.then_some(()).ok_or(Contradiction::NotLeased { group, offset })
+    was_leased.then_some(()).ok_or(Contradiction::NotLeased(group, offset))
 }
 
 fn lease_ms_of_slot(group: GroupId, lease_ms: u64) -> Result<u32, Contradiction> {

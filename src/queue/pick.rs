@@ -231,7 +231,7 @@ impl Machine {
                     ranked_count += ranked;
                     redelivered_count += 1 - ranked;
                 } else {
-                    return Err(Contradiction::NotReady { group, offset });
+                    return Err(Contradiction::NotReady(group, offset));
                 }
                 leases.insert((group, offset), (holder, grant), lease_ms, lease_now_ms);
                 let next = grant.0.checked_add(1).map(Grant);
@@ -264,10 +264,10 @@ impl Machine {
         for (run, key) in runs {
             inside(group, *run, queue.next)?;
             for offset in run.offsets() {
-                let keys = state.keys.as_mut().ok_or(Contradiction::NotKeyed { group })?;
+                let keys = state.keys.as_mut().ok_or(Contradiction::NotKeyed(group))?;
                 let unread = keys.unread().contains(&offset);
                 if !unread && offset != state.next_fetch {
-                    return Err(Contradiction::NotReady { group, offset });
+                    return Err(Contradiction::NotReady(group, offset));
                 }
                 keys.pass(offset, *key);
                 if !unread {

@@ -245,7 +245,7 @@ impl Machine {
         }
         let first = self.first_offset(queue).unwrap_or_default();
         if !(first..=state.next).contains(&start) {
-            return Err(Contradiction::OutsideQueue { group, offset: start });
+            return Err(Contradiction::OutsideQueue(group, start));
         }
         let mut consumed = self.not_for_new(state);
         consumed.raise(start);
@@ -361,7 +361,7 @@ impl Machine {
         let offsets = self.queues.values().map(|queue| queue.next);
         let offsets = offsets.chain(self.retired.values().copied()).chain([self.first_of_new]);
         if offsets.max().is_some_and(|last| last.0.checked_add(count).is_none()) {
-            return Err(Contradiction::OutOfOffsets { count });
+            return Err(Contradiction::OutOfOffsets(count));
         }
         self.reserved = 0;
         self.first_of_new = self.first_of_new.plus(count);

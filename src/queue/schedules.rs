@@ -243,31 +243,29 @@ impl Schedule {
         Some(self.retry_log_ms.map_or(next, Due::Log))
     }
 
-    fn settle(&mut self, settled: &Settled, wall_ms: u64) {
-        let due = self.next;
+    fn settled(mut self, settled: &Settled, wall_ms: u64) -> Self {
         match settled {
             Settled::Fired { offset, next } => {
                 self.fired += 1;
-                self.last_firing = due.map(|due| Firing { due, wall_ms, offset: *offset });
-                self.move_on(*next);
+                self.last_firing = self.next.map(|due| Firing { due, wall_ms, offset: *offset });
+                self.moved_on(*next)
             }
             Settled::Skipped { count, next } => {
                 self.skipped += count;
-                self.move_on(*next);
+                self.moved_on(*next)
             }
             Settled::Failed { retry_log_ms, error } => {
                 self.failed += 1;
                 self.failed_in_row = self.failed_in_row.saturating_add(1);
                 self.retry_log_ms = Some(*retry_log_ms);
                 self.last_failure = Some(Failure { wall_ms, error: error.clone() });
+                self
             }
         }
     }
 
-    fn move_on(&mut self, next: Option<Due>) {
-        self.next = next;
-        self.retry_log_ms = None;
-        self.failed_in_row = 0;
+    fn moved_on(self, next: Option<Due>) -> Self {
+        Self { next, retry_log_ms: None, failed_in_row: 0, ..self }
     }
 }
 
@@ -310,7 +308,7 @@ impl Schedules {
     }
 }
 
-/// What can be seen.
+/// What can be seen, and may be done.
 impl Machine {
     /// The schedule of this name.
     pub fn schedule(&self, name: &str) -> Option<&Schedule> {
@@ -353,10 +351,7 @@ impl Machine {
         };
         queues.into_iter().flat_map(marks)
     }
-}
 
-/// Validation.
-impl Machine {
     /// Adds a schedule that is due first at `first`, or with `replace` gives one of this name
     /// another plan. If that leaves its timing as it is, it goes on with its due time.
     ///
@@ -377,12 +372,8 @@ impl Machine {
         let paused = paused || known.is_some_and(|known| known.paused);
         let same = known.filter(|known| known.plan.timing == plan.timing && !known.paused);
         let next = if paused { None } else { same.and_then(|known| known.next).or(first) };
-        Ok(Fact::Schedule(ScheduleFact::Set {
-            name: name.into(),
-            plan: Arc::new(plan),
-            paused,
-            next,
-        }))
+        let (name, plan) = (name.into(), Arc::new(plan));
+        Ok(Fact::Schedule(ScheduleFact::Set { name, plan, paused, next }))
     }
 
     /// Takes a schedule away.
@@ -426,81 +417,34 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         match fact {
             ScheduleFact::Set { name, plan, paused, next } => {
-                self.schedule_set(name, plan, *paused, *next);
-                Ok(())
+                self.schedules.change(name, |known| {
+                    let plan = Arc::clone(plan);
+                    let known = known.unwrap_or_else(|| Schedule::new(Arc::clone(&plan)));
+                    Some(Schedule { plan, paused: *paused, ..known }.moved_on(*next))
+                })
             }
-            ScheduleFact::Removed { name } => self.schedule_removed(name),
+            ScheduleFact::Removed { name } => {
+                self.check_schedule(name)?;
+                self.schedules.change(name, |_| None);
+            }
             ScheduleFact::Paused { name, paused, next } => {
-                self.schedule_paused(name, *paused, *next)
+                self.check_schedule(name)?;
+                self.schedules.change(name, |known| {
+                    Some(Schedule { paused: *paused, ..known? }.moved_on(*next))
+                });
             }
             ScheduleFact::Settled { name, due, settled } => {
-                self.schedule_settled(name, *due, settled, stamp)
+                if self.check_schedule(name)?.next != Some(*due) {
+                    return Err(Contradiction::NotDue(name.clone()));
+                }
+                self.schedules.change(name, |known| Some(known?.settled(settled, stamp.wall_ms)));
             }
-            ScheduleFact::Marked { queue, name, mark } => self.schedule_marked(*queue, name, *mark),
-        }
-    }
-
-    fn schedule_set(&mut self, name: &str, plan: &Arc<Plan>, paused: bool, next: Option<Due>) {
-        self.schedules.change(name, |known| {
-            let plan = Arc::clone(plan);
-            let mut schedule = known.unwrap_or_else(|| Schedule::new(Arc::clone(&plan)));
-            schedule.plan = plan;
-            schedule.paused = paused;
-            schedule.move_on(next);
-            Some(schedule)
-        });
-    }
-
-    fn schedule_removed(&mut self, name: &str) -> Result<(), Contradiction> {
-        self.check_schedule(name)?;
-        self.schedules.change(name, |_| None);
-        Ok(())
-    }
-
-    fn schedule_paused(
-        &mut self,
-        name: &str,
-        paused: bool,
-        next: Option<Due>,
-    ) -> Result<(), Contradiction> {
-        self.check_schedule(name)?;
-        self.schedules.change(name, |known| {
-            let mut schedule = known?;
-            schedule.paused = paused;
-            schedule.move_on(next);
-            Some(schedule)
-        });
-        Ok(())
-    }
-
-    fn schedule_settled(
-        &mut self,
-        name: &str,
-        due: Due,
-        settled: &Settled,
-        stamp: Stamp,
-    ) -> Result<(), Contradiction> {
-        if self.check_schedule(name)?.next != Some(due) {
-            return Err(Contradiction::NotDue { name: name.into() });
-        }
-        self.schedules.change(name, |known| {
-            let mut schedule = known?;
-            schedule.settle(settled, stamp.wall_ms);
-            Some(schedule)
-        });
-        Ok(())
-    }
-
-    fn schedule_marked(
-        &mut self,
-        queue: QueueId,
-        name: &str,
-        mark: Option<ScheduleMark>,
-    ) -> Result<(), Contradiction> {
-        let state = self.queues.get_mut(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
-        match mark {
-            Some(mark) => drop(state.schedule_marks.insert(name.into(), mark)),
-            None => drop(state.schedule_marks.remove(name)),
+            ScheduleFact::Marked { queue, name, mark } => {
+                let state = self.queues.get_mut(queue);
+                let state = state.ok_or(Contradiction::NoSuchQueue(*queue))?;
+                state.schedule_marks.remove(name);
+                state.schedule_marks.extend(mark.map(|mark| (name.clone(), mark)));
+            }
         }
         Ok(())
     }
@@ -629,7 +573,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..70 {
             let settled = full.failed("full", 0);
-            full.settle(&settled, 0);
+            full = full.settled(&settled, 0);
             waits.extend(full.retry_log_ms);
         }
         assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 60, 60].map(|s| s * 1_000));

@@ -456,8 +456,8 @@ fn a_grant_that_cannot_be_is_a_contradiction() {
         let fact = Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs });
         check_contradiction(fact, expected);
     };
-    let not_ready = |offset| Contradiction::NotReady { group, offset: Offset(offset) };
-    let outside = |offset| Contradiction::OutsideQueue { group, offset: Offset(offset) };
+    let not_ready = |offset| Contradiction::NotReady(group, Offset(offset));
+    let outside = |offset| Contradiction::OutsideQueue(group, Offset(offset));
     check(9, run(0, 1), not_ready(0));
     check(9, run(2, 1), not_ready(2));
     check(9, run(1, 3), outside(1));
@@ -479,7 +479,7 @@ fn a_grant_that_cannot_be_is_a_contradiction() {
 fn an_end_that_cannot_be_is_a_contradiction() {
     let (group, offset, lease_ms) = (GroupId(1), Offset(1), LEASE_MS);
     let (reason, outcome, message) = (EndReason::Released, Outcome::Ready, "".into());
-    let not_leased = Contradiction::NotLeased { group, offset };
+    let not_leased = Contradiction::NotLeased(group, offset);
     let ended = Fact::Lease(LeaseFact::Ended { group, offset, reason, outcome, message });
     check_contradiction(ended, not_leased.clone());
     check_contradiction(
@@ -488,7 +488,7 @@ fn an_end_that_cannot_be_is_a_contradiction() {
     );
     check_contradiction(Fact::Lease(LeaseFact::Committed { group, runs: run(1, 1) }), not_leased);
     let through = Fact::Group(GroupFact::CommittedThrough { group, through: offset });
-    check_contradiction(through, Contradiction::WrongKind { group });
+    check_contradiction(through, Contradiction::WrongKind(group));
 }
 
 #[test]
@@ -505,10 +505,10 @@ fn a_stream_that_goes_back_is_a_contradiction() {
     assert_eq!(apply(fact), Err(Contradiction::CommitBack { group, through }));
     let (offset, runs) = (Offset(3), run(2, 1));
     let beyond = apply(Fact::Group(GroupFact::CommittedThrough { group, through: offset }));
-    assert_eq!(beyond, Err(Contradiction::OutsideQueue { group, offset }));
+    assert_eq!(beyond, Err(Contradiction::OutsideQueue(group, offset)));
     assert_eq!(
         apply(Fact::Lease(LeaseFact::Committed { group, runs })),
-        Err(Contradiction::WrongKind { group })
+        Err(Contradiction::WrongKind(group))
     );
 }
 
@@ -517,10 +517,10 @@ fn a_queue_that_cannot_be_is_a_contradiction() {
     let (queue, missing) = (QueueId(1), QueueId(5));
     let late =
         Fact::Job(JobFact::Termed { queue, runs: vec![(run(0, 1)[0], JobTerms::default())] });
-    check_contradiction(late, Contradiction::NotNew { queue, offset: Offset(0) });
+    check_contradiction(late, Contradiction::NotNew(queue, Offset(0)));
     let beyond =
         Fact::Job(JobFact::Termed { queue, runs: vec![(run(2, 2)[0], JobTerms::default())] });
-    check_contradiction(beyond, Contradiction::NotNew { queue, offset: Offset(2) });
+    check_contradiction(beyond, Contradiction::NotNew(queue, Offset(2)));
     let deleted = Fact::Queue(QueueFact::Deleted { queue: missing });
     check_contradiction(deleted, Contradiction::NoSuchQueue(missing));
     let name = Box::<str>::from("bills");
