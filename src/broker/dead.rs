@@ -3,7 +3,7 @@
 use super::gate::Gated;
 use super::turn::Turn;
 use super::{Broker, DeadJob};
-use crate::queue::{Fact, Machine};
+use crate::queue::{Fact, Machine, Removal};
 use crate::types::{GroupId, Offset};
 
 /// Dead jobs that are looked at in one turn.
@@ -69,7 +69,9 @@ impl Broker {
 
     /// Gives dead jobs up. What was found are their offsets.
     pub fn drop_dead(&self, query: &DeadQuery<'_>) -> Gated<Found<Offset>> {
-        self.act_on_dead(query, |machine, group, jobs| machine.drop_dead(group, jobs))
+        self.act_on_dead(query, |machine, group, jobs| {
+            machine.remove_dead(group, jobs, Removal::Dropped)
+        })
     }
 
     fn act_on_dead(

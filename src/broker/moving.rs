@@ -6,7 +6,7 @@ use super::gate::Gated;
 use super::logs::Logs;
 use super::requests::Enqueued;
 use super::turn::Turn;
-use crate::queue::{Cancel, Fact};
+use crate::queue::{Cancel, Fact, Removal};
 use crate::types::{GroupId, Offset, QueueId};
 
 /// Jobs that are to be moved.
@@ -68,8 +68,8 @@ impl Broker {
             }
             let machine = &turn.core.machine;
             let fact: Option<Fact> = match group {
-                Some(group) => machine.move_dead(group, offsets()),
-                None => machine.move_jobs(queue, offsets()),
+                Some(group) => machine.remove_dead(group, offsets(), Removal::Moved),
+                None => machine.withdraw(queue, offsets(), Removal::Moved),
             };
             let Following { queue: to, create, batch } = moving.jobs;
             let create = create && self.options.auto_create;

@@ -5,7 +5,7 @@
 //! loses. The log therefore says ahead how many jobs may be told of
 //! (`QueueFact::OffsetsReserved`), and an answer that tells of more is held until that is synced.
 //! That is done well before it is needed, by the sync thread, so that as good as nothing is ever
-//! held. A start that finds some reserved passes over as many offsets; see `queue/reserved.rs`.
+//! held. A start that finds some reserved passes over as many offsets; see `queue/queues.rs`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

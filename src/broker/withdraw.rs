@@ -5,7 +5,7 @@ use super::error::BrokerError;
 use super::gate::Gated;
 use super::mailbox::Event;
 use super::turn::Turn;
-use crate::queue::{Cancel, Holder, Purge};
+use crate::queue::{Cancel, Holder, Purge, Removal};
 use crate::types::{Grant, GroupId, LogId, Offset, QueueId};
 
 /// A job whose worker is to stop.
@@ -34,7 +34,7 @@ impl Broker {
             let outcomes: Vec<_> = jobs.map(|job| (job, machine.cancel(id, job))).collect();
             let acts = |outcome| matches!(outcome, Cancel::Done | Cancel::Requested);
             let meant = outcomes.iter().filter(|(_, outcome)| acts(*outcome)).map(|(job, _)| *job);
-            let fact = machine.cancel_jobs(id, meant);
+            let fact = machine.withdraw(id, meant, Removal::Cancelled);
             turn.record_all(fact);
             for (job, outcome) in &outcomes {
                 if *outcome == Cancel::Requested {

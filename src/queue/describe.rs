@@ -210,14 +210,14 @@ impl Machine {
             ready,
             ready_by_priority,
             leased: state.leased_count,
-            delayed: state.delayed_count + state.enqueued_delayed,
+            delayed: state.delayed_count(),
             dead: state.dead.len(),
             parked,
             parked_full: parked >= queue.settings.parked_max,
             removed: state.removed,
             committed: consumed.floor(),
             consumed_above: consumed.above_count().saturating_sub(skipped),
-            marked: state.marks.len() as u64,
+            marked: state.marked_count(),
             consumed_heap_bytes: consumed.heap_bytes(),
             next_fetch: state.next_fetch,
         };
@@ -259,11 +259,7 @@ impl Machine {
         {
             return Some(JobState::Delayed { due_log_ms });
         }
-        let is_ready = match queue.ranks.get(offset) {
-            Some(rank) if state.kind == GroupKind::Work => state.ranked.contains(rank, offset),
-            _ => offset >= state.next_fetch || state.ready.contains(&offset),
-        };
-        if is_ready {
+        if state.is_ready(queue, offset) {
             return Some(JobState::Ready);
         }
         match state.keys.as_ref().and_then(|keys| keys.place(offset)) {

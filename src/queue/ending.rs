@@ -7,8 +7,8 @@
 //!
 //! | end | leaves from | counted as removed | wakes | expiry | unconsumed |
 //! |---|---|---|---|---|---|
-//! | committed | its lease | no | if keyed, or was full | forgotten when no group waits | less so many |
-//! | handed back when withdrawn | its lease | by cause | if keyed, or was full | went before | less so many |
+//! | committed | its lease | no | if keyed or was full | kept while a group waits | less so many |
+//! | handed back, withdrawn | its lease | by cause | if keyed or was full | - | less so many |
 //! | removed | the dead | by cause | if keyed | stays | less so many |
 //! | withdrawn | all but leases | by cause | every group | goes at once | counted anew |
 //! | too old | all but leases | no, by its queue | if keyed | stays | counted anew |
@@ -38,7 +38,7 @@ pub(super) enum Exit {
 }
 
 /// Which jobs of a queue may be done.
-pub(super) enum Ended<'a> {
+pub(super) enum Candidates<'a> {
     /// These have left one group, so many in all.
     Left(&'a [Run], u64, Exit),
     /// These have left all groups that had not given them out.
@@ -47,7 +47,7 @@ pub(super) enum Ended<'a> {
     Within(Range<Offset>),
 }
 
-impl Ended<'_> {
+impl Candidates<'_> {
     /// Every job of a queue.
     pub(super) const ANY: Self = Self::Within(Offset(0)..Offset(u64::MAX));
 
@@ -100,7 +100,7 @@ impl Machine {
         if state.keys.is_some() || was_full && were_out {
             self.wake(group);
         }
-        self.done(queue, Ended::Left(runs, count, exit));
+        self.done(queue, Candidates::Left(runs, count, exit));
         Ok(())
     }
 
@@ -112,33 +112,19 @@ impl Machine {
         }
         let was_dead = self.revive(group, offset).is_some();
         let Some((state, queue, deadlines)) = self.parts(group) else { return };
-        if state.kind == GroupKind::Stream || state.consumed.contains(offset) {
-            return;
-        }
-        let was_delayed = queue.delays.get(offset).is_some();
-        if was_delayed {
-            state.enqueued_delayed -= 1;
-        } else if !was_dead {
-            state.take_waiting(queue, deadlines, (group, offset), false);
-        }
-        let was_set_aside = was_delayed || queue.ranks.get(offset).is_some();
-        if offset >= state.next_fetch && !was_set_aside {
-            // A fresh job becomes one that is passed over.
-            state.skipped_ahead += 1;
-        }
-        state.consume(offset);
-        if let Some(cause) = cause {
+        let left = state.consume_waiting(queue, deadlines, (group, offset), was_dead);
+        if let Some(cause) = cause.filter(|_| left) {
             state.removed.add(cause, 1);
         }
     }
 
     /// Forgets what a queue knows of those jobs that are done, and counts what is left.
-    pub(super) fn done(&mut self, queue: QueueId, ended: Ended<'_>) {
+    pub(super) fn done(&mut self, queue: QueueId, ended: Candidates<'_>) {
         let Some(state) = self.queues.get_mut(&queue) else { return };
         let has_indexed =
             !(state.ranks.is_empty() && state.unique.is_empty() && state.expiries.is_empty());
         match ended {
-            Ended::Left(_, count, _) if state.groups.len() == 1 => state.unconsumed -= count,
+            Candidates::Left(_, count, _) if state.groups.len() == 1 => state.unconsumed -= count,
             _ => self.count_unconsumed(queue, &ended),
         }
         if has_indexed {
@@ -147,14 +133,14 @@ impl Machine {
     }
 
     /// Counts what some group has still to consume.
-    pub(super) fn count_unconsumed(&mut self, queue: QueueId, ended: &Ended<'_>) {
+    pub(super) fn count_unconsumed(&mut self, queue: QueueId, ended: &Candidates<'_>) {
         let Some(state) = self.queues.get(&queue) else { return };
         let unconsumed = match ended {
-            Ended::Left(runs, ..) => {
+            Candidates::Left(runs, ..) => {
                 let left = offsets(runs).filter(|offset| self.all_have_consumed(state, *offset));
                 state.unconsumed - left.count() as u64
             }
-            Ended::Withdrawn(_) | Ended::Within(_) => {
+            Candidates::Withdrawn(_) | Candidates::Within(_) => {
                 let consumed = self.consumed_by_all(state);
                 state.next.0 - consumed.floor().0 - consumed.above_count()
             }
@@ -164,7 +150,7 @@ impl Machine {
         }
     }
 
-    fn forget_done(&mut self, queue: QueueId, ended: &Ended<'_>) {
+    fn forget_done(&mut self, queue: QueueId, ended: &Candidates<'_>) {
         let Some(state) = self.queues.get(&queue) else { return };
         let ranges = ended.ranges();
         let ranked = ranges.iter().flat_map(|range| state.ranks.within(range.start, range.end));
@@ -173,7 +159,7 @@ impl Machine {
         let held = ranges.iter().flat_map(|range| state.unique.until_done(range.clone()));
         let held: Vec<_> = held.filter(|offset| self.is_done(state, *offset)).collect();
         let mut expiring = Vec::new();
-        if matches!(ended, Ended::Left(_, _, Exit::Committed)) {
+        if matches!(ended, Candidates::Left(_, _, Exit::Committed)) {
             let all = ranges.iter().flat_map(|range| state.expiries.within(range.start, range.end));
             let nobody_waits =
                 |job: &Offset| self.work_groups(state).all(|group| group.consumed.contains(*job));
@@ -285,7 +271,7 @@ impl Machine {
         for (offset, until_log_ms) in freed.into_iter().flatten() {
             self.deadlines.keys.moved((queue, offset), until_log_ms, None);
         }
-        self.done(queue, Ended::Withdrawn(runs));
+        self.done(queue, Candidates::Withdrawn(runs));
         for group in groups {
             self.settle(group);
             // An expired job may have stood before one that is ready.
@@ -326,7 +312,7 @@ impl Machine {
             self.settle(group);
             self.wake_keyed(group);
         }
-        self.done(queue, Ended::Within(Offset(0)..below));
+        self.done(queue, Candidates::Within(Offset(0)..below));
         if let Some(state) = self.queues.get_mut(&queue) {
             state.expired += before - state.unconsumed;
         }
@@ -348,14 +334,14 @@ impl Machine {
                 return Err(Contradiction::OutsideQueue(group, through));
             }
             GroupKind::Stream if through < before => {
-                return Err(Contradiction::CommitBack { group, through });
+                return Err(Contradiction::CommitBack(group, through));
             }
             GroupKind::Stream => {}
         }
         state.consumed.raise(through.next());
         state.fresh_from_floor();
         let queue = state.queue;
-        self.done(queue, Ended::Within(before..through.next()));
+        self.done(queue, Candidates::Within(before..through.next()));
         Ok(())
     }
 

@@ -144,7 +144,7 @@ impl Machine {
         let batch = EnqueuedBatch { sequence, first, count, fingerprint };
         let (is_new, check_log_ms) = state.producers.add(producer, batch, log_ms);
         self.deadlines.producers.moved((queue, producer), None, check_log_ms);
-        is_new.then_some(()).ok_or(Contradiction::SequenceTwice { queue, sequence })
+        is_new.then_some(()).ok_or(Contradiction::SequenceTwice(queue, sequence))
     }
 
     /// Gives new jobs their terms.
@@ -161,8 +161,15 @@ impl Machine {
                 return Err(Contradiction::NotNew(queue, run.first));
             }
             let JobTerms { due, rank, .. } = *terms;
-            if due.is_some() || rank != Rank::ORDINARY {
-                self.set_aside(queue, *run, *terms);
+            if due.is_none() && rank == Rank::ORDINARY {
+                continue;
+            }
+            for id in self.group_ids(queue) {
+                if let Some((group, queue, _)) = self.parts(id)
+                    && group.kind == GroupKind::Work
+                {
+                    group.set_aside(queue, *run, *terms);
+                }
             }
         }
         Ok(())
@@ -177,22 +184,6 @@ impl Machine {
             return Err(Contradiction::NotNew(queue, offset));
         }
         Ok(())
-    }
-
-    /// Has new jobs wait elsewhere than among the fresh ones: until they are due, or in their rank.
-    fn set_aside(&mut self, queue: QueueId, run: Run, terms: JobTerms) {
-        for id in self.group_ids(queue) {
-            let Some((group, queue, _)) = self.parts(id) else { continue };
-            if group.kind == GroupKind::Stream {
-                continue;
-            }
-            match terms.due {
-                Some(_) => group.enqueued_delayed += u64::from(run.count),
-                None => run.offsets().for_each(|job| group.ranked.add_fresh(terms.rank, job)),
-            }
-            group.skipped_ahead += u64::from(run.count);
-            group.settle(queue);
-        }
     }
 
     /// Lets jobs take their places, in this order, whose due times have come.

@@ -123,21 +123,11 @@ pub enum Contradiction {
     #[error("the log settles a due time of schedule {0:?} that is not its next")]
     NotDue(Box<str>),
     /// A new queue has an id or a name that was given before.
-    #[error("the log makes queue {queue} named {name:?}, but the id or the name is taken")]
-    QueueTwice {
-        /// The id.
-        queue: QueueId,
-        /// The name.
-        name: Box<str>,
-    },
+    #[error("the log makes queue {0} named {1:?}, but the id or the name is taken")]
+    QueueTwice(QueueId, Box<str>),
     /// A new group has an id or a name that was given before.
-    #[error("the log makes group {group} named {name:?}, but the id or the name is taken")]
-    GroupTwice {
-        /// The id.
-        group: GroupId,
-        /// The name.
-        name: Box<str>,
-    },
+    #[error("the log makes group {0} named {1:?}, but the id or the name is taken")]
+    GroupTwice(GroupId, Box<str>),
     /// A queue starts where offsets were given before.
     #[error("queue {queue} starts at offset {found}, but offsets below {least} were given before")]
     OffsetsTwice {
@@ -196,13 +186,8 @@ pub enum Contradiction {
     #[error("the log gives offset {1} of queue {0} a unique key that it can't have")]
     KeyTwice(QueueId, Offset),
     /// A batch of a producer that was enqueued before, or that is older than what is known.
-    #[error("the log enqueues batch {sequence} of a producer to queue {queue} a second time")]
-    SequenceTwice {
-        /// The queue.
-        queue: QueueId,
-        /// The number of the batch.
-        sequence: u64,
-    },
+    #[error("the log enqueues batch {1} of a producer to queue {0} a second time")]
+    SequenceTwice(QueueId, u64),
     /// The job was not dead.
     #[error("the log retries or drops offset {1} of group {0}, which was not dead")]
     NotDead(GroupId, Offset),
@@ -218,19 +203,9 @@ pub enum Contradiction {
         least: Grant,
     },
     /// A committed offset that goes back.
-    #[error("the log commits group {group} through {through}, which it had consumed already")]
-    CommitBack {
-        /// The group.
-        group: GroupId,
-        /// The last consumed offset, as the log says.
-        through: Offset,
-    },
+    #[error("the log commits group {0} through {1}, which it had consumed already")]
+    CommitBack(GroupId, Offset),
     /// A lease longer than any that can be granted.
-    #[error("the log has a lease of {lease_ms} ms in group {group}; no lease is that long")]
-    LeaseTooLong {
-        /// The group.
-        group: GroupId,
-        /// The duration.
-        lease_ms: u64,
-    },
+    #[error("the log has a lease of {1} ms in group {0}; no lease is that long")]
+    LeaseTooLong(GroupId, u64),
 }

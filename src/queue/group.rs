@@ -1,7 +1,12 @@
 //! One group: where each job of its queue stands for it.
 //!
 //! A job is in exactly one place: consumed, leased, dead, waiting to be delivered again (ready or
-//! delayed), waiting in its rank, passed with its key (see `keys`), or fresh. See `fresh` for those.
+//! delayed), waiting in its rank, passed with its key (see `keys`), or fresh.
+//!
+//! Fresh are ordinary jobs that were never delivered. They stand nowhere, and cost nothing: they
+//! are those from the pointer on that are not consumed and not set aside by their queue. Set aside
+//! are jobs that are not due, and those with a rank, wherever they stand. The pointer rests on a
+//! fresh job or on the end of the queue.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +20,7 @@ use super::notes::Notes;
 use super::offset_set::OffsetSet;
 use super::ranks::Levels;
 use super::state::Queue;
-use super::{EndReason, GroupKind, KeyedPlace, QueueSettings, RemovedCounts};
+use super::{EndReason, GroupKind, JobTerms, KeyedPlace, QueueSettings, RemovedCounts, Run};
 use crate::types::{GroupId, Offset, QueueId};
 
 #[derive(Debug)]
@@ -30,13 +35,13 @@ pub(super) struct Group {
     /// The first job that was never delivered.
     pub(super) next_fetch: Offset,
     /// Jobs behind `next_fetch` that are consumed: they were gone when the group came.
-    pub(super) holes: u64,
+    holes: u64,
     /// Jobs that were delivered before and can be again, ordinary ones.
-    pub(super) ready: BTreeSet<Offset>,
+    ready: BTreeSet<Offset>,
     /// Jobs that can be fetched, fresh or again, and are not ordinary.
     pub(super) ranked: Levels,
     /// What is known of the jobs that have been handed back and are neither consumed nor dead.
-    pub(super) marks: FxHashMap<Offset, Mark>,
+    marks: FxHashMap<Offset, Mark>,
     pub(super) dead: DeadJobs,
     pub(super) notes: Notes,
     /// How many jobs left without a commit.
@@ -48,11 +53,11 @@ pub(super) struct Group {
     /// What it may be given, where its queue has a rate.
     pub(super) bucket: Option<Bucket>,
     /// How many marks have a due time.
-    pub(super) delayed_count: u64,
+    delayed_count: u64,
     /// How many jobs that were enqueued with a due time are not due yet.
-    pub(super) enqueued_delayed: u64,
+    enqueued_delayed: u64,
     /// How many jobs from `next_fetch` on are set aside and not consumed.
-    pub(super) skipped_ahead: u64,
+    skipped_ahead: u64,
     /// What it knows of keys; none where they do not matter.
     pub(super) keys: Option<Box<Keys>>,
     /// Whether nothing is fetched for now.
@@ -122,9 +127,40 @@ impl Group {
         *self = Self { removed, bucket, paused, woken, ..new };
     }
 
-    /// The past of a job that was handed back.
+    /// The past of a job, if it was handed back.
+    pub(super) fn past(&self, offset: Offset) -> Option<Mark> {
+        self.marks.get(&offset).copied()
+    }
+
+    /// As [`past`](Self::past); of another job, that it has none.
     pub(super) fn mark(&self, offset: Offset) -> Mark {
-        self.marks.get(&offset).copied().unwrap_or_default()
+        self.past(offset).unwrap_or_default()
+    }
+
+    /// Notes the past of a job that is handed back.
+    pub(super) fn set_mark(&mut self, offset: Offset, mark: Mark) {
+        self.delayed_count += u64::from(mark.due_log_ms.is_some());
+        self.marks.insert(offset, mark);
+    }
+
+    /// How many jobs have a past.
+    pub(super) fn marked_count(&self) -> u64 {
+        self.marks.len() as u64
+    }
+
+    /// The jobs that have a past or wait without one, by offset; those in a rank only with a past.
+    pub(super) fn marked(&self) -> BTreeSet<Offset> {
+        self.marks.keys().chain(&self.ready).copied().collect()
+    }
+
+    /// The jobs that were handed back and are delayed, with their due times.
+    pub(super) fn retries(&self) -> impl Iterator<Item = (Offset, Option<u64>)> {
+        self.marks.iter().map(|(offset, mark)| (*offset, mark.due_log_ms))
+    }
+
+    /// How many jobs can be fetched later.
+    pub(super) fn delayed_count(&self) -> u64 {
+        self.delayed_count + self.enqueued_delayed
     }
 
     /// The mark that the job has if its lease ends now for `reason`.
@@ -162,6 +198,24 @@ impl Group {
         match queue.ranks.get(offset) {
             Some(rank) => self.ranked.add_again(rank, offset),
             None => drop(self.ready.insert(offset)),
+        }
+    }
+
+    /// The jobs that wait to be delivered again, ordinary ones, by offset.
+    pub(super) fn again(&self) -> impl Iterator<Item = Offset> {
+        self.ready.iter().copied()
+    }
+
+    /// How many jobs a FETCH would get: where keys are to be read, only of those that were.
+    pub(super) fn at_hand_count(&self) -> usize {
+        self.ready.len() + self.keys.as_ref().map_or(0, |keys| keys.passed().len())
+    }
+
+    /// Whether a job can be fetched, or is fresh but for its key or its due time.
+    pub(super) fn is_ready(&self, queue: &Queue, offset: Offset) -> bool {
+        match queue.ranks.get(offset) {
+            Some(rank) if self.kind == GroupKind::Work => self.ranked.contains(rank, offset),
+            _ => offset >= self.next_fetch || self.ready.contains(&offset),
         }
     }
 
@@ -256,6 +310,33 @@ impl Group {
         }
     }
 
+    /// Consumes a job that is not out, wherever it waits; false if that is nowhere. The pointer is
+    /// still to be settled then.
+    pub(super) fn consume_waiting(
+        &mut self,
+        queue: &Queue,
+        deadlines: &mut Deadlines,
+        (group, offset): (GroupId, Offset),
+        was_dead: bool,
+    ) -> bool {
+        if self.kind == GroupKind::Stream || self.consumed.contains(offset) {
+            return false;
+        }
+        let was_delayed = queue.delays.get(offset).is_some();
+        if was_delayed {
+            self.enqueued_delayed -= 1;
+        } else if !was_dead {
+            self.take_waiting(queue, deadlines, (group, offset), false);
+        }
+        let was_set_aside = was_delayed || queue.ranks.get(offset).is_some();
+        if offset >= self.next_fetch && !was_set_aside {
+            // A fresh job becomes one that is passed over.
+            self.skipped_ahead += 1;
+        }
+        self.consume(offset);
+        true
+    }
+
     /// Whether every job from the committed offset on is in exactly one place, if none was counted
     /// twice.
     pub(super) fn accounts_for_all(&self) -> bool {
@@ -305,5 +386,120 @@ impl Group {
     /// Whether it has as many jobs out as it may.
     pub(super) fn is_full(&self) -> bool {
         self.leased_count >= self.in_flight_max
+    }
+}
+
+/// The pointer.
+impl Group {
+    /// Takes all that is not consumed as fresh: all that a stream group needs.
+    pub(super) fn fresh_from_floor(&mut self) {
+        self.next_fetch = self.consumed.floor();
+        self.holes = self.consumed.above_count();
+    }
+
+    /// Counts anew what it skips, after its pointer was set, has the ranked jobs wait that are
+    /// nowhere else, and moves the pointer to a fresh job.
+    pub(super) fn count_skipped(&mut self, queue: &Queue, is_leased: impl Fn(Offset) -> bool) {
+        if self.kind == GroupKind::Stream {
+            return;
+        }
+        let floor = self.consumed.floor();
+        let delayed = queue.delays.within(floor, queue.next);
+        let delayed = delayed.filter(|offset| !self.consumed.contains(*offset));
+        self.enqueued_delayed = delayed.count() as u64;
+        self.skipped_ahead = queue.set_aside(self, self.next_fetch, queue.next);
+        for (offset, rank) in queue.ranks.within(floor, queue.next) {
+            let is_elsewhere = self.consumed.contains(offset)
+                || self.marks.contains_key(&offset)
+                || self.dead.contains(offset)
+                || queue.delays.get(offset).is_some()
+                || is_leased(offset);
+            if !is_elsewhere {
+                self.ranked.add_fresh(rank, offset);
+            }
+        }
+        self.settle(queue);
+    }
+
+    /// Has new jobs wait elsewhere than among the fresh ones: until they are due, or in their rank.
+    pub(super) fn set_aside(&mut self, queue: &Queue, run: Run, terms: JobTerms) {
+        match terms.due {
+            Some(_) => self.enqueued_delayed += u64::from(run.count),
+            None => run.offsets().for_each(|job| self.ranked.add_fresh(terms.rank, job)),
+        }
+        self.skipped_ahead += u64::from(run.count);
+        self.settle(queue);
+    }
+
+    /// Counts anew what is consumed behind the pointer, after that was set.
+    pub(super) fn count_holes(&mut self) {
+        self.holes = self.consumed.count_from(self.next_fetch);
+    }
+
+    /// The first fresh job from `from` on, or the end of the queue.
+    pub(super) fn next_fresh(&self, queue: &Queue, from: Offset) -> Offset {
+        let mut offset = from;
+        loop {
+            let before = offset;
+            if self.holes > 0 {
+                offset = self.consumed.next_absent(offset);
+            }
+            if self.skipped_ahead > 0 && offset < queue.next {
+                offset = offset.plus(queue.delays.run_from(offset));
+                offset = offset.plus(queue.ranks.run_from(offset));
+            }
+            if offset == before {
+                return offset;
+            }
+        }
+    }
+
+    /// Takes the first fresh job out of those.
+    pub(super) fn pass_fresh(&mut self, queue: &Queue) {
+        self.next_fetch = self.next_fetch.next();
+        self.settle(queue);
+    }
+
+    /// Moves the pointer over jobs that are not fresh: they are consumed, or else set aside.
+    pub(super) fn settle(&mut self, queue: &Queue) {
+        if self.kind == GroupKind::Work {
+            let from = self.next_fetch;
+            let fresh = self.next_fresh(queue, from);
+            let set_aside = match self.skipped_ahead {
+                0 => 0,
+                _ => queue.set_aside(self, from, fresh),
+            };
+            self.skipped_ahead -= set_aside;
+            self.holes -= fresh.0 - from.0 - set_aside;
+            self.next_fetch = fresh;
+        }
+    }
+
+    /// Passes over offsets at the end of the queue that no job has.
+    pub(super) fn pass_over(&mut self, first: Offset, end: Offset) {
+        self.consumed.insert_run(first, end);
+        match self.kind {
+            GroupKind::Stream => self.fresh_from_floor(),
+            GroupKind::Work if self.next_fetch == first => self.next_fetch = end,
+            GroupKind::Work => self.holes += end.0 - first.0,
+        }
+    }
+
+    /// How many jobs of its queue it can be given now (a stream group: read).
+    pub(super) fn ready_count(&self, queue: &Queue) -> u64 {
+        let fresh = queue.next.0 - self.next_fetch.0 - self.holes - self.skipped_ahead;
+        let by_key = self.keys.as_ref().map_or(0, |keys| keys.ready_count());
+        fresh + self.ready.len() as u64 + self.ranked.len() + by_key
+    }
+}
+
+impl Queue {
+    /// How many jobs from `first` to below `end` are set aside for a group, consumed ones apart.
+    fn set_aside(&self, group: &Group, first: Offset, end: Offset) -> u64 {
+        let open = |offset: &Offset| !group.consumed.contains(*offset);
+        let ranked = self.ranks.within(first, end).map(|(offset, _)| offset).filter(open);
+        let delayed = self.delays.within(first, end).filter(open);
+        let delayed = delayed.filter(|offset| self.ranks.get(*offset).is_none());
+        (ranked.count() + delayed.count()) as u64
     }
 }

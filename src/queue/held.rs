@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::ending::Exit;
 use super::group::Mark;
-use super::leases::{LEASE_MS_MAX, Lease};
+use super::leases::{LEASE_MS_MAX, LeaseSlot};
 use super::machine::{Machine, leased, work_group};
 use super::retry::{after_crash, after_delay, after_failure, mix};
 use super::state::Queue;
@@ -202,7 +202,7 @@ impl Machine {
         group: GroupId,
         offset: Offset,
         grant: Option<Grant>,
-    ) -> Result<&Lease, JobRefusal> {
+    ) -> Result<&LeaseSlot, JobRefusal> {
         // The good case first: a lease implies all that is checked below.
         let lease = self.leases.get(group, offset);
         if let Some(lease) = lease.filter(|lease| Some(lease.grant) == grant) {
@@ -255,7 +255,7 @@ impl Machine {
     ) -> Vec<Fact> {
         let mut leases: Vec<_> = self.leases.of_session(session).collect();
         leases.sort_unstable_by_key(|lease| lease.grant);
-        let end_of = |lease: &Lease| match end {
+        let end_of = |lease: &LeaseSlot| match end {
             SessionEnd::Goodbye => self.ended(lease, EndReason::Undelivered, Outcome::Ready, ""),
             SessionEnd::Silent => {
                 let reason = EndReason::SessionLost { crash: !lease.restored() };
@@ -282,7 +282,7 @@ impl Machine {
     }
 
     /// The end of a lease whose worker was lost for `reason`.
-    fn crashed(&self, lease: &Lease, reason: EndReason, now_log_ms: u64, seed: u64) -> Fact {
+    fn crashed(&self, lease: &LeaseSlot, reason: EndReason, now_log_ms: u64, seed: u64) -> Fact {
         let outcome = match self.of(lease.group) {
             Some((state, queue)) if reason.is_crash() => {
                 let crashes = state.mark_after(lease.offset, reason).crashes;
@@ -295,7 +295,7 @@ impl Machine {
     }
 
     /// The end of a lease. A job that was withdrawn meanwhile has no other outcome than that.
-    fn ended(&self, lease: &Lease, reason: EndReason, outcome: Outcome, message: &str) -> Fact {
+    fn ended(&self, lease: &LeaseSlot, reason: EndReason, outcome: Outcome, message: &str) -> Fact {
         let (group, offset) = (lease.group, lease.offset);
         let withdrawn = self.withdrawal(group, offset).is_some();
         let outcome = if withdrawn { Outcome::Withdrawn } else { outcome };
@@ -359,13 +359,12 @@ impl Machine {
         }
         match outcome {
             Outcome::Ready => {
-                state.marks.insert(offset, mark);
+                state.set_mark(offset, mark);
                 state.wait_again(queue, offset);
             }
             Outcome::Delayed { due_log_ms } => {
                 mark.due_log_ms = Some(due_log_ms);
-                state.marks.insert(offset, mark);
-                state.delayed_count += 1;
+                state.set_mark(offset, mark);
                 deadlines.retries.moved((group, offset), None, mark.due_log_ms);
                 state.step_aside(offset, false);
             }
@@ -394,7 +393,7 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         self.each_revived(group, runs, |machine, offset, job| {
             if let Some((state, queue, _)) = machine.parts(group) {
-                state.marks.insert(offset, Mark { attempts: job.attempts, ..Mark::default() });
+                state.set_mark(offset, Mark { attempts: job.attempts, ..Mark::default() });
                 state.come_back(queue, offset);
                 state.notes.set_error(offset, &job.message);
             }

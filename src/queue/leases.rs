@@ -22,11 +22,11 @@ const TIMED: u32 = RESTORED - 1;
 const TABLE_LEN_MIN: usize = 64;
 
 /// The cost of a lease is a promise of the design; see the head of this file.
-const _: () = assert!(size_of::<Lease>() == 56);
+const _: () = assert!(size_of::<LeaseSlot>() == 56);
 
 /// One lease, or a free slot of the slab.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct LeaseSlot {
     pub(super) offset: Offset,
     pub(super) grant: Grant,
     /// When it is over, and its neighbours in the wheel.
@@ -46,7 +46,7 @@ pub(super) struct Lease {
 
 /// A session that holds a lease. One that holds none is not known here.
 #[derive(Debug)]
-struct Session {
+struct SessionLeases {
     id: SessionId,
     /// The newest of its leases; in a free place, `NONE`.
     head: u32,
@@ -54,18 +54,18 @@ struct Session {
 
 #[derive(Debug)]
 pub(super) struct Leases {
-    slots: Vec<Lease>,
+    slots: Vec<LeaseSlot>,
     free_slot: u32,
     count: usize,
     /// The first slot of each hash chain; as many as a power of two.
     table: Vec<u32>,
     wheel: Wheel,
-    sessions: Vec<Session>,
+    sessions: Vec<SessionLeases>,
     free_sessions: Vec<u32>,
     session_index: FxHashMap<SessionId, u32>,
 }
 
-impl Lease {
+impl LeaseSlot {
     pub(super) fn lease_ms(&self) -> u64 {
         u64::from(self.lease_ms)
     }
@@ -85,7 +85,7 @@ impl Lease {
     }
 }
 
-impl Timed for Lease {
+impl Timed for LeaseSlot {
     fn timer(&self) -> &Timer {
         &self.timer
     }
@@ -109,11 +109,11 @@ impl Leases {
         }
     }
 
-    pub(super) fn get(&self, group: GroupId, offset: Offset) -> Option<&Lease> {
+    pub(super) fn get(&self, group: GroupId, offset: Offset) -> Option<&LeaseSlot> {
         self.find(group, offset).map(|slot| self.slot(slot))
     }
 
-    pub(super) fn holder(&self, lease: &Lease) -> Holder {
+    pub(super) fn holder(&self, lease: &LeaseSlot) -> Holder {
         let session = lease.session().and_then(|index| self.sessions.get(index as usize));
         session.map_or(Holder::Timed, |session| Holder::Session(session.id))
     }
@@ -135,7 +135,7 @@ impl Leases {
         };
         let chain = hash(group, offset, self.table.len());
         let chain_next = self.table.get(chain).copied().unwrap_or(NONE);
-        let slot = self.take_slot(Lease {
+        let slot = self.take_slot(LeaseSlot {
             offset,
             grant,
             timer: Timer::unset(),
@@ -212,14 +212,18 @@ impl Leases {
     }
 
     /// The leases that are over, at most `count_max`. They stay until they are removed.
-    pub(super) fn over(&mut self, now_ms: u64, count_max: usize) -> impl Iterator<Item = &Lease> {
+    pub(super) fn over(
+        &mut self,
+        now_ms: u64,
+        count_max: usize,
+    ) -> impl Iterator<Item = &LeaseSlot> {
         let mut over = Vec::new();
         self.wheel.collect_over(&self.slots, now_ms, count_max, &mut over);
         over.into_iter().map(|slot| self.slot(slot))
     }
 
     /// The leases of a session, newest first.
-    pub(super) fn of_session(&self, session: SessionId) -> impl Iterator<Item = &Lease> {
+    pub(super) fn of_session(&self, session: SessionId) -> impl Iterator<Item = &LeaseSlot> {
         let index = self.session_index.get(&session);
         let head = index.and_then(|index| self.sessions.get(*index as usize)).map(|s| s.head);
         let first = head.filter(|head| *head != NONE).map(|head| self.slot(head));
@@ -262,8 +266,8 @@ impl Leases {
 
     /// The heap memory in bytes; that of the session index is estimated.
     pub(super) fn heap_bytes(&self) -> usize {
-        let session_bytes = size_of::<Session>() + size_of::<(SessionId, u32)>() + 1;
-        self.slots.capacity() * size_of::<Lease>()
+        let session_bytes = size_of::<SessionLeases>() + size_of::<(SessionId, u32)>() + 1;
+        self.slots.capacity() * size_of::<LeaseSlot>()
             + self.table.capacity() * size_of::<u32>()
             + self.wheel.heap_bytes()
             + self.sessions.capacity().max(self.session_index.capacity()) * session_bytes
@@ -280,7 +284,7 @@ impl Leases {
         None
     }
 
-    fn take_slot(&mut self, lease: Lease) -> u32 {
+    fn take_slot(&mut self, lease: LeaseSlot) -> u32 {
         if self.free_slot != NONE {
             let slot = self.free_slot;
             let place = self.slot_mut(slot);
@@ -294,7 +298,7 @@ impl Leases {
     }
 
     fn unchain(&mut self, slot: u32) {
-        let Lease { group, offset, chain_next, .. } = *self.slot(slot);
+        let LeaseSlot { group, offset, chain_next, .. } = *self.slot(slot);
         let chain = hash(group, offset, self.table.len());
         let mut at = self.table.get(chain).copied().unwrap_or(NONE);
         if at == slot {
@@ -320,7 +324,7 @@ impl Leases {
     fn grow_table(&mut self) {
         self.table = vec![NONE; self.table.len() * 2];
         for slot in 0..self.slots.len() as u32 {
-            let Lease { group, offset, .. } = *self.slot(slot);
+            let LeaseSlot { group, offset, .. } = *self.slot(slot);
             if group != GroupId(0) {
                 let chain = hash(group, offset, self.table.len());
                 self.slot_mut(slot).chain_next = self.table.get(chain).copied().unwrap_or(NONE);
@@ -333,7 +337,7 @@ impl Leases {
         if let Some(&index) = self.session_index.get(&id) {
             return index;
         }
-        let session = Session { id, head: NONE };
+        let session = SessionLeases { id, head: NONE };
         let index = if let Some(index) = self.free_sessions.pop() {
             *self.session_mut(index) = session;
             index
@@ -377,15 +381,15 @@ impl Leases {
         }
     }
 
-    fn slot(&self, slot: u32) -> &Lease {
+    fn slot(&self, slot: u32) -> &LeaseSlot {
         self.slots.get(slot as usize).expect("a link names a slot of the slab")
     }
 
-    fn slot_mut(&mut self, slot: u32) -> &mut Lease {
+    fn slot_mut(&mut self, slot: u32) -> &mut LeaseSlot {
         self.slots.get_mut(slot as usize).expect("a link names a slot of the slab")
     }
 
-    fn session_mut(&mut self, index: u32) -> &mut Session {
+    fn session_mut(&mut self, index: u32) -> &mut SessionLeases {
         self.sessions.get_mut(index as usize).expect("an owner names a session")
     }
 }

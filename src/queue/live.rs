@@ -10,13 +10,13 @@
 
 use std::borrow::Cow;
 
-use super::ending::Ended;
+use super::ending::Candidates;
 use super::machine::Machine;
 use super::offset_set::OffsetSet;
 use super::sizes::Precision;
 use super::state::Queue;
 use super::{Contradiction, Fact, QueueFact, Refusal};
-use crate::types::{Offset, QueueId, Stamp};
+use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 impl Machine {
     /// Whether the bytes of a job may still be asked for.
@@ -27,13 +27,18 @@ impl Machine {
         if state.gone.contains(offset) {
             return false;
         }
+        state.keeps_consumed() || self.is_owed(state, offset, |_| true)
+    }
+
+    /// Whether one of some groups that see a job has still to consume it, or no group sees it.
+    fn is_owed(&self, queue: &Queue, offset: Offset, of: impl Fn(GroupId) -> bool) -> bool {
         let mut seen = false;
-        let open = self.groups_of(state).any(|group| {
-            let sees = group.start <= offset;
-            seen |= sees;
-            sees && !group.consumed.contains(offset)
+        let owed = queue.groups.values().any(|id| {
+            let group = self.groups.get(id).filter(|group| group.start <= offset);
+            seen |= group.is_some();
+            group.is_some_and(|group| !group.consumed.contains(offset)) && of(*id)
         });
-        open || !seen || state.keeps_consumed()
+        owed || !seen
     }
 
     /// The first live job from `from` on.
@@ -167,24 +172,13 @@ impl Machine {
             && let Some(offset) = self.next_live(queue, from)
             && offset < below
         {
-            if self.can_expire(state, offset) {
+            if self.is_owed(state, offset, |group| self.leases.get(group, offset).is_none()) {
                 last = Some(offset);
                 count += 1;
             }
             from = offset.next();
         }
         last.map(|last| Fact::Queue(QueueFact::Expired { queue, below: last.next() }))
-    }
-
-    fn can_expire(&self, queue: &Queue, offset: Offset) -> bool {
-        let mut seen = false;
-        let open = queue.groups.values().any(|id| {
-            let group = self.groups.get(id).filter(|group| group.start <= offset);
-            seen |= group.is_some();
-            let open = group.is_some_and(|group| !group.consumed.contains(offset));
-            open && self.leases.get(*id, offset).is_none()
-        });
-        open || !seen
     }
 
     /// Lets go of what was consumed one `keep_consumed_for` ago, if that is over.
@@ -215,7 +209,7 @@ impl Machine {
             state.aging = consumed;
             state.turned_log_ms = stamp.log_ms;
         }
-        self.done(queue, Ended::ANY);
+        self.done(queue, Candidates::ANY);
         Ok(())
     }
 }

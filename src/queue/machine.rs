@@ -1,6 +1,6 @@
 //! The state of all queues and groups of one log, and how a fact changes it.
 //!
-//! Nothing here decides: what to grant, refuse or retry is in `requests`, and stands in the fact.
+//! Nothing here decides: what to grant, refuse or retry stands in the fact.
 
 use std::collections::BTreeMap;
 
@@ -323,5 +323,5 @@ pub(super) fn leased(
 }
 
 fn lease_ms_of_slot(group: GroupId, lease_ms: u64) -> Result<u32, Contradiction> {
-    u32::try_from(lease_ms).map_err(|_| Contradiction::LeaseTooLong { group, lease_ms })
+    u32::try_from(lease_ms).map_err(|_| Contradiction::LeaseTooLong(group, lease_ms))
 }

@@ -11,7 +11,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `machine` | the state, and how a fact changes it |
-//! | `state`, `group`, `fresh` | the state of one queue; of one group, and its pointer |
+//! | `state`, `group` | the state of one queue; of one group, with its pointer |
 //! | `enqueue` | new jobs: offsets, terms, producers, unique keys |
 //! | `pick` | the fetch order, and jobs that go out |
 //! | `held` | jobs that are out: committed, handed back, lost |
@@ -53,7 +53,6 @@ mod ending;
 mod enqueue;
 mod errors;
 mod facts;
-mod fresh;
 mod group;
 mod held;
 mod job;

@@ -61,26 +61,10 @@ impl Machine {
         }
     }
 
-    /// Cancels jobs of which [`cancel`](Self::cancel) said `Done` or `Requested`; those that are
-    /// withdrawn already are passed over.
-    pub fn cancel_jobs(
-        &self,
-        queue: QueueId,
-        jobs: impl IntoIterator<Item = Offset>,
-    ) -> Option<Fact> {
-        self.withdraw_jobs(queue, jobs, Removal::Cancelled)
-    }
-
-    /// Lets jobs go that are moved to another queue: of those [`cancel`](Self::cancel) says `Done`.
-    pub fn move_jobs(
-        &self,
-        queue: QueueId,
-        jobs: impl IntoIterator<Item = Offset>,
-    ) -> Option<Fact> {
-        self.withdraw_jobs(queue, jobs, Removal::Moved)
-    }
-
-    fn withdraw_jobs(
+    /// Cancels jobs of which [`cancel`](Self::cancel) said `Done` or `Requested`, or lets those go
+    /// that are moved to another queue, of which it said `Done`. Jobs that are withdrawn already
+    /// are passed over.
+    pub fn withdraw(
         &self,
         queue: QueueId,
         jobs: impl IntoIterator<Item = Offset>,
@@ -175,25 +159,16 @@ impl Machine {
         self.dead_among(group, jobs).map(|runs| Fact::Job(JobFact::DeadRetried { group, runs }))
     }
 
-    /// Drops dead jobs. Jobs that are not dead are passed over; no fact if none is.
-    pub fn drop_dead(
+    /// Lets dead jobs go that are dropped, or moved to another queue. Jobs that are not dead are
+    /// passed over; no fact if none is.
+    pub fn remove_dead(
         &self,
         group: GroupId,
         jobs: impl IntoIterator<Item = Offset>,
+        cause: Removal,
     ) -> Option<Fact> {
-        let cause = Removal::Dropped;
-        self.dead_among(group, jobs).map(|runs| Fact::Job(JobFact::Removed { group, cause, runs }))
-    }
-
-    /// Lets dead jobs go that are moved to another queue. Jobs that are not dead are passed over;
-    /// no fact if none is.
-    pub fn move_dead(
-        &self,
-        group: GroupId,
-        jobs: impl IntoIterator<Item = Offset>,
-    ) -> Option<Fact> {
-        let cause = Removal::Moved;
-        self.dead_among(group, jobs).map(|runs| Fact::Job(JobFact::Removed { group, cause, runs }))
+        let runs = self.dead_among(group, jobs)?;
+        Some(Fact::Job(JobFact::Removed { group, cause, runs }))
     }
 
     /// Whether a job is dead for a group.
@@ -207,12 +182,8 @@ impl Machine {
         for (group, offset) in self.deadlines.dead.due(now_log_ms).take(limit) {
             by_group.entry(group).or_default().push(offset);
         }
-        let cause = Removal::Aged;
-        let aged = by_group.into_iter().filter_map(|(group, jobs)| {
-            let runs = self.dead_among(group, jobs)?;
-            Some(Fact::Job(JobFact::Removed { group, cause, runs }))
-        });
-        aged.collect()
+        let aged = by_group.into_iter();
+        aged.filter_map(|(group, jobs)| self.remove_dead(group, jobs, Removal::Aged)).collect()
     }
 
     /// Those of these jobs that are dead; none if none is.

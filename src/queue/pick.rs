@@ -101,7 +101,7 @@ impl Machine {
                 return;
             }
         }
-        let again = state.ready.iter().copied();
+        let again = state.again();
         alternate(state.fresh_owed, again, fresh(state, queue), |offset, is_again| {
             choice.of(offset, || match is_again {
                 true => picked.redelivered.push(offset),
@@ -111,11 +111,6 @@ impl Machine {
                 }
             })
         });
-    }
-
-    /// Whether nothing is fetched for a group: it is paused, or its queue.
-    pub fn is_paused(&self, group: GroupId) -> bool {
-        self.of(group).is_some_and(|(state, queue)| state.paused || queue.paused)
     }
 
     /// Whether a FETCH would get a job. Cheap.
@@ -139,8 +134,7 @@ impl Machine {
 
     /// How many jobs of a keyed group can be fetched without another key being read.
     pub fn at_hand_count(&self, group: GroupId) -> usize {
-        let Some(state) = self.groups.get(&group) else { return 0 };
-        state.ready.len() + state.keys.as_ref().map_or(0, |keys| keys.passed().len())
+        self.groups.get(&group).map_or(0, Group::at_hand_count)
     }
 
     /// Adds to `jobs` up to `count_max` jobs whose keys are to be read next; none if the group is
@@ -288,15 +282,16 @@ impl Machine {
     ) -> Result<bool, &'static str> {
         let is_leased = self.leases.get(group, offset).is_some();
         let (state, queue, _) = self.parts(group).ok_or("there is no group before it")?;
-        let mark = state.marks.get(&offset);
+        let mark = state.past(offset);
         let is_delayed = mark.is_some_and(|mark| mark.due_log_ms.is_some());
         let is_dead = state.dead.contains(offset);
         let is_open = offset < state.next_fetch
             && !state.consumed.contains(offset)
             && queue.delays.get(offset).is_none();
+        let waits_again = state.waits_again(queue, offset);
         let keys = state.keys.as_mut().ok_or("keys do not matter to this group")?;
         let fits = match place {
-            _ if is_leased || state.ready.contains(&offset) => place == KeyedPlace::Holding,
+            _ if is_leased || waits_again => place == KeyedPlace::Holding,
             _ if is_delayed || is_dead => match keys.stays(is_dead) {
                 true => place == KeyedPlace::Holding,
                 false => place == KeyedPlace::Away,

@@ -59,10 +59,10 @@ pub enum Known {
 
 /// The producers of one queue.
 #[derive(Debug, Default)]
-pub(super) struct Producers(FxHashMap<ProducerId, Producer>);
+pub(super) struct Producers(FxHashMap<ProducerId, KnownProducer>);
 
 #[derive(Debug)]
-struct Producer {
+struct KnownProducer {
     /// When it enqueued last.
     last_log_ms: u64,
     /// When it is looked at whether to forget it; its key among the deadlines.
@@ -73,7 +73,7 @@ struct Producer {
     hits: BTreeMap<u64, Vec<UniqueHit>>,
 }
 
-impl Producer {
+impl KnownProducer {
     fn new(log_ms: u64) -> Self {
         let check_log_ms = log_ms.saturating_add(PRODUCER_KEPT_MS);
         let (batches, hits) = (SmallVec::new(), BTreeMap::new());
@@ -135,7 +135,7 @@ impl Producers {
     ) -> (bool, Option<u64>) {
         let mut check_log_ms = None;
         let producer = self.0.entry(id).or_insert_with(|| {
-            let producer = Producer::new(log_ms);
+            let producer = KnownProducer::new(log_ms);
             check_log_ms = Some(producer.check_log_ms);
             producer
         });
@@ -186,7 +186,7 @@ impl Producers {
 
     /// Every producer by id: when it enqueued last, and its batches.
     pub(super) fn all(&self) -> Vec<(ProducerId, u64, SmallVec<[EnqueuedBatch; 1]>)> {
-        let parts = |(id, producer): (&ProducerId, &Producer)| {
+        let parts = |(id, producer): (&ProducerId, &KnownProducer)| {
             (*id, producer.last_log_ms, producer.batches.clone())
         };
         let mut producers: Vec<_> = self.0.iter().map(parts).collect();
@@ -203,7 +203,7 @@ impl Producers {
     ) -> Option<u64> {
         let ascends = batches.is_sorted_by(|one, next| one.sequence < next.sequence);
         let lowest = batches.first().map_or(0, |batch| batch.sequence);
-        let mut producer = Producer::new(last_log_ms);
+        let mut producer = KnownProducer::new(last_log_ms);
         producer.batches = batches;
         let fits = ascends && lowest > 0 && lowest >= least(producer.highest());
         let check_log_ms = producer.check_log_ms;

@@ -1,4 +1,4 @@
-//! Queues and groups: made, changed, set to another place, deleted; and offsets that are passed over.
+//! Queues and groups: made, changed, set elsewhere, deleted; and offsets that are passed over.
 //!
 //! A setting is looked at when it is needed, so most changes of a queue need nothing more. What was
 //! computed from one before is computed anew, so that a change holds for the jobs that are there.
@@ -10,7 +10,7 @@
 //! for every group from the beginning.
 
 use super::deadlines::QueueTimes;
-use super::ending::Ended;
+use super::ending::Candidates;
 use super::group::Group;
 use super::keys::Keys;
 use super::limits::Rate;
@@ -163,7 +163,7 @@ impl Machine {
     ) -> Result<(), Contradiction> {
         let given = queue < self.next_queue || queue.0 == u32::MAX;
         if given || self.queue_names.contains_key(name) {
-            return Err(Contradiction::QueueTwice { queue, name: name.into() });
+            return Err(Contradiction::QueueTwice(queue, name.into()));
         }
         let least = self.retired.get(name).copied().unwrap_or(self.first_of_new);
         if first < least {
@@ -226,7 +226,7 @@ impl Machine {
             // What is allowed now may let a job go out.
             self.wake(group);
         }
-        self.done(queue, Ended::ANY);
+        self.done(queue, Candidates::ANY);
         Ok(())
     }
 
@@ -241,7 +241,7 @@ impl Machine {
         let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
         let given = group < self.next_group || group.0 == u32::MAX;
         if given || state.groups.contains_key(name) {
-            return Err(Contradiction::GroupTwice { group, name: name.into() });
+            return Err(Contradiction::GroupTwice(group, name.into()));
         }
         let first = self.first_offset(queue).unwrap_or_default();
         if !(first..=state.next).contains(&start) {
@@ -269,7 +269,7 @@ impl Machine {
             queue.gone = gone;
             queue.groups.remove(&removed.name);
         }
-        self.done(id, Ended::ANY);
+        self.done(id, Candidates::ANY);
         Ok(())
     }
 
@@ -291,7 +291,7 @@ impl Machine {
     fn seen_anew(&mut self, group: GroupId) {
         self.count_skipped(group);
         if let Some(queue) = self.queue_of(group) {
-            self.done(queue, Ended::ANY);
+            self.done(queue, Candidates::ANY);
         }
         self.wake(group);
     }
@@ -326,8 +326,8 @@ impl Machine {
     /// Forgets the leases of a group, and what waits for a time there.
     fn forget_delivered(&mut self, group: GroupId) {
         let Some((state, queue, deadlines)) = self.parts(group) else { return };
-        for (offset, mark) in &state.marks {
-            deadlines.retries.moved((group, *offset), mark.due_log_ms, None);
+        for (offset, due_log_ms) in state.retries() {
+            deadlines.retries.moved((group, offset), due_log_ms, None);
         }
         for (offset, job) in state.dead.from(Offset(0)) {
             let end_log_ms = job.end_log_ms(queue.settings.dead_kept_ms);

@@ -5,6 +5,7 @@
 //! rank: they are set aside from the fresh jobs, wherever the pointer stands. One that waits costs
 //! about 21 bytes in its queue and 17 in each group; ordinary jobs cost nothing.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::Offset;
@@ -84,7 +85,7 @@ impl Ranks {
 #[derive(Debug, Default)]
 pub(super) struct Levels {
     /// By rank, the highest first; none is empty.
-    levels: Vec<Level>,
+    levels: BTreeMap<Reverse<Rank>, Level>,
     /// Jobs in all of them.
     job_count: u64,
 }
@@ -130,53 +131,52 @@ impl Levels {
 
     /// The levels that have jobs, the most urgent first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Level> {
-        self.levels.iter()
+        self.levels.values()
     }
 
     /// The ranks of which a fresh job is first next time.
     pub(super) fn owed(&self) -> impl Iterator<Item = Rank> {
-        self.levels.iter().filter(|level| level.fresh_owed).map(|level| level.rank)
+        self.iter().filter(|level| level.fresh_owed).map(|level| level.rank)
     }
 
     /// Notes that a fresh job of this rank is first next time; false if none waits.
     pub(super) fn owe(&mut self, rank: Rank) -> bool {
-        let level = self.find(rank).ok().and_then(|at| self.levels.get_mut(at));
+        let level = self.levels.get_mut(&Reverse(rank));
         level.map(|level| level.fresh_owed = true).is_some()
     }
 
     pub(super) fn contains(&self, rank: Rank, offset: Offset) -> bool {
-        let level = self.find(rank).ok().and_then(|at| self.levels.get(at));
+        let level = self.levels.get(&Reverse(rank));
         level.is_some_and(|level| level.again.contains(&offset) || level.fresh.contains(&offset))
     }
 
     pub(super) fn contains_again(&self, rank: Rank, offset: Offset) -> bool {
-        let level = self.find(rank).ok().and_then(|at| self.levels.get(at));
+        let level = self.levels.get(&Reverse(rank));
         level.is_some_and(|level| level.again.contains(&offset))
     }
 
     /// Adds a job that was delivered before.
     pub(super) fn add_again(&mut self, rank: Rank, offset: Offset) {
-        let is_new = self.level(rank).is_some_and(|level| level.again.insert(offset));
+        let is_new = self.level(rank).again.insert(offset);
         self.job_count += u64::from(is_new);
     }
 
     /// Adds a job that was not.
     pub(super) fn add_fresh(&mut self, rank: Rank, offset: Offset) {
-        let is_new = self.level(rank).is_some_and(|level| level.fresh.insert(offset));
+        let is_new = self.level(rank).fresh.insert(offset);
         self.job_count += u64::from(is_new);
     }
 
     /// Takes a job out, to be delivered if it is `granted`; false if it does not wait.
     pub(super) fn take(&mut self, rank: Rank, offset: Offset, granted: bool) -> bool {
-        let Ok(at) = self.find(rank) else { return false };
-        let Some(level) = self.levels.get_mut(at) else { return false };
+        let Some(level) = self.levels.get_mut(&Reverse(rank)) else { return false };
         let again = level.again.remove(&offset);
         let taken = again || level.fresh.remove(&offset);
         if taken && granted {
             level.fresh_owed = again;
         }
         if level.again.is_empty() && level.fresh.is_empty() {
-            self.levels.remove(at);
+            self.levels.remove(&Reverse(rank));
         }
         self.job_count -= u64::from(taken);
         taken
@@ -185,7 +185,7 @@ impl Levels {
     /// How many jobs wait of each priority above 0; of priority 0, those at the front.
     pub(super) fn counts(&self) -> [u64; PRIORITY_COUNT] {
         let mut counts = [0; PRIORITY_COUNT];
-        for level in &self.levels {
+        for level in self.iter() {
             if let Some(count) = counts.get_mut(usize::from(level.rank.priority)) {
                 *count += (level.again.len() + level.fresh.len()) as u64;
             }
@@ -193,16 +193,10 @@ impl Levels {
         counts
     }
 
-    fn level(&mut self, rank: Rank) -> Option<&mut Level> {
-        let at = self.find(rank).unwrap_or_else(|at| {
+    fn level(&mut self, rank: Rank) -> &mut Level {
+        self.levels.entry(Reverse(rank)).or_insert_with(|| {
             let (again, fresh) = (BTreeSet::new(), BTreeSet::new());
-            self.levels.insert(at, Level { rank, again, fresh, fresh_owed: false });
-            at
-        });
-        self.levels.get_mut(at)
-    }
-
-    fn find(&self, rank: Rank) -> Result<usize, usize> {
-        self.levels.binary_search_by(|level| rank.cmp(&level.rank))
+            Level { rank, again, fresh, fresh_owed: false }
+        })
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ending::Ended;
+use super::ending::Candidates;
 use super::group::{Group, Mark};
 use super::limits::Bucket;
 use super::machine::Machine;
@@ -148,9 +148,7 @@ impl Machine {
             let consumed = state.consumed.chunks();
             let consumed = consumed
                 .map(|(chunk, members)| Record::Group(GroupRecord::Consumed { chunk, members }));
-            let mut marks: Vec<_> = state.marks.keys().chain(&state.ready).copied().collect();
-            marks.sort_unstable();
-            marks.dedup();
+            let marks = state.marked();
             let queue = self.queues.get(&state.queue);
             let marks = marks
                 .into_iter()
@@ -280,7 +278,7 @@ impl Restore {
         };
         finished.map_err(|reason| BadRecord { ordinal: self.count, reason })?;
         let queues: Vec<_> = self.machine.queues.keys().copied().collect();
-        queues.into_iter().for_each(|queue| self.machine.count_unconsumed(queue, &Ended::ANY));
+        queues.into_iter().for_each(|queue| self.machine.count_unconsumed(queue, &Candidates::ANY));
         Ok(self.machine)
     }
 
@@ -550,7 +548,7 @@ impl Restore {
         check(consumed || state.kind == GroupKind::Work, "a stream group has no such jobs")?;
         let offset = match record {
             Record::Group(GroupRecord::Consumed { chunk, members }) => {
-                let empty = state.marks.is_empty() && state.dead.len() == 0;
+                let empty = state.marked_count() == 0 && state.dead.len() == 0;
                 check(empty && state.leased_count == 0, "consumed jobs come before others")?;
                 return check(state.consumed.add_chunk(chunk, members), "no set has this chunk");
             }
@@ -576,7 +574,7 @@ impl Restore {
             Record::Group(GroupRecord::Lease { grant, holder, lease_ms, .. }) => {
                 check(leases.get(group, offset).is_none(), "the job comes twice")?;
                 check(grant < *next_grant, "its grant is still to come")?;
-                let mark = state.marks.get(&offset);
+                let mark = state.past(offset);
                 let waits = mark.is_some_and(|mark| mark.due_log_ms.is_some())
                     || state.waits_again(queue, offset);
                 check(!waits, "the job waits to be fetched")?;
@@ -586,7 +584,7 @@ impl Restore {
                 state.leased_count += 1;
             }
             Record::Group(GroupRecord::Dead { job, .. }) => {
-                let free = !state.marks.contains_key(&offset) && !state.waits_again(queue, offset);
+                let free = state.past(offset).is_none() && !state.waits_again(queue, offset);
                 check(free && leases.get(group, offset).is_none(), "the job is alive as well")?;
                 let end_log_ms = job.end_log_ms(queue.settings.dead_kept_ms);
                 deadlines.dead.moved((group, offset), None, end_log_ms);
@@ -607,7 +605,7 @@ impl Restore {
                 !note.is_empty() && state.notes.set_progress(offset, &note)
             }
             Record::Group(GroupRecord::LastError { offset, error }) => {
-                check(state.marks.contains_key(&offset), "a job failed that never came back")?;
+                check(state.past(offset).is_some(), "a job failed that never came back")?;
                 state.notes.set_error(offset, &error)
             }
             _ => return Err("it is nothing that a worker said"),
@@ -624,16 +622,15 @@ impl Restore {
         let parts = self.machine.parts(self.group);
         let (state, queue, deadlines) = parts.ok_or(NO_GROUP)?;
         check(state.dead.len() == 0 && state.leased_count == 0, "marks come before")?;
-        let known = state.marks.contains_key(&offset) || state.waits_again(queue, offset);
+        let known = state.past(offset).is_some() || state.waits_again(queue, offset);
         check(!known, "the job comes twice")?;
         let never_out = mark.attempts == 0 && place == MarkedPlace::Ready;
         check(!never_out || mark.failures + mark.crashes == 0, "it failed without an attempt")?;
         let is_ranked = queue.ranks.get(offset).is_some();
         check(!(never_out && is_ranked), "it was not out, and has its place")?;
         if !never_out {
-            state.marks.insert(offset, mark);
+            state.set_mark(offset, mark);
         }
-        state.delayed_count += u64::from(mark.due_log_ms.is_some());
         match (mark.due_log_ms, place) {
             (Some(_), _) => {
                 deadlines.retries.moved((self.group, offset), None, mark.due_log_ms);
@@ -656,7 +653,7 @@ impl Restore {
         let is_known = last.is_none_or(|last| last < queue.next);
         check(is_known, "a job is consumed that is still to come")?;
         check(!state.consumed.contains(state.next_fetch), "the first fresh job is consumed")?;
-        state.holes = state.consumed.count_from(state.next_fetch);
+        state.count_holes();
         let next_fetch = state.next_fetch;
         self.machine.count_skipped(self.group);
         let Some((state, queue, deadlines)) = self.machine.parts(self.group) else { return Ok(()) };

@@ -19,7 +19,7 @@ use crate::types::{GroupId, Offset};
 pub(super) struct Queue {
     pub(super) name: Box<str>,
     pub(super) settings: QueueSettings,
-    /// Jobs that are gone, whatever the groups of today have consumed; see `retention`.
+    /// Jobs that are gone, whatever the groups of today have consumed; see `live`.
     pub(super) gone: OffsetSet,
     /// Where consumed jobs are kept for a time: what was consumed at `turned_log_ms`.
     pub(super) aging: OffsetSet,

@@ -469,7 +469,7 @@ fn a_grant_that_cannot_be_is_a_contradiction() {
         Fact::Lease(LeaseFact::Granted { group, holder, lease_ms, first_grant, runs })
     };
     let lease_ms = LEASE_MS_MAX + 1;
-    check_contradiction(fact(lease_ms, least), Contradiction::LeaseTooLong { group, lease_ms });
+    check_contradiction(fact(lease_ms, least), Contradiction::LeaseTooLong(group, lease_ms));
     let missing = GroupId(5);
     let fact = Fact::Group(GroupFact::Deleted { group: missing });
     check_contradiction(fact, Contradiction::NoSuchGroup(missing));
@@ -502,7 +502,7 @@ fn a_stream_that_goes_back_is_a_contradiction() {
     scene.apply(fact.clone());
     assert_eq!(scene.machine.commit_through(group, through), Err(JobRefusal::AlreadyConsumed));
     let mut apply = |fact| scene.machine.apply(&fact, Stamp::default(), 0);
-    assert_eq!(apply(fact), Err(Contradiction::CommitBack { group, through }));
+    assert_eq!(apply(fact), Err(Contradiction::CommitBack(group, through)));
     let (offset, runs) = (Offset(3), run(2, 1));
     let beyond = apply(Fact::Group(GroupFact::CommittedThrough { group, through: offset }));
     assert_eq!(beyond, Err(Contradiction::OutsideQueue(group, offset)));
@@ -527,7 +527,7 @@ fn a_queue_that_cannot_be_is_a_contradiction() {
     let (settings, first_offset) = (QueueSettings::default(), Offset(0));
     let created =
         Fact::Queue(QueueFact::Created { queue, name: name.clone(), settings, first_offset });
-    check_contradiction(created, Contradiction::QueueTwice { queue, name });
+    check_contradiction(created, Contradiction::QueueTwice(queue, name));
     let mut scene = Scene::new();
     scene.enqueue(3);
     let (found, expected) = (Offset(2), Offset(3));

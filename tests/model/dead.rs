@@ -28,7 +28,7 @@ impl World {
         let fact = if retry {
             self.machine.retry_dead(group, meant)
         } else {
-            self.machine.drop_dead(group, meant)
+            self.machine.remove_dead(group, meant, Removal::Dropped)
         };
         let Some(fact) = fact else { return assert_eq!(expected, []) };
         let (Fact::Job(JobFact::DeadRetried { runs, .. })

@@ -56,7 +56,7 @@ impl World {
                 self.seen.insert(if expected == Cancel::Done { "cancelled" } else { "requested" });
             }
         }
-        if let Some(fact) = self.machine.cancel_jobs(queue, meant) {
+        if let Some(fact) = self.machine.withdraw(queue, meant, Removal::Cancelled) {
             self.record(fact);
             self.check_all();
         }
