@@ -47,7 +47,7 @@ impl<T> Gated<T> {
 
     /// Goes on with another request, if this is not a refusal.
     pub(super) fn and_then<U>(self, then: impl FnOnce(T) -> Gated<U>) -> Gated<U> {
-        let Gated { result, gates } = self;
+        let Self { result, gates } = self;
         match result.map(then) {
             Ok(mut next) => {
                 // A later gate of the same log stands for an earlier one.
