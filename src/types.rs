@@ -50,13 +50,22 @@ number! {
     /// The number of one grant, and so of one lease; what a client knows as the token.
     ///
     /// The upper 32 bits begin at the term of the start that granted it and the lower ones count,
-    /// so a number is never given twice, also not after a backup was restored.
+    /// so a number is never given twice, also not after a backup was restored. 0 is no lease's.
     Grant(u64)
 }
 
 number! {
     /// What a job's key is known by: the first 64 bits of a hash that stays the same for ever.
     KeyHash(u64)
+}
+
+/// One job as its worker names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldJob {
+    /// Its offset.
+    pub offset: Offset,
+    /// The lease that the worker believes it has; 0 for a token that this server never gave.
+    pub grant: Grant,
 }
 
 impl Offset {

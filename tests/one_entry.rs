@@ -16,10 +16,10 @@ use std::task::{Context, Waker};
 
 use broker::SESSION;
 use joblog::broker::{
-    Caller, CommitOne, EndWait, Ended, Event, FetchedJobs, Following, Gated, Held, JobBatch,
-    JobEnd, LogOptions, Logs, Mailbox, Moving,
+    Caller, CommitOne, EndWait, Ended, Event, FetchedJobs, Following, Gated, JobBatch, JobEnd,
+    LogOptions, Logs, Mailbox, Moving,
 };
-use joblog::types::{EntryIndex, Offset};
+use joblog::types::{EntryIndex, HeldJob, Offset};
 use joblog_protocol::job::{BatchBuilder, Job};
 use tempfile::TempDir;
 
@@ -46,15 +46,15 @@ impl Place {
         index(&gated)
     }
 
-    fn fetch(&self, queue: &str) -> Held {
+    fn fetch(&self, queue: &str) -> HeldJob {
         let queues = [queue];
         let request = broker::fetch_of(&queues, 1);
         let fetched = self.logs.fetch(&self.caller, &request).result.unwrap();
         let FetchedJobs::Now(grants) = fetched.jobs else { panic!("nothing waits") };
-        Held { offset: grants.jobs[0].offset, grant: Some(grants.jobs[0].grant) }
+        HeldJob { offset: grants.jobs[0].offset, grant: grants.jobs[0].grant }
     }
 
-    fn commit(&self, job: Held, jobs: Option<Following<'_>>) -> EntryIndex {
+    fn commit(&self, job: HeldJob, jobs: Option<Following<'_>>) -> EntryIndex {
         let result = Some(b"42".as_slice());
         let one = CommitOne { queue: "a", group: "default", job, result, jobs };
         let gated = self.logs.commit_one(&one);

@@ -83,7 +83,7 @@ pub use gate::{Gate, Gated, Gates, Release};
 pub use grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 pub use jobs::JobDescription;
 pub use keeper::{KeeperError, Kept};
-pub use leases::{Failed, Held, HeldSet, Verdicts};
+pub use leases::{Failed, HeldJobs, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{Event, Mailbox, Shard};
 pub use moving::{Movable, Moved, Moving};
@@ -111,7 +111,7 @@ use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
-use crate::types::{EntryIndex, LogId, Stamp};
+use crate::types::{EntryIndex, HeldJob, LogId, Stamp};
 
 /// Jobs that expire in one turn: 16 KiB of facts at most. More wait for the next one, and are not
 /// given to anyone meanwhile.
@@ -191,7 +191,7 @@ impl Broker {
         caller: &SessionHandle,
         queues: &[&str],
         group: &str,
-        sets: &[HeldSet<'_>],
+        sets: &[HeldJobs<'_>],
     ) -> Gated<()> {
         self.turn(|turn| {
             turn.check_current(caller)?;
@@ -298,7 +298,7 @@ impl Broker {
         }
         self.turn_unasked(|turn| {
             for job in jobs {
-                let held = Held { offset: job.offset, grant: Some(job.grant) };
+                let held = HeldJob { offset: job.offset, grant: job.grant };
                 turn.release(job.group, &[held], 0);
             }
         });

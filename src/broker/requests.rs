@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::turn::Turn;
 use super::{
-    Broker, BrokerError, Event, FetchTerms, Gated, Grants, HeldSet, JobBatch, Mailbox,
+    Broker, BrokerError, Event, FetchTerms, Gated, Grants, HeldJobs, JobBatch, Mailbox,
     SessionHandle, UniqueHit, Verdicts, Wait, WaiterId,
 };
 use crate::log::JobLocation;
@@ -51,7 +51,7 @@ pub struct FetchRequest<'a> {
     /// Whether to wait.
     pub wait: Option<Wait<'a>>,
     /// What to commit before.
-    pub commits: &'a [HeldSet<'a>],
+    pub commits: &'a [HeldJobs<'a>],
 }
 
 /// What a FETCH got.

@@ -3,8 +3,8 @@
 use joblog_protocol::Token;
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 
-use crate::broker::{DEFAULT_GROUP, Held, HeldSet, Logs};
-use crate::types::{Grant, LogId, Offset};
+use crate::broker::{DEFAULT_GROUP, HeldJobs, Logs};
+use crate::types::{Grant, HeldJob, LogId, Offset};
 
 /// The token of a grant: its number, little-endian, and behind it the log's unless that is 0.
 /// Clients do not look inside.
@@ -34,13 +34,14 @@ pub(super) fn group(name: &str) -> &str {
 
 /// A job of a log that a worker names. A token of another log is none of this one: the grants of
 /// each log count from the same number.
-pub(super) fn held(log: LogId, handle: &Handle) -> Held {
-    let grant = grant(&handle.token).filter(|(of, _)| *of == log).map(|(_, grant)| grant);
-    Held { offset: Offset(handle.offset), grant }
+pub(super) fn held(log: LogId, handle: &Handle) -> HeldJob {
+    let grant = grant(&handle.token).filter(|(of, _)| *of == log);
+    let (_, grant) = grant.unwrap_or_default();
+    HeldJob { offset: Offset(handle.offset), grant }
 }
 
-pub(super) fn held_set<'a>(logs: &Logs, set: &HandleSet<'a>) -> HeldSet<'a> {
+pub(super) fn held_jobs<'a>(logs: &Logs, set: &HandleSet<'a>) -> HeldJobs<'a> {
     let log = logs.id_of(set.queue);
     let jobs = set.handles.iter().map(|handle| held(log, handle)).collect();
-    HeldSet { queue: set.queue, group: group(set.group), jobs }
+    HeldJobs { queue: set.queue, group: group(set.group), jobs }
 }
