@@ -16,8 +16,8 @@ use std::task::{Context, Waker};
 
 use broker::SESSION;
 use joblog::broker::{
-    Caller, CommitOne, EndWait, Ended, Event, FetchedJobs, Following, Gated, JobBatch, JobEnd,
-    LogOptions, Logs, Mailbox, Moving,
+    Caller, CommitOne, Ended, Event, FetchedJobs, Following, Gated, JobBatch, JobEnd, LogOptions,
+    Logs, Mailbox, Moving, Ticket, Wait,
 };
 use joblog::types::{EntryIndex, HeldJob, Offset};
 use joblog_protocol::job::{BatchBuilder, Job};
@@ -110,7 +110,8 @@ fn who_waits_is_told_by_the_entry_that_ends_the_job() {
     let place = Place::new();
     place.enqueue("a");
     let job = place.fetch("a");
-    let wait = EndWait { wait_ms: 60_000, mailbox: &place.mailbox, ticket: 5 };
+    let ticket = Arc::new(Ticket::new(5));
+    let wait = Wait { wait_ms: 60_000, mailbox: &place.mailbox, ticket: &ticket };
     let waiting = place.logs.of("a").wait_for_end("a", Offset(0), Some(wait));
     assert!(waiting.result.unwrap().is_none());
     let committed = place.commit(job, None);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::error::BrokerError;
+use super::fetch::Wait;
 use super::gate::{Gated, Gates};
 use super::mailbox::{ByMailbox, Event, Mailbox};
 use super::turn::Turn;
@@ -23,17 +24,6 @@ pub enum Ended {
     NoQueue,
     /// It has not ended within the time.
     NotYet,
-}
-
-/// A WAIT for a job that may not have ended.
-#[derive(Clone, Copy, Debug)]
-pub struct EndWait<'a> {
-    /// For how long, in milliseconds.
-    pub wait_ms: u64,
-    /// Whom to tell.
-    pub mailbox: &'a Arc<Mailbox>,
-    /// What the connection knows it by.
-    pub ticket: u64,
 }
 
 /// Somebody who waits.
@@ -117,7 +107,7 @@ impl Broker {
         &self,
         queue: &str,
         offset: Offset,
-        wait: Option<EndWait<'_>>,
+        wait: Option<Wait<'_>>,
     ) -> Gated<Option<Ended>> {
         self.turn(|turn| {
             let id = turn.queue(queue)?;
@@ -128,11 +118,11 @@ impl Broker {
             if let Some(end) = turn.core.machine.job_end(id, offset) {
                 return Ok(Some(Ended::End(end)));
             }
-            let Some(EndWait { wait_ms, mailbox, ticket }) = wait else {
+            let Some(Wait { wait_ms, mailbox, ticket }) = wait else {
                 return Ok(Some(Ended::NotYet));
             };
             let deadline_ms = turn.stamp.log_ms + wait_ms;
-            let mailbox = Arc::clone(mailbox);
+            let (mailbox, ticket) = (Arc::clone(mailbox), ticket.id);
             turn.core.ends.add(EndWaiter { queue: id, offset, mailbox, ticket, deadline_ms });
             Ok(None)
         })

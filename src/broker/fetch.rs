@@ -16,7 +16,7 @@ use crate::types::{Grant, GroupId, Offset, QueueId};
 /// The group that is born with its first FETCH.
 pub const DEFAULT_GROUP: &str = "default";
 
-/// A FETCH that waits if there is nothing to take.
+/// How a FETCH waits if there is nothing to take, or a WAIT for a job that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait<'a> {
     /// For how long, in milliseconds.

@@ -12,10 +12,11 @@ use crate::types::{Grant, GroupId, LogId, Offset};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub(super) u64);
 
-/// A FETCH that waits, perhaps in several logs at once: the first that has something claims it.
+/// A WAIT, or a FETCH that waits, perhaps in several logs at once: the first that has something
+/// claims it.
 #[derive(Debug)]
 pub struct Ticket {
-    /// Which FETCH of its connection it is.
+    /// Which of its connection's it is.
     pub id: u64,
     claimed: AtomicBool,
 }

@@ -76,7 +76,7 @@ pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use chain::{CommitOne, CommittedOne, Following};
 pub use checkpoint::CheckpointError;
 pub use dead::{DeadQuery, Found};
-pub use ends::{EndWait, Ended};
+pub use ends::Ended;
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, Wait};
 pub use gate::{Gate, Gated, Gates, Release};

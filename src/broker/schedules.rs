@@ -156,10 +156,7 @@ impl Logs {
         found.and_then(|Schedule { plan, .. }| {
             let broker = self.of(&plan.queue);
             let enqueued = with_batch(&plan, |batch| broker.enqueue(&plan.queue, true, batch));
-            enqueued.map(|job| {
-                let holder = job.hits.iter().find(|hit| !hit.replaced).map(|hit| hit.offset);
-                (plan.queue.to_string(), holder.unwrap_or(job.first))
-            })
+            enqueued.map(|job| (plan.queue.to_string(), holder(&job).unwrap_or(job.first)))
         })
     }
 
@@ -222,7 +219,7 @@ impl Broker {
             let create = self.options.auto_create;
             let enqueued =
                 with_batch(plan, |batch| turn.enqueue(&plan.queue, create, batch, None))?;
-            Ok(if is_held(&enqueued) { None } else { Some(enqueued.first) })
+            Ok(holder(&enqueued).is_none().then_some(enqueued.first))
         })
     }
 
@@ -301,9 +298,9 @@ impl Turn<'_> {
     }
 }
 
-/// Whether a batch of one is not enqueued, because another job holds its unique key.
-fn is_held(enqueued: &Enqueued) -> bool {
-    enqueued.hits.iter().any(|hit| !hit.replaced)
+/// The job that holds the unique key of a batch of one, which is then not enqueued.
+fn holder(enqueued: &Enqueued) -> Option<Offset> {
+    enqueued.hits.iter().find(|hit| !hit.replaced).map(|hit| hit.offset)
 }
 
 /// Gives the job of a plan to `enqueue`.

@@ -1,12 +1,14 @@
 //! WAIT: its one reply comes at once, or when the job has ended or the time is over.
 
+use std::sync::Arc;
+
 use joblog_protocol::ErrorCode;
 use joblog_protocol::limits::JOB_WAITS_MAX;
 use joblog_protocol::messages::wait::{self, WaitReply};
 
 use super::dead::death_cause;
 use super::{Answer, Answered, Request};
-use crate::broker::{EndWait, Ended, Gated, JobEnd};
+use crate::broker::{Ended, Gated, JobEnd, Ticket, Wait};
 use crate::server::connection::Connection;
 use crate::server::errors::Refused;
 use crate::server::reply::Body;
@@ -18,15 +20,15 @@ pub(super) fn wait(connection: &mut Connection, request: Request<'_>) -> Answer 
         let text = format!("{JOB_WAITS_MAX} WAITs wait on this connection already");
         return Err(Refused::new(ErrorCode::TooMany, text));
     }
-    let (ticket, wait_ms) = (connection.next_ticket(), u64::from(wait_ms));
-    let wait = EndWait { wait_ms, mailbox: &connection.mailbox, ticket };
-    let wait = Some(wait).filter(|wait| wait.wait_ms > 0);
+    let (ticket, wait_ms) = (Arc::new(Ticket::new(connection.next_ticket())), wait_ms.into());
+    let wait = Wait { wait_ms, mailbox: &connection.mailbox, ticket: &ticket };
+    let wait = (wait_ms > 0).then_some(wait);
     let Gated { result, gates } =
         connection.logs.of(queue).wait_for_end(queue, Offset(offset), wait);
     match result {
         Ok(Some(ended)) => Ok(Answered::Now(gates, wait_reply(&ended))),
         Ok(None) => {
-            connection.waits.insert(ticket, request.correlation);
+            connection.waits.insert(ticket.id, request.correlation);
             Ok(Answered::Later)
         }
         Err(error) => Ok(Answered::Now(gates, Body::Error((&error).into()))),
