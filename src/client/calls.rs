@@ -32,10 +32,10 @@ use tokio::sync::oneshot;
 use super::error::ClientError;
 use super::face::Client;
 use super::grant::FetchNames;
-use super::in_flight::{Fetching, Reply, Request};
+use super::in_flight::{Changes, Fetching, Reply, Request};
 use super::request::{
     CarriedCommits, PendingEnqueue, PendingFetch, Waiting, check_count, check_group, check_handles,
-    check_job, check_queue, commit_statuses, handle_set, protocol, runs, statuses, tokens,
+    check_job, check_queue, commit_statuses, handle_set, runs, statuses, tokens,
 };
 use super::types::{
     CommitStatus, DamagedJob, FailStatus, Failure, FetchRequest, Fetched, JobHandle, Lease,
@@ -50,9 +50,6 @@ const WAIT_LONGEST: Duration = Duration::from_millis(FETCH_WAIT_MS_MAX as u64);
 /// Every call fails with a [`ClientError`]; what is said under *Errors* is what is special.
 impl Client {
     /// Asks the server for an answer. Returns how long that took.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn ping(&self) -> Result<Duration, ClientError> {
         let start = Instant::now();
         // The body tells it from a heartbeat, for whoever looks at the packets.
@@ -72,11 +69,8 @@ impl Client {
         queue: &str,
         settings: QueueSettings,
     ) -> Result<(), ClientError> {
-        check_queue(queue)?;
-        let queue = queue.to_owned();
-        let body = CreateQueue { queue, settings };
-        self.call(self.json(Opcode::CreateQueue, &body)).await?;
-        Ok(())
+        let body = CreateQueue { queue: queue_name(queue)?.queue, settings };
+        self.tell(Opcode::CreateQueue, &body).await
     }
 
     /// Changes settings of a queue: those that are not `None`, and those named in `reset`, which
@@ -100,35 +94,21 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; it is not sent again after a cut.
     pub async fn delete_queue(&self, queue: &str) -> Result<(), ClientError> {
-        let body = queue_name(queue)?;
-        self.call(self.json(Opcode::DeleteQueue, &body)).await?;
-        Ok(())
+        self.tell(Opcode::DeleteQueue, &queue_name(queue)?).await
     }
 
     /// Lists queues by name: at most `limit` of those behind `after`, which is empty at first.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn list_queues(&self, after: &str, limit: u32) -> Result<QueueList, ClientError> {
-        let after = after.to_owned();
-        let body = ListQueues { after, limit };
-        self.ask(Opcode::ListQueues, &body).await
+        self.ask(Opcode::ListQueues, &ListQueues { after: after.to_owned(), limit }).await
     }
 
     /// The numbers of queues and their groups, by name: at most `limit` of the queues behind
     /// `after`, which is empty at first. Cheaper than descriptions, for those who ask often.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn stats(&self, after: &str, limit: u32) -> Result<Stats, ClientError> {
-        let after = after.to_owned();
-        self.ask(Opcode::Stats, &ListQueues { after, limit }).await
+        self.ask(Opcode::Stats, &ListQueues { after: after.to_owned(), limit }).await
     }
 
     /// Describes a queue with its groups.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn describe_queue(&self, queue: &str) -> Result<QueueDescription, ClientError> {
         self.ask(Opcode::DescribeQueue, &queue_name(queue)?).await
     }
@@ -146,8 +126,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let GroupName { queue, group } = group_name(queue, group)?;
         let body = CreateGroup { queue, group, kind, start };
-        self.call(self.json(Opcode::CreateGroup, &body)).await?;
-        Ok(())
+        self.tell(Opcode::CreateGroup, &body).await
     }
 
     /// Deletes a group.
@@ -155,9 +134,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; it is not sent again after a cut.
     pub async fn delete_group(&self, queue: &str, group: &str) -> Result<(), ClientError> {
-        let body = group_name(queue, group)?;
-        self.call(self.json(Opcode::DeleteGroup, &body)).await?;
-        Ok(())
+        self.tell(Opcode::DeleteGroup, &group_name(queue, group)?).await
     }
 
     /// Sets a group to another place.
@@ -175,31 +152,21 @@ impl Client {
     }
 
     /// Lists the groups of a queue.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn list_groups(&self, queue: &str) -> Result<Vec<GroupDescription>, ClientError> {
         self.ask(Opcode::ListGroups, &queue_name(queue)?).await
     }
 
     /// Describes one group.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn describe_group(
         &self,
         queue: &str,
         group: &str,
     ) -> Result<GroupDescription, ClientError> {
-        let body = group_name(queue, group)?;
-        self.ask(Opcode::DescribeGroup, &body).await
+        self.ask(Opcode::DescribeGroup, &group_name(queue, group)?).await
     }
 
     /// Lists dead jobs: those that the query means, at most its limit of them. The list goes on at
     /// `next` while there is `more`.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn dead_list(&self, query: &DeadQuery) -> Result<DeadList, ClientError> {
         self.ask(Opcode::DeadList, query).await
     }
@@ -260,8 +227,7 @@ impl Client {
         group: Option<&str>,
     ) -> Result<(), ClientError> {
         let body = Pause { queue: queue_name(queue)?.queue, group: group.map(str::to_owned) };
-        self.call(self.json(opcode, &body)).await?;
-        Ok(())
+        self.tell(opcode, &body).await
     }
 
     /// Gives up a part of the jobs of a queue that are not out with a worker: from `from` on, below
@@ -280,13 +246,8 @@ impl Client {
     }
 
     /// Takes no more jobs: FETCHes that wait, and all later ones, are answered without any.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn drain(&self) -> Result<(), ClientError> {
-        let request = Request::new(Opcode::Drain, self.next_correlation(), |_| {});
-        self.call(request).await?;
-        Ok(())
+        self.call(Request::new(Opcode::Drain, self.next_correlation(), |_| {})).await.map(drop)
     }
 
     /// Enqueues one job. If another job of the queue holds its unique key, the reply's
@@ -330,9 +291,6 @@ impl Client {
 
     /// Takes ready jobs under a lease. If the returned future is dropped before it is done, what
     /// it would have brought is handed back.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn fetch(&self, fetch: &FetchRequest) -> Result<Fetched, ClientError> {
         let (waiting, names, _) = self.submit_fetch(fetch, &[]).await?;
         PendingFetch { waiting, names }.fetched().await
@@ -398,14 +356,9 @@ impl Client {
             by_turns: fetch.by_turns,
             commits: runs(commits).map(handle_set).collect(),
         };
-        let request = Request {
-            tokens: tokens(commits),
-            ..Request::new(Opcode::Fetch, self.next_correlation(), |out| {
-                body.encode(out);
-            })
-        };
-        check_body(&request, |body| Fetch::decode(body).map(drop))?;
-        Ok(request)
+        let check = |body: &[u8]| Fetch::decode(body).map(drop);
+        let request = self.checked(Opcode::Fetch, |out| body.encode(out), check)?;
+        Ok(Request { tokens: tokens(commits), ..request })
     }
 
     /// Consumes jobs. Returns a status for each, in their order.
@@ -445,14 +398,9 @@ impl Client {
         body: &Commit<'_>,
         jobs: &[JobHandle],
     ) -> Result<Request, ClientError> {
-        let request = Request {
-            tokens: tokens(jobs),
-            ..Request::new(Opcode::Commit, self.next_correlation(), |out| {
-                body.encode(out);
-            })
-        };
-        check_body(&request, |body| Commit::decode(body).map(drop))?;
-        Ok(request)
+        let check = |body: &[u8]| Commit::decode(body).map(drop);
+        let request = self.checked(Opcode::Commit, |out| body.encode(out), check)?;
+        Ok(Request { tokens: tokens(jobs), changes: Changes::Ended, ..request })
     }
 
     /// Hands jobs back without fault, ready again after `delay`. Returns a status for each.
@@ -466,12 +414,12 @@ impl Client {
     ) -> Result<Vec<ReleaseStatus>, ClientError> {
         let delay_ms = millis(delay);
         let encode = |run: &[JobHandle], out: &mut BytesMut| {
-            let jobs = handle_set(run);
-            Release { jobs, delay_ms }.encode(out);
+            Release { jobs: handle_set(run), delay_ms }.encode(out);
         };
         let check = |body: &[u8]| Release::decode(body).map(drop);
         let mut results = Vec::with_capacity(jobs.len());
-        for (reply, count) in self.settle(Opcode::Release, jobs, None, encode, check).await? {
+        let replies = self.settle(Opcode::Release, jobs, Changes::Ended, encode, check);
+        for (reply, count) in replies.await? {
             let statuses = statuses(Opcode::Release, &reply.body, count)?;
             results.extend(statuses.into_iter().map(|status| match status {
                 None => ReleaseStatus::Released,
@@ -503,9 +451,9 @@ impl Client {
         };
         let check = |body: &[u8]| Fail::decode(body).map(drop);
         let mut results = Vec::with_capacity(jobs.len());
-        for (reply, count) in self.settle(Opcode::Fail, jobs, None, encode, check).await? {
-            let outcomes =
-                decode_fail_reply(&reply.body).map_err(|cause| protocol(Opcode::Fail, cause))?;
+        let replies = self.settle(Opcode::Fail, jobs, Changes::Failed, encode, check);
+        for (reply, count) in replies.await? {
+            let outcomes = reply.read(decode_fail_reply)?;
             check_count(Opcode::Fail, outcomes.len(), count)?;
             results.extend(outcomes.into_iter().map(|outcome| match outcome {
                 FailOutcome::Retry { in_ms } => {
@@ -521,9 +469,6 @@ impl Client {
 
     /// Renews leases: for `lease` from now, or for a session lease, up to this run time from now.
     /// Returns a status for each job.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn extend(
         &self,
         jobs: &[JobHandle],
@@ -540,12 +485,11 @@ impl Client {
     ) -> Result<Vec<Result<(), ErrorCode>>, ClientError> {
         let lease_ms = millis(lease);
         let encode = |run: &[JobHandle], out: &mut BytesMut| {
-            let jobs = handle_set(run);
-            Extend { jobs, lease_ms, progress }.encode(out);
+            Extend { jobs: handle_set(run), lease_ms, progress }.encode(out);
         };
         let check = |body: &[u8]| Extend::decode(body).map(drop);
         let mut results = Vec::with_capacity(jobs.len());
-        let replies = self.settle(Opcode::Extend, jobs, Some(lease), encode, check);
+        let replies = self.settle(Opcode::Extend, jobs, Changes::Extended(lease), encode, check);
         for (reply, count) in replies.await? {
             let statuses = statuses(Opcode::Extend, &reply.body, count)?;
             results.extend(statuses.into_iter().map(|status| status.map_or(Ok(()), Err)));
@@ -559,19 +503,15 @@ impl Client {
         &self,
         opcode: Opcode,
         jobs: &[JobHandle],
-        lease: Option<Duration>,
+        changes: Changes,
         encode: impl Fn(&[JobHandle], &mut BytesMut),
         check: impl Fn(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<Vec<(Reply, usize)>, ClientError> {
         check_handles(jobs)?;
         let mut waits = Vec::new();
         for run in runs(jobs).flat_map(|run| run.chunks(HANDLES_MAX)) {
-            let request = Request {
-                tokens: tokens(run),
-                lease,
-                ..Request::new(opcode, self.next_correlation(), |out| encode(run, out))
-            };
-            check_body(&request, &check)?;
+            let request = self.checked(opcode, |out| encode(run, out), &check)?;
+            let request = Request { tokens: tokens(run), changes, ..request };
             let timeout = self.options().request_timeout;
             waits.push((self.submit(request, timeout).await?, run.len()));
         }
@@ -584,9 +524,6 @@ impl Client {
 
     /// Reads jobs from an offset on, without a lease: at most `jobs_max` of them, in at most
     /// `bytes_max` bytes but for a first job that is larger.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn read(
         &self,
         queue: &str,
@@ -599,9 +536,6 @@ impl Client {
     }
 
     /// Reads jobs as [`Client::read`] does, but only those that a group has still to consume.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn read_unconsumed(
         &self,
         queue: &str,
@@ -617,20 +551,37 @@ impl Client {
 
     async fn read_jobs(&self, body: Read<'_>) -> Result<ReadJobs, ClientError> {
         check_queue(body.queue)?;
-        let request = Request::new(Opcode::Read, self.next_correlation(), |out| {
-            body.encode(out);
-        });
-        check_body(&request, |body| Read::decode(body).map(drop))?;
+        let check = |body: &[u8]| Read::decode(body).map(drop);
+        let request = self.checked(Opcode::Read, |out| body.encode(out), check)?;
         let reply = self.call(request).await?;
-        let reply =
-            ReadReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Read, cause))?;
-        Ok(read_jobs(&Arc::from(body.queue), &reply))
+        Ok(read_jobs(&Arc::from(body.queue), &reply.read(ReadReply::decode)?))
     }
 
-    pub(super) fn json<T: Serialize>(&self, opcode: Opcode, body: &T) -> Request {
+    /// A request whose body `check`, the server's decoder, does not refuse.
+    pub(super) fn checked(
+        &self,
+        opcode: Opcode,
+        encode: impl FnOnce(&mut BytesMut),
+        check: impl FnOnce(&[u8]) -> Result<(), DecodeError>,
+    ) -> Result<Request, DecodeError> {
+        let request = Request::new(opcode, self.next_correlation(), encode);
+        check(request.frame.get(FRAME_HEADER_BYTES..).unwrap_or_default())?;
+        Ok(request)
+    }
+
+    fn json<T: Serialize>(&self, opcode: Opcode, body: &T) -> Request {
         Request::new(opcode, self.next_correlation(), |out| {
             admin::encode(out, body);
         })
+    }
+
+    /// Asks for what has no answer but that it is done.
+    pub(super) async fn tell<T: Serialize>(
+        &self,
+        opcode: Opcode,
+        body: &T,
+    ) -> Result<(), ClientError> {
+        self.call(self.json(opcode, body)).await.map(drop)
     }
 
     pub(super) async fn ask<T: Serialize, R: DeserializeOwned>(
@@ -638,8 +589,7 @@ impl Client {
         opcode: Opcode,
         body: &T,
     ) -> Result<R, ClientError> {
-        let reply = self.call(self.json(opcode, body)).await?;
-        admin::decode(&reply.body).map_err(|cause| protocol(opcode, cause))
+        self.call(self.json(opcode, body)).await?.read(admin::decode)
     }
 }
 
@@ -685,14 +635,6 @@ fn lease_kind(lease: Lease) -> LeaseKind {
 /// Whole milliseconds, which the decoder's range check sees as they are.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).map_or(MILLIS_MAX, |ms| ms.min(MILLIS_MAX))
-}
-
-/// What the server's decoder would refuse is not sent.
-pub(crate) fn check_body(
-    request: &Request,
-    decode: impl Fn(&[u8]) -> Result<(), DecodeError>,
-) -> Result<(), DecodeError> {
-    decode(request.frame.get(FRAME_HEADER_BYTES..).unwrap_or_default())
 }
 
 fn check_range(

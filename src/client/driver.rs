@@ -17,7 +17,7 @@ use joblog_protocol::messages::lease::{
 use joblog_protocol::messages::session::HelloReply;
 use joblog_protocol::opcode::Opcode;
 use joblog_protocol::wire::{Reader, Token};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
@@ -26,7 +26,7 @@ use super::backoff::Backoff;
 use super::connection::Connection;
 use super::error::ClientError;
 use super::grant::{Abandoned, Grant};
-use super::in_flight::{InFlight, Reply, Request};
+use super::in_flight::{Changes, InFlight, Reply, Request};
 use super::options::Options;
 use super::request::{protocol, runs};
 use super::session::Session;
@@ -322,10 +322,8 @@ impl Driver {
     }
 
     fn silence(&self) -> Duration {
-        match &*self.ends.state.borrow() {
-            ConnectionState::Connected(info) => info.silence.max(Duration::from_millis(3)),
-            _ => Duration::from_secs(10),
-        }
+        let silence = self.ends.state.borrow().server().map(|server| server.silence);
+        silence.map_or(Duration::from_secs(10), |silence| silence.max(Duration::from_millis(3)))
     }
 
     fn on_heartbeat(&mut self, connection: &mut Connection, silence: Duration) -> Result<(), End> {
@@ -463,23 +461,21 @@ impl Driver {
 
     fn on_success(&mut self, mut request: Request, body: Bytes) {
         let now = Instant::now();
-        let mut grant = None;
-        match request.opcode {
-            Opcode::Fetch => {
-                if let Ok(reply) = FetchReply::decode(&body) {
-                    self.session.granted(&reply, now);
-                }
-                grant = request.fetching.take().map(|fetching| {
-                    Grant::new(fetching.names, body.clone(), Arc::clone(&self.ends.abandoned))
-                });
-            }
-            Opcode::Commit | Opcode::Release => self.settle(&request.tokens, &body),
-            Opcode::Fail => self.settle_failed(&request.tokens, &body),
-            Opcode::Extend => self.extend(&request, &body, now),
-            _ => {}
+        match request.changes {
+            Changes::Nothing => {}
+            Changes::Ended => self.settle(&request.tokens, &body),
+            Changes::Failed => self.settle_failed(&request.tokens, &body),
+            Changes::Extended(lease) => self.extend(&request.tokens, lease, &body, now),
         }
+        let grant = request.fetching.take().map(|fetching| {
+            if let Ok(reply) = FetchReply::decode(&body) {
+                self.session.granted(&reply, now);
+            }
+            Grant::new(fetching.names, body.clone(), Arc::clone(&self.ends.abandoned))
+        });
         if let Some(reply) = request.reply {
-            drop(reply.send(Ok(Reply { body, repeated: request.repeated, grant })));
+            let (opcode, repeated) = (request.opcode, request.repeated);
+            drop(reply.send(Ok(Reply { opcode, body, repeated, grant })));
         }
     }
 
@@ -523,9 +519,7 @@ impl Driver {
         }
     }
 
-    fn extend(&mut self, request: &Request, body: &[u8], now: Instant) {
-        let lease = request.lease.unwrap_or_default();
-        let tokens: SmallVec<[Token; 1]> = request.tokens.clone();
+    fn extend(&mut self, tokens: &[Token], lease: Duration, body: &[u8], now: Instant) {
         for (token, status) in tokens.iter().zip(decode_statuses(body).unwrap_or_default()) {
             match status {
                 None => self.session.extended(token, lease, now),
@@ -538,10 +532,11 @@ impl Driver {
 /// Takes requests in while there is no connection. Ends when the client is to be closed.
 async fn take_in(requests: &mut mpsc::Receiver<Request>, in_flight: &mut InFlight) {
     while let Some(request) = requests.recv().await {
-        match request.opcode {
-            Opcode::Goodbye => return,
-            _ if request.is_wanted() => in_flight.insert(request),
-            _ => {}
+        if request.opcode == Opcode::Goodbye {
+            return;
+        }
+        if request.is_wanted() {
+            in_flight.insert(request);
         }
     }
 }

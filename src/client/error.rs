@@ -116,30 +116,45 @@ pub enum ClientError {
 impl ClientError {
     /// Whether the same call may succeed later, without the danger of doing something twice.
     pub fn retryable(&self) -> bool {
-        match self {
-            Self::Server { code, .. } => code.retryable(),
-            Self::Unreachable { .. } | Self::Busy { .. } => true,
-            Self::Timeout { .. } => !self.outcome_unknown(),
-            _ => false,
-        }
+        self.fate() == Fate::MaySucceed
     }
 
     /// Whether the request may have been done all the same.
     pub fn outcome_unknown(&self) -> bool {
+        self.fate() == Fate::Unknown
+    }
+
+    fn fate(&self) -> Fate {
         match self {
-            Self::OutcomeUnknown { .. } | Self::Protocol { .. } => true,
-            Self::Timeout { command, .. } => changes_something(command),
-            _ => false,
+            Self::Server { code, .. } if code.retryable() => Fate::MaySucceed,
+            Self::Unreachable { .. } | Self::Busy { .. } => Fate::MaySucceed,
+            Self::OutcomeUnknown { .. } | Self::Protocol { .. } => Fate::Unknown,
+            Self::Timeout { command, .. } if changes_something(command) => Fate::Unknown,
+            Self::Timeout { .. } => Fate::MaySucceed,
+            Self::Server { .. }
+            | Self::UnknownCode { .. }
+            | Self::Invalid(_)
+            | Self::TooManyHeld { .. }
+            | Self::Closed { .. }
+            | Self::Start { .. } => Fate::Refused,
         }
     }
 
     /// The code, if the server refused the request.
     pub fn code(&self) -> Option<ErrorCode> {
-        match self {
-            Self::Server { code, .. } => Some(*code),
-            _ => None,
-        }
+        if let Self::Server { code, .. } = self { Some(*code) } else { None }
     }
+}
+
+/// What is known of a request that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It was not done, and may be done when it is made again.
+    MaySucceed,
+    /// It may have been done.
+    Unknown,
+    /// It was not done, and it will not be.
+    Refused,
 }
 
 /// A FETCH that is repeated grants other jobs: what the lost one granted is released.

@@ -152,10 +152,8 @@ impl Client {
 
     /// What the server says is the largest job body, while it can be asked.
     pub(crate) fn job_bytes_max(&self) -> usize {
-        match &*self.shared.state.borrow() {
-            ConnectionState::Connected(info) => info.job_bytes_max as usize,
-            _ => usize::MAX,
-        }
+        let state = self.shared.state.borrow();
+        state.server().map_or(usize::MAX, |server| server.job_bytes_max as usize)
     }
 
     /// Hands a job back without waiting for the answer. It has a delay, since it would most likely
@@ -182,10 +180,11 @@ impl Client {
 
     /// Why there is no driver any more.
     pub(crate) fn closed_error(&self) -> ClientError {
-        match &*self.shared.state.borrow() {
-            ConnectionState::Closed { reason } => ClientError::Closed { reason },
-            _ => ClientError::Closed { reason: "its thread ended" },
-        }
+        let state = self.shared.state.borrow();
+        let ConnectionState::Closed { reason } = *state else {
+            return ClientError::Closed { reason: "its thread ended" };
+        };
+        ClientError::Closed { reason }
     }
 
     /// The number of the next batch for a queue, when there is a place for it.
@@ -221,12 +220,8 @@ impl Client {
     async fn admit(&self, request: &mut Request) {
         let Shared { budget, fetches, waits, options, .. } = &*self.shared;
         let bytes = request.frame.len().clamp(REQUEST_BYTES_MIN, options.bytes_in_flight_max);
-        let places = match request.opcode {
-            Opcode::Fetch => Some(fetches),
-            Opcode::Wait => Some(waits),
-            _ => None,
-        };
-        if let Some(places) = places {
+        let waiting = request.wait_end.map(|_| waits);
+        if let Some(places) = request.fetching.as_ref().map_or(waiting, |_| Some(fetches)) {
             let permit = Arc::clone(places).acquire_owned().await;
             request.permits.extend(permit.ok());
         }
@@ -235,10 +230,10 @@ impl Client {
     }
 
     fn not_sent(&self, opcode: Opcode, timeout: Duration) -> ClientError {
-        match &*self.shared.state.borrow() {
-            ConnectionState::Disconnected(error) => error.clone(),
-            _ => ClientError::Busy { command: opcode.name(), timeout },
+        if let ConnectionState::Disconnected(error) = &*self.shared.state.borrow() {
+            return error.clone();
         }
+        ClientError::Busy { command: opcode.name(), timeout }
     }
 
     /// Sends a request and waits for its reply.

@@ -11,7 +11,7 @@ use joblog_protocol::limits::FRAME_HEADER_BYTES;
 use joblog_protocol::messages::fetch::Fetch;
 use joblog_protocol::messages::wait::Wait;
 use joblog_protocol::opcode::Opcode;
-use joblog_protocol::wire::Token;
+use joblog_protocol::wire::{DecodeError, Token};
 use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -19,15 +19,40 @@ use super::error::ClientError;
 use super::grant::{FetchNames, Grant};
 use super::sequence::Sequence;
 
+/// What becomes of leases by a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changes {
+    Nothing,
+    /// They end, by COMMIT or RELEASE.
+    Ended,
+    /// They end by FAIL, whose reply has a layout of its own.
+    Failed,
+    /// They are so long from now.
+    Extended(Duration),
+}
+
 /// What a caller gets for its request.
 #[derive(Debug)]
 pub(crate) struct Reply {
+    /// What it asked for.
+    pub(crate) opcode: Opcode,
     /// The reply's body.
     pub(crate) body: Bytes,
     /// Whether the request was sent twice, and the first may have been done.
     pub(crate) repeated: bool,
     /// Hands back the jobs of a FETCH that are not taken.
     pub(crate) grant: Option<Grant>,
+}
+
+impl Reply {
+    /// What the body says.
+    pub(crate) fn read<'a, T>(
+        &'a self,
+        decode: impl FnOnce(&'a [u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, ClientError> {
+        let command = self.opcode.name();
+        decode(&self.body).map_err(|cause| ClientError::Protocol { command, cause })
+    }
 }
 
 /// The other end of a call.
@@ -53,8 +78,8 @@ pub(crate) struct Request {
     pub(crate) frame: Bytes,
     /// The tokens that it names, in its order.
     pub(crate) tokens: SmallVec<[Token; 1]>,
-    /// In an EXTEND: the new length of the leases.
-    pub(crate) lease: Option<Duration>,
+    /// What becomes of the leases that have these tokens, if the answer does not refuse it.
+    pub(crate) changes: Changes,
     pub(crate) fetching: Option<Fetching>,
     /// In a WAIT: when its wait ends.
     pub(crate) wait_end: Option<Instant>,
@@ -189,14 +214,12 @@ impl InFlight {
 
     pub(crate) fn fail_all(&mut self, error: &ClientError) {
         for request in std::mem::take(&mut self.requests).into_values() {
-            let error = match request.opcode {
-                Opcode::Enqueue if request.sent_once.load(Ordering::Relaxed) => {
-                    let command = request.opcode.name();
-                    ClientError::OutcomeUnknown { command, cause: error.to_string() }
-                }
-                _ => error.clone(),
-            };
-            request.fail(error);
+            if request.opcode == Opcode::Enqueue && request.sent_once.load(Ordering::Relaxed) {
+                let (command, cause) = (request.opcode.name(), error.to_string());
+                request.fail(ClientError::OutcomeUnknown { command, cause });
+            } else {
+                request.fail(error.clone());
+            }
         }
     }
 }

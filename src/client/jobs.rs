@@ -14,11 +14,10 @@ use joblog_protocol::messages::moving::{Move, MoveReply};
 use joblog_protocol::messages::wait::{DeathCause, Wait, WaitReply};
 use joblog_protocol::opcode::Opcode;
 
-use super::calls::check_body;
 use super::error::ClientError;
 use super::face::Client;
 use super::in_flight::Request;
-use super::request::{check_handles, check_queue, commit_statuses, protocol};
+use super::request::{check_handles, check_queue, commit_statuses};
 use super::types::{CommitStatus, JobHandle};
 
 /// One WAIT waits for no longer; a longer wait is several of them.
@@ -116,9 +115,7 @@ impl Client {
         });
         let mut request = self.commit_request(&body, std::slice::from_ref(job))?;
         request.sequence = Some(sequence);
-        let reply = self.call(request).await?;
-        let reply =
-            ChainReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Commit, cause))?;
+        let reply = self.call(request).await?.read(ChainReply::decode)?;
         let enqueued = Some(reply.enqueued).filter(|enqueued| enqueued.count > 0);
         Ok(Chained { status: reply.status.into(), enqueued })
     }
@@ -152,12 +149,10 @@ impl Client {
                 batch: batch.batch(),
             },
         };
-        let mut request =
-            Request::new(Opcode::Move, self.next_correlation(), |out| body.encode(out));
-        check_body(&request, |body| Move::decode(body).map(drop))?;
-        request.sequence = Some(sequence);
-        let reply = self.call(request).await?;
-        MoveReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Move, cause))
+        let check = |body: &[u8]| Move::decode(body).map(drop);
+        let request = self.checked(Opcode::Move, |out| body.encode(out), check)?;
+        let request = Request { sequence: Some(sequence), ..request };
+        self.call(request).await?.read(MoveReply::decode)
     }
 
     /// Renews the lease of one job, as [`Client::extend`], and notes what its worker says of its
@@ -230,9 +225,7 @@ impl Client {
         };
         let timeout = self.options().request_timeout + wait;
         let reply = self.submit(request, timeout).await?.reply().await?;
-        let reply =
-            WaitReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Wait, cause))?;
-        Ok(match reply {
+        Ok(match reply.read(WaitReply::decode)? {
             WaitReply::NotYet => None,
             WaitReply::Done { result } => Some(JobEnd::Done { result: result.map(<[u8]>::to_vec) }),
             WaitReply::Dead { cause, reason } => {

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{ClientError, changes_something};
 use super::face::Client;
 use super::grant::FetchNames;
-use super::in_flight::{Reply, Request};
+use super::in_flight::{Changes, Reply, Request};
 use super::types::{CommitStatus, ConnectionState, DamagedJob, Fetched, JobHandle, LeasedJob};
 
 impl Request {
@@ -35,7 +35,7 @@ impl Request {
             opcode,
             frame: frame.freeze(),
             tokens: SmallVec::new(),
-            lease: None,
+            changes: Changes::Nothing,
             fetching: None,
             wait_end: None,
             reply: None,
@@ -53,6 +53,7 @@ impl Request {
         let release = Release { jobs, delay_ms };
         Self {
             tokens: tokens(run),
+            changes: Changes::Ended,
             ..Self::new(Opcode::Release, correlation, |out| release.encode(out))
         }
     }
@@ -62,6 +63,7 @@ impl Request {
         let commit = Commit::Jobs(runs(jobs).map(handle_set).collect());
         Self {
             tokens: tokens(jobs),
+            changes: Changes::Ended,
             ..Self::new(Opcode::Commit, correlation, |out| commit.encode(out))
         }
     }
@@ -139,18 +141,16 @@ impl Waiting {
             return result;
         }
         let command = self.opcode.name();
+        let ConnectionState::Disconnected(error) = state else {
+            return Err(ClientError::Timeout { command, timeout: self.timeout });
+        };
         let commits = [Opcode::Commit, Opcode::Release, Opcode::Fail, Opcode::Extend];
         let was_enqueued = self.opcode == Opcode::Enqueue && self.sent_once.load(Ordering::Relaxed);
-        Err(match state {
-            ConnectionState::Disconnected(error)
-                if was_enqueued || commits.contains(&self.opcode) =>
-            {
-                debug_assert!(changes_something(command));
-                ClientError::OutcomeUnknown { command, cause: error.to_string() }
-            }
-            ConnectionState::Disconnected(error) => error,
-            _ => ClientError::Timeout { command, timeout: self.timeout },
-        })
+        if was_enqueued || commits.contains(&self.opcode) {
+            debug_assert!(changes_something(command));
+            return Err(ClientError::OutcomeUnknown { command, cause: error.to_string() });
+        }
+        Err(error)
     }
 }
 
@@ -167,8 +167,7 @@ impl PendingEnqueue {
     /// # Errors
     /// As [`Client::enqueue`].
     pub async fn enqueued(self) -> Result<EnqueueReply, ClientError> {
-        let reply = self.waiting.reply().await?;
-        EnqueueReply::decode(&reply.body).map_err(|cause| protocol(Opcode::Enqueue, cause))
+        self.waiting.reply().await?.read(EnqueueReply::decode)
     }
 }
 
@@ -194,16 +193,20 @@ impl PendingFetch {
 
 /// Reads the jobs of a reply. What is damaged goes back, the rest is the caller's; of a reply that
 /// can't be read the grant hands back what it can.
-fn take_jobs(client: &Client, names: &FetchNames, whole: Reply) -> Result<Fetched, ClientError> {
-    let in_fetch = |cause| protocol(Opcode::Fetch, cause);
-    let reply = FetchReply::decode(&whole.body).map_err(in_fetch)?;
+fn take_jobs(
+    client: &Client,
+    names: &FetchNames,
+    mut whole: Reply,
+) -> Result<Fetched, ClientError> {
+    let grant = whole.grant.take();
+    let reply = whole.read(FetchReply::decode)?;
     let mut fetched = Fetched {
         lease: Duration::from_millis(reply.lease_ms),
         jobs: Vec::with_capacity(reply.jobs.len()),
         damaged: Vec::new(),
     };
     for (ordinal, delivery) in reply.jobs.iter().enumerate() {
-        let handle = names.handle(delivery).map_err(in_fetch)?;
+        let handle = whole.read(|_| names.handle(delivery))?;
         match check_job(ordinal, delivery) {
             Ok(job) => fetched.jobs.push(LeasedJob {
                 handle,
@@ -221,7 +224,7 @@ fn take_jobs(client: &Client, names: &FetchNames, whole: Reply) -> Result<Fetche
             }
         }
     }
-    if let Some(grant) = whole.grant {
+    if let Some(grant) = grant {
         grant.disarm();
     }
     Ok(fetched)

@@ -10,7 +10,7 @@ use joblog_protocol::opcode::Opcode;
 use super::error::ClientError;
 use super::face::Client;
 
-/// Schedules.
+/// Schedules. Every call fails with a [`ClientError`]; what is said under *Errors* is special.
 impl Client {
     /// Adds a schedule: the server enqueues its job once for each due time.
     ///
@@ -19,23 +19,16 @@ impl Client {
     pub async fn add_schedule(&self, schedule: &ScheduleAdd) -> Result<(), ClientError> {
         schedule.timing()?;
         schedule.body()?;
-        self.call(self.json(Opcode::ScheduleAdd, schedule)).await?;
-        Ok(())
+        self.tell(Opcode::ScheduleAdd, schedule).await
     }
 
     /// Lists schedules by name, without their jobs. For the next page, ask for those behind the
     /// last name of this one.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn list_schedules(&self, query: &ScheduleQuery) -> Result<ScheduleList, ClientError> {
         self.ask(Opcode::ScheduleList, query).await
     }
 
     /// Shows one schedule, with its job and up to `times` of its next due times.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn schedule(
         &self,
         schedule: &str,
@@ -68,9 +61,6 @@ impl Client {
     }
 
     /// Removes a schedule. Its jobs stay.
-    ///
-    /// # Errors
-    /// [`ClientError`].
     pub async fn remove_schedule(&self, schedule: &str) -> Result<(), ClientError> {
         self.about_schedule(Opcode::ScheduleRemove, schedule).await
     }
@@ -84,8 +74,7 @@ impl Client {
     }
 
     async fn about_schedule(&self, opcode: Opcode, schedule: &str) -> Result<(), ClientError> {
-        self.call(self.json(opcode, &schedule_name(schedule)?)).await?;
-        Ok(())
+        self.tell(opcode, &schedule_name(schedule)?).await
     }
 }
 

@@ -231,3 +231,10 @@ pub enum ConnectionState {
         reason: &'static str,
     },
 }
+
+impl ConnectionState {
+    /// What the server says of itself, while there is a connection.
+    pub fn server(&self) -> Option<&ServerInfo> {
+        if let Self::Connected(info) = self { Some(info) } else { None }
+    }
+}

@@ -420,7 +420,12 @@ fn is_passing(error: &ClientError) -> bool {
         | ClientError::Invalid(_)
         | ClientError::UnknownCode { .. }
         | ClientError::Start { .. } => false,
-        _ => true,
+        ClientError::Unreachable { .. }
+        | ClientError::Busy { .. }
+        | ClientError::Timeout { .. }
+        | ClientError::OutcomeUnknown { .. }
+        | ClientError::Protocol { .. }
+        | ClientError::TooManyHeld { .. } => true,
     }
 }
 
