@@ -3,7 +3,7 @@
 use joblog::client::CancelOutcome;
 use serde::Serialize;
 
-use crate::error::{CliError, Exit};
+use crate::error::{Exit, Outcome};
 use crate::job_name::JobName;
 use crate::output::Output;
 use crate::server::Server;
@@ -23,11 +23,7 @@ struct PurgeView {
 }
 
 /// `qctl cancel`.
-pub(crate) async fn cancel(
-    server: &Server,
-    jobs: &[JobName],
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn cancel(server: &Server, jobs: &[JobName], out: &Output) -> Outcome {
     let client = server.connect().await?;
     let mut is_refused = false;
     for run in jobs.chunk_by(|one, next| one.queue == next.queue) {
@@ -51,12 +47,7 @@ pub(crate) async fn cancel(
 }
 
 /// `qctl queue purge`.
-pub(crate) async fn purge(
-    server: &Server,
-    queue: &str,
-    yes: bool,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn purge(server: &Server, queue: &str, yes: bool, out: &Output) -> Outcome {
     let client = match yes {
         true => server.connect().await?,
         false => {

@@ -4,7 +4,7 @@ use joblog::client::{BulkDone, Client, DeadJob, DeadQuery};
 use serde::Serialize;
 
 use crate::args::{DeadActArgs, DeadCommand, DeadFilter};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::job_name::JobName;
 use crate::moving::{going_on, move_jobs};
 use crate::output::{JobView, Output};
@@ -58,11 +58,7 @@ struct DoneView {
 }
 
 /// `qctl dead`.
-pub(crate) async fn run(
-    server: &Server,
-    command: DeadCommand,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, command: DeadCommand, out: &Output) -> Outcome {
     match command {
         DeadCommand::List { filter, limit } => list(server, &filter, limit, out).await,
         DeadCommand::Show { job, group } => show(server, &job, group, out).await,
@@ -95,12 +91,7 @@ fn query(filter: &DeadFilter) -> Result<DeadQuery, CliError> {
     })
 }
 
-async fn list(
-    server: &Server,
-    filter: &DeadFilter,
-    limit: u64,
-    out: &Output,
-) -> Result<Exit, CliError> {
+async fn list(server: &Server, filter: &DeadFilter, limit: u64, out: &Output) -> Outcome {
     let mut query = query(filter)?;
     let client = server.connect().await?;
     let mut pages = out.pages(&["JOB", "DIED", "CAUSE", "ATTEMPTS", "REASON"]);
@@ -130,12 +121,7 @@ fn row(DeadView { job, dead, died_at, .. }: &DeadView) -> Vec<String> {
     ]
 }
 
-async fn show(
-    server: &Server,
-    job: &JobName,
-    group: String,
-    out: &Output,
-) -> Result<Exit, CliError> {
+async fn show(server: &Server, job: &JobName, group: String, out: &Output) -> Outcome {
     let client = server.connect().await?;
     let jobs = Some(vec![job.offset]);
     let query =
@@ -205,12 +191,7 @@ async fn move_dead(client: &Client, query: &DeadQuery, to: &str) -> Result<BulkD
     Ok(BulkDone { count, refused, next: page.next, more: page.more })
 }
 
-async fn act(
-    server: &Server,
-    args: &DeadActArgs,
-    action: Action<'_>,
-    out: &Output,
-) -> Result<Exit, CliError> {
+async fn act(server: &Server, args: &DeadActArgs, action: Action<'_>, out: &Output) -> Outcome {
     let mut query = query(&args.filter)?;
     let selects = query.jobs.is_some()
         || query.error.is_some()

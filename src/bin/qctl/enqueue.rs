@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::{EnqueueArgs, JobOptions};
 use crate::bulk::{Enqueuer, Lines, ReadLine, Source, cannot_read, tell_created};
 use crate::confirm::counted;
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::job::wait_for_end;
 use crate::output::Output;
 use crate::server::Server;
@@ -34,11 +34,7 @@ struct LinesDone<'a> {
 }
 
 /// `qctl enqueue`.
-pub(crate) async fn run(
-    server: &Server,
-    mut args: EnqueueArgs,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, mut args: EnqueueArgs, out: &Output) -> Outcome {
     let unique = unique(&mut args);
     let mut model = model(args.job)?;
     model.terms.due = model.terms.due.or_else(|| args.at.map(Due::At));
@@ -103,7 +99,7 @@ async fn enqueue_lines(
     source: Source,
     model: Job,
     out: &Output,
-) -> Result<Exit, CliError> {
+) -> Outcome {
     let read_line: ReadLine = Box::new(|line, job| {
         line.clone_into(&mut job.payload);
         Ok(())

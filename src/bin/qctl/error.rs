@@ -21,6 +21,9 @@ impl Exit {
     }
 }
 
+/// How a run ended.
+pub(crate) type Outcome = Result<Exit, CliError>;
+
 /// Why a run was given up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -94,7 +97,7 @@ fn fate(error: &ClientError) -> &'static str {
 }
 
 /// The exit code, as `qctl --help` lists them.
-pub(crate) fn exit_code(result: &Result<Exit, CliError>) -> u8 {
+pub(crate) fn exit_code(result: &Outcome) -> u8 {
     match result {
         Ok(Exit::Done) => 0,
         Ok(Exit::Failed) => 1,
@@ -103,7 +106,7 @@ pub(crate) fn exit_code(result: &Result<Exit, CliError>) -> u8 {
 }
 
 /// Says on standard error what went wrong.
-pub(crate) fn report(result: &Result<Exit, CliError>, colors: Colors) {
+pub(crate) fn report(result: &Outcome, colors: Colors) {
     if let Err(error) = result
         && error.code() != 0
     {

@@ -3,7 +3,7 @@
 use joblog::client::{FetchRequest, Lease};
 
 use crate::args::{FetchArgs, PeekArgs};
-use crate::error::{CliError, Exit};
+use crate::error::{Exit, Outcome};
 use crate::output::{JobView, Output};
 use crate::server::Server;
 use crate::values::{format_millis, unix_now_ms};
@@ -14,11 +14,7 @@ pub(crate) const READ_BYTES: u32 = 1024 * 1024;
 pub(crate) const READ_JOBS: u64 = 1000;
 
 /// `qctl fetch`.
-pub(crate) async fn fetch(
-    server: &Server,
-    args: FetchArgs,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn fetch(server: &Server, args: FetchArgs, out: &Output) -> Outcome {
     let client = server.connect().await?;
     let request = FetchRequest {
         group: args.group.as_str().into(),
@@ -46,7 +42,7 @@ pub(crate) async fn fetch(
 }
 
 /// `qctl peek`.
-pub(crate) async fn peek(server: &Server, args: PeekArgs, out: &Output) -> Result<Exit, CliError> {
+pub(crate) async fn peek(server: &Server, args: PeekArgs, out: &Output) -> Outcome {
     let client = server.connect().await?;
     let (mut from, mut left) = (args.from, args.limit);
     let mut is_damaged = false;

@@ -9,11 +9,11 @@ use clap_mangen::Man;
 use serde::Serialize;
 
 use crate::args;
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
 
 /// `qctl completions`.
-pub(crate) fn completions(shell: Shell, out: &Output) -> Result<Exit, CliError> {
+pub(crate) fn completions(shell: Shell, out: &Output) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut args::definition(), "qctl", &mut script);
     out.write(&script)?;
@@ -27,7 +27,7 @@ struct PagesDone<'a> {
 }
 
 /// `qctl man`.
-pub(crate) fn man(directory: Option<&Path>, out: &Output) -> Result<Exit, CliError> {
+pub(crate) fn man(directory: Option<&Path>, out: &Output) -> Outcome {
     let Some(directory) = directory else {
         let mut page = Vec::new();
         Man::new(args::definition()).render(&mut page)?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::args::{Begin, GroupCommand, Kind};
 use crate::confirm;
-use crate::error::{CliError, Exit};
+use crate::error::{Exit, Outcome};
 use crate::output::{Done, Output, Table};
 use crate::server::Server;
 use crate::values::format_time;
@@ -21,11 +21,7 @@ struct SoughtView<'a> {
 }
 
 /// `qctl group`.
-pub(crate) async fn run(
-    server: &Server,
-    command: GroupCommand,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, command: GroupCommand, out: &Output) -> Outcome {
     match command {
         GroupCommand::Create { queue, group, kind, from } => {
             let client = server.connect().await?;
@@ -61,13 +57,7 @@ pub(crate) async fn run(
     Ok(Exit::Done)
 }
 
-async fn delete(
-    server: &Server,
-    queue: &str,
-    group: &str,
-    yes: bool,
-    out: &Output,
-) -> Result<Exit, CliError> {
+async fn delete(server: &Server, queue: &str, group: &str, yes: bool, out: &Output) -> Outcome {
     let name = format!("group {group} of queue {queue}, and what it has consumed");
     if !yes {
         confirm::needs_terminal("delete", &name)?;

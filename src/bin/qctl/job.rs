@@ -6,18 +6,14 @@ use joblog::client::{Client, DeathCause, JobDescription, JobEnd, LeaseInfo};
 use serde::Serialize;
 
 use crate::args::JobCommand;
-use crate::error::{CliError, Exit};
+use crate::error::{Exit, Outcome};
 use crate::job_name::JobName;
 use crate::output::{Output, Text};
 use crate::server::Server;
 use crate::values::{format_millis, format_time};
 
 /// `qctl job`.
-pub(crate) async fn run(
-    server: &Server,
-    command: JobCommand,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, command: JobCommand, out: &Output) -> Outcome {
     let client = server.connect().await?;
     match command {
         JobCommand::Show { job, group } => {
@@ -137,7 +133,7 @@ pub(crate) async fn wait_for_end(
     offset: u64,
     wait: Duration,
     out: &Output,
-) -> Result<Exit, CliError> {
+) -> Outcome {
     let end = client.wait(queue, offset, wait).await?;
     let is_done = matches!(end, Some(JobEnd::Done { .. } | JobEnd::Gone));
     let view = EndView::new(format!("{queue}:{offset}"), end);

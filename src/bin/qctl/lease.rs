@@ -6,7 +6,7 @@ use joblog::client::{CommitStatus, ErrorCode, FailStatus, Failure, JobHandle, Re
 use serde::Serialize;
 
 use crate::args::{CommitArgs, ExtendArgs, FailArgs, JobArgs, ReleaseArgs};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
 use crate::server::Server;
 use crate::values::format_millis;
@@ -62,11 +62,7 @@ fn meaning(error: &'static str) -> &'static str {
 }
 
 /// `qctl commit`.
-pub(crate) async fn commit(
-    server: &Server,
-    args: CommitArgs,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn commit(server: &Server, args: CommitArgs, out: &Output) -> Outcome {
     let view = |status| match status {
         CommitStatus::Consumed => StatusView::done("consumed"),
         CommitStatus::AlreadyConsumed => StatusView::done("already_consumed"),
@@ -100,11 +96,7 @@ pub(crate) async fn commit(
 }
 
 /// `qctl release`.
-pub(crate) async fn release(
-    server: &Server,
-    args: ReleaseArgs,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn release(server: &Server, args: ReleaseArgs, out: &Output) -> Outcome {
     let handles = handles(&args.jobs)?;
     let client = server.connect().await?;
     let statuses = client.release(&handles, args.delay).await?;
@@ -117,7 +109,7 @@ pub(crate) async fn release(
 }
 
 /// `qctl fail`.
-pub(crate) async fn fail(server: &Server, args: FailArgs, out: &Output) -> Result<Exit, CliError> {
+pub(crate) async fn fail(server: &Server, args: FailArgs, out: &Output) -> Outcome {
     let handles = handles(&args.jobs)?;
     let failure = Failure { reason: args.reason, failures_max: args.retries, delay: args.delay };
     let statuses = server.connect().await?.fail(&handles, &failure).await?;
@@ -133,11 +125,7 @@ pub(crate) async fn fail(server: &Server, args: FailArgs, out: &Output) -> Resul
 }
 
 /// `qctl extend`.
-pub(crate) async fn extend(
-    server: &Server,
-    args: ExtendArgs,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn extend(server: &Server, args: ExtendArgs, out: &Output) -> Outcome {
     let handles = handles(&args.jobs)?;
     let client = server.connect().await?;
     let statuses = match &args.progress {
@@ -167,10 +155,7 @@ fn names(handles: &[JobHandle]) -> impl Iterator<Item = String> {
 }
 
 /// Prints what became of each job. One that was refused makes the run a failed one.
-fn print(
-    out: &Output,
-    views: impl IntoIterator<Item = (String, StatusView)>,
-) -> Result<Exit, CliError> {
+fn print(out: &Output, views: impl IntoIterator<Item = (String, StatusView)>) -> Outcome {
     let mut is_failed = false;
     for (job, view) in views {
         let view = StatusView { job, ..view };

@@ -7,12 +7,12 @@ use joblog::log::{self, Item, LogError, Verified};
 use serde_json::{Value, json};
 
 use crate::args::LogCommand;
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
 use crate::{confirm, progress};
 
 /// `qctl log`.
-pub(crate) fn run(command: LogCommand, out: &Output) -> Result<Exit, CliError> {
+pub(crate) fn run(command: LogCommand, out: &Output) -> Outcome {
     let (LogCommand::Verify { dir } | LogCommand::Dump { dir } | LogCommand::Repair { dir, .. }) =
         &command;
     let mut failed = false;

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use crate::args::{Args, Command};
 use crate::color::Colors;
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Outcome};
 use crate::moving::Action;
 use crate::output::Output;
 use crate::server::Server;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     ExitCode::from(error::exit_code(&result))
 }
 
-async fn run(args: Args) -> Result<Exit, CliError> {
+async fn run(args: Args) -> Outcome {
     let server = Server::new(args.server);
     let out = Output::new(args.json, args.color);
     let result = match args.command {

@@ -7,7 +7,7 @@ use joblog::client::{BatchBuilder, Client, Due, Job, MoveOutcome, StoredJob};
 use serde::Serialize;
 
 use crate::args::MoveArgs;
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
 use crate::server::Server;
 use crate::values::{parse_header, unix_now_ms};
@@ -134,12 +134,7 @@ pub(crate) async fn move_jobs(
 }
 
 /// `qctl move` and `qctl copy`.
-pub(crate) async fn run(
-    server: &Server,
-    args: MoveArgs,
-    action: Action,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, args: MoveArgs, action: Action, out: &Output) -> Outcome {
     let filter = Filter::new(&args)?;
     let client = server.connect().await?;
     let (from, to) = (args.from_queue.as_str(), args.to_queue.as_str());

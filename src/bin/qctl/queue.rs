@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::QueueCommand;
 use crate::color::{Colors, PAUSED};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::{Done, Output};
 use crate::server::Server;
 use crate::values::format_millis;
@@ -25,7 +25,7 @@ struct PingView {
 }
 
 /// `qctl ping`.
-pub(crate) async fn ping(server: &Server, out: &Output) -> Result<Exit, CliError> {
+pub(crate) async fn ping(server: &Server, out: &Output) -> Outcome {
     let client = server.connect().await?;
     let round_trip = client.ping().await?;
     let (server, protocol) = match &*client.state().borrow() {
@@ -41,11 +41,7 @@ pub(crate) async fn ping(server: &Server, out: &Output) -> Result<Exit, CliError
 }
 
 /// `qctl queue`.
-pub(crate) async fn run(
-    server: &Server,
-    command: QueueCommand,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, command: QueueCommand, out: &Output) -> Outcome {
     match command {
         QueueCommand::Create(args) => {
             let client = server.connect().await?;
@@ -96,7 +92,7 @@ fn paused_name(queue: &str, group: Option<&str>) -> String {
     }
 }
 
-async fn delete(server: &Server, queue: &str, yes: bool, out: &Output) -> Result<Exit, CliError> {
+async fn delete(server: &Server, queue: &str, yes: bool, out: &Output) -> Outcome {
     let name = format!("queue {queue} with its groups and all of its jobs");
     if !yes {
         confirm::needs_terminal("delete", &name)?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::args::{MissedArg, ScheduleAddArgs, ScheduleCommand};
 use crate::confirm;
 use crate::enqueue::{model, read_whole};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::{Output, Text};
 use crate::server::Server;
 use crate::values::{format_millis, format_time};
@@ -50,11 +50,7 @@ struct JobPlace {
 }
 
 /// `qctl schedule`.
-pub(crate) async fn run(
-    server: &Server,
-    command: ScheduleCommand,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, command: ScheduleCommand, out: &Output) -> Outcome {
     match command {
         ScheduleCommand::Add(args) => add(server, *args, out).await?,
         ScheduleCommand::List => {

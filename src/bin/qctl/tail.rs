@@ -10,13 +10,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::args::TailArgs;
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::fetch::{READ_BYTES, READ_JOBS};
 use crate::output::{JobView, Output};
 use crate::server::Server;
 
 /// `qctl tail`.
-pub(crate) async fn run(server: &Server, args: TailArgs, out: &Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, args: TailArgs, out: &Output) -> Outcome {
     let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
     let client = server.connect().await?;
     let end = end_of(client, &args.queue).await?;

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 pub(crate) use self::look::Sort;
 use self::look::{Look, Looks, Row, sort};
 use crate::args::TopArgs;
-use crate::error::{CliError, Exit};
+use crate::error::{Exit, Outcome};
 use crate::output::{Output, Table};
 use crate::server::Server;
 use crate::values::format_time;
@@ -25,7 +25,7 @@ struct LookView {
 }
 
 /// `qctl top`.
-pub(crate) async fn run(server: &Server, args: TopArgs, out: &Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, args: TopArgs, out: &Output) -> Outcome {
     let is_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
     if is_terminal && !args.once && !out.is_json() {
         let client = server.connect().await?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{ExportArgs, ImportArgs};
 use crate::bulk::{Enqueuer, Lines, ReadLine, Source};
-use crate::error::{CliError, Exit};
+use crate::error::{Exit, Outcome};
 use crate::fetch::{READ_BYTES, READ_JOBS};
 use crate::output::{JobView, Output, UniqueView};
 use crate::server::Server;
@@ -19,11 +19,7 @@ use crate::{confirm, progress, tail};
 const LINE_SCALE: usize = 8;
 
 /// `qctl export`.
-pub(crate) async fn export(
-    server: &Server,
-    args: ExportArgs,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn export(server: &Server, args: ExportArgs, out: &Output) -> Outcome {
     let ExportArgs { queue, from, to, unconsumed_by } = args;
     let client = server.connect().await?;
     let end = tail::end_of(client, &queue).await?;
@@ -63,11 +59,7 @@ struct ImportDone<'a> {
 }
 
 /// `qctl import`.
-pub(crate) async fn import(
-    server: &Server,
-    args: ImportArgs,
-    out: &Output,
-) -> Result<Exit, CliError> {
+pub(crate) async fn import(server: &Server, args: ImportArgs, out: &Output) -> Outcome {
     let source = Source::open(&args.file)?;
     let producer = args.once.as_deref().map(producer_id);
     let client = server.connect_with(|options| {

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use crate::args::WorkArgs;
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::server::Server;
 use child::CommandLine;
 use job::{JobEnd, Plan};
@@ -28,7 +28,7 @@ const WAIT_UNTIL_EMPTY: Duration = Duration::from_millis(250);
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// `qctl work`.
-pub(crate) async fn run(server: &Server, mut args: WorkArgs) -> Result<Exit, CliError> {
+pub(crate) async fn run(server: &Server, mut args: WorkArgs) -> Outcome {
     let client = server.connect().await?;
     let plan = Plan {
         client: client.clone(),
@@ -75,7 +75,7 @@ enum Next {
 }
 
 impl Worker<'_> {
-    async fn run(mut self) -> Result<Exit, CliError> {
+    async fn run(mut self) -> Outcome {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut state = self.client.state();
@@ -181,7 +181,7 @@ impl Worker<'_> {
         }
     }
 
-    async fn finish(self) -> Result<Exit, CliError> {
+    async fn finish(self) -> Outcome {
         if let Some(error) = self.failure {
             return Err(error);
         }

@@ -15,7 +15,7 @@ use super::look::{Look, Looks, Row, Sort, sort};
 use super::screen::Screen;
 use crate::args::TopArgs;
 use crate::color::{ALARM, Colors, HEAD};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::Table;
 use crate::values::{format_millis, format_time};
 
@@ -40,12 +40,7 @@ enum Next {
 }
 
 /// Runs until the user quits.
-pub(super) async fn run(
-    client: &Client,
-    server: &str,
-    args: TopArgs,
-    colors: Colors,
-) -> Result<Exit, CliError> {
+pub(super) async fn run(client: &Client, server: &str, args: TopArgs, colors: Colors) -> Outcome {
     let mut ends = [
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
