@@ -202,33 +202,21 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte.
-    ///
-    /// # Errors
-    /// [`DecodeError::Short`].
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         Ok(u8::from_le_bytes(self.array()?))
     }
 
     /// The next two bytes, little-endian.
-    ///
-    /// # Errors
-    /// [`DecodeError::Short`].
     pub fn u16(&mut self) -> Result<u16, DecodeError> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
     /// The next four bytes, little-endian.
-    ///
-    /// # Errors
-    /// [`DecodeError::Short`].
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
     /// The next eight bytes, little-endian.
-    ///
-    /// # Errors
-    /// [`DecodeError::Short`].
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
         Ok(u64::from_le_bytes(self.array()?))
     }

@@ -222,9 +222,11 @@ impl Recovery {
         let files = &*options.files;
         files.create_dir(dir).map_err(|error| LogError::io("creating", dir, error))?;
         let lock_path = dir.join("lock");
-        let lock = files.lock(&lock_path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
-            _ => LogError::io("locking", &lock_path, error),
+        let lock = files.lock(&lock_path).map_err(|error| {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return LogError::Locked { dir: dir.to_owned() };
+            }
+            LogError::io("locking", &lock_path, error)
         })?;
         let names = files.list(dir).map_err(|error| LogError::io("listing", dir, error))?;
         let (manifest, log_id) = match Manifest::load(files, dir)? {

@@ -189,11 +189,11 @@ impl OldFile {
     ) -> Result<(SegmentHeader, Segment), LogError> {
         let Self { kind, id, extent } = *self;
         let path = shelf.dir.join(kind.file_name(id));
-        let file = shelf.files.open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                LogError::damaged(&path, 0, "a file that the manifest names is missing")
+        let file = shelf.files.open(&path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return LogError::damaged(&path, 0, "a file that the manifest names is missing");
             }
-            _ => LogError::io("opening", &path, error),
+            LogError::io("opening", &path, error)
         })?;
         let bytes = file.metadata().map_err(|error| LogError::io("reading", &path, error))?.len();
         if bytes < u64::from(extent.end) {

@@ -6,9 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use indicatif::ProgressBar;
-use joblog::client::{
-    BatchBuilder, Client, ClientError, ConnectionState, ErrorCode, Job, PendingEnqueue,
-};
+use joblog::client::{BatchBuilder, Client, ClientError, ErrorCode, Job, PendingEnqueue};
 use tokio::sync::mpsc;
 
 use crate::error::CliError;
@@ -198,11 +196,9 @@ impl<'a> Enqueuer<'a> {
     /// Enqueues all lines, or those before the first that can't be.
     pub(crate) async fn run(mut self, lines: Lines) -> Sum {
         self.progress = progress::of_bytes(lines.source.bytes);
-        let job_bytes_max = match &*self.client.state().borrow() {
-            ConnectionState::Connected(info) => info.job_bytes_max as usize,
-            _ => u32::MAX as usize,
-        };
-        let batcher = Batcher::new(lines, job_bytes_max);
+        let job_bytes_max =
+            self.client.state().borrow().server().map_or(u32::MAX, |server| server.job_bytes_max);
+        let batcher = Batcher::new(lines, job_bytes_max as usize);
         let (sender, mut batches) = mpsc::channel(BATCHES_IN_FLIGHT);
         std::thread::spawn(move || batcher.run(&sender));
         while self.sum.failure.is_none() {

@@ -42,55 +42,53 @@ pub(crate) enum CliError {
 impl CliError {
     fn code(&self) -> u8 {
         match self {
-            Self::Client(error) | Self::Lines { error, .. } => match error {
-                ClientError::Unreachable { .. } => 3,
-                ClientError::Invalid(_) => 2,
-                _ => 1,
-            },
+            Self::Client(ClientError::Unreachable { .. })
+            | Self::Lines { error: ClientError::Unreachable { .. }, .. } => 3,
+            Self::Client(ClientError::Invalid(_))
+            | Self::Lines { error: ClientError::Invalid(_), .. } => 2,
             Self::Usage(_) => 2,
             // Whoever read our output has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Failed(_) | Self::Output(_) => 1,
+            Self::Client(_) | Self::Lines { .. } | Self::Failed(_) | Self::Output(_) => 1,
         }
     }
 
     /// What to do about it, where the error itself can't know.
     fn advice(&self) -> &'static str {
-        match self {
-            Self::Client(ClientError::Unreachable { .. }) => {
-                "\nIs joblogd running there? --server or JOBLOG_SERVER says where to look."
-            }
-            Self::Client(ClientError::OutcomeUnknown { .. }) => {
-                "\nLook whether it was done before you try again."
-            }
-            Self::Client(ClientError::Server { code, .. }) => match code {
-                ErrorCode::NoSuchQueue => "\n`qctl queue list` lists the queues.",
-                ErrorCode::QueueExists => "\n`qctl queue show QUEUE` shows its settings.",
-                ErrorCode::OtherLog => {
-                    "\n`qctl copy` reaches over logs; cancel or purge the jobs afterwards."
-                }
-                ErrorCode::NoSuchGroup => "\n`qctl group list QUEUE` lists a queue's groups.",
-                ErrorCode::GroupExists => "\n`qctl group show QUEUE GROUP` shows it.",
-                ErrorCode::QueueFull => {
-                    "\nMore workers, or `qctl queue purge QUEUE`, make room; `qctl top` shows \
-                     who is behind."
-                }
-                ErrorCode::WrongGroupKind => {
-                    "\nWork groups FETCH and commit jobs; stream groups commit with --through."
-                }
-                ErrorCode::LogPoisoned => {
-                    "\nA write failed on the server. Look at its disk, then start it again."
-                }
-                ErrorCode::DiskFull => "\nMake room on the server's disk; what waits is safe.",
-                ErrorCode::Damaged => {
-                    "\nStop the server, and `qctl log verify DIR` says what is damaged."
-                }
-                _ => "",
-            },
-            _ => "",
+        let Self::Client(error) = self else { return "" };
+        if matches!(error, ClientError::Unreachable { .. }) {
+            return "\nIs joblogd running there? --server or JOBLOG_SERVER says where to look.";
         }
+        if matches!(error, ClientError::OutcomeUnknown { .. }) {
+            return "\nLook whether it was done before you try again.";
+        }
+        let known = ADVICE.iter().find(|(code, _)| error.code() == Some(*code));
+        known.map_or("", |(_, advice)| advice)
     }
 }
+
+/// What to do when the server refuses something.
+const ADVICE: [(ErrorCode, &str); 10] = [
+    (ErrorCode::NoSuchQueue, "\n`qctl queue list` lists the queues."),
+    (ErrorCode::QueueExists, "\n`qctl queue show QUEUE` shows its settings."),
+    (ErrorCode::OtherLog, "\n`qctl copy` reaches over logs; cancel or purge the jobs afterwards."),
+    (ErrorCode::NoSuchGroup, "\n`qctl group list QUEUE` lists a queue's groups."),
+    (ErrorCode::GroupExists, "\n`qctl group show QUEUE GROUP` shows it."),
+    (
+        ErrorCode::QueueFull,
+        "\nMore workers, or `qctl queue purge QUEUE`, make room; `qctl top` shows who is behind.",
+    ),
+    (
+        ErrorCode::WrongGroupKind,
+        "\nWork groups FETCH and commit jobs; stream groups commit with --through.",
+    ),
+    (
+        ErrorCode::LogPoisoned,
+        "\nA write failed on the server. Look at its disk, then start it again.",
+    ),
+    (ErrorCode::DiskFull, "\nMake room on the server's disk; what waits is safe."),
+    (ErrorCode::Damaged, "\nStop the server, and `qctl log verify DIR` says what is damaged."),
+];
 
 fn fate(error: &ClientError) -> &'static str {
     if error.outcome_unknown() { "may or may not be enqueued" } else { "are not enqueued" }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::args::{Begin, GroupCommand, Kind};
 use crate::confirm;
 use crate::error::{Exit, Outcome};
-use crate::output::{Done, Output, Table};
+use crate::output::{Output, Table};
 use crate::server::Server;
 use crate::values::format_time;
 
@@ -26,8 +26,7 @@ pub(crate) async fn run(server: &Server, command: GroupCommand, out: &Output) ->
         GroupCommand::Create { queue, group, kind, from } => {
             let client = server.connect().await?;
             client.create_group(&queue, &group, kind_of(kind), start_of(from)).await?;
-            let done = Done { queue: &queue, group: Some(&group), done: "created" };
-            out.done(&done, &format!("Group {group} of queue {queue} is created."))?;
+            out.did(&queue, Some(&group), "created", "is created")?;
         }
         GroupCommand::List { queue } => {
             let groups = server.connect().await?.list_groups(&queue).await?;
@@ -69,8 +68,7 @@ async fn delete(server: &Server, queue: &str, group: &str, yes: bool, out: &Outp
         }
     }
     server.connect().await?.delete_group(queue, group).await?;
-    let done = Done { queue, group: Some(group), done: "deleted" };
-    out.done(&done, &format!("Group {group} of queue {queue} is deleted."))?;
+    out.did(queue, Some(group), "deleted", "is deleted")?;
     Ok(Exit::Done)
 }
 

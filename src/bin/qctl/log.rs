@@ -41,10 +41,9 @@ fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
 }
 
 fn failed(error: LogError) -> CliError {
-    CliError::Failed(match error {
-        LogError::Locked { .. } => format!("{error}: only a stopped server's log can be read"),
-        _ => error.to_string(),
-    })
+    let is_locked = matches!(error, LogError::Locked { .. });
+    let why = if is_locked { ": only a stopped server's log can be read" } else { "" };
+    CliError::Failed(format!("{error}{why}"))
 }
 
 /// Whether something is wrong.

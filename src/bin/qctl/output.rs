@@ -94,6 +94,19 @@ impl Output {
         Ok(())
     }
 
+    /// Says in one word, or in a sentence, what was done to a queue or a group.
+    pub(crate) fn did(
+        &self,
+        queue: &str,
+        group: Option<&str>,
+        done: &'static str,
+        said: &str,
+    ) -> io::Result<()> {
+        let name =
+            group.map_or_else(|| "Queue".to_owned(), |group| format!("Group {group} of queue"));
+        self.done(&Done { queue, group, done }, &format!("{name} {queue} {said}."))
+    }
+
     /// Prints bytes as they are.
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.stdout.borrow_mut().write_all(bytes)
@@ -131,12 +144,11 @@ impl Pages<'_> {
 
 /// What was done to a queue or a group.
 #[derive(Debug, Serialize)]
-pub(crate) struct Done<'a> {
-    pub(crate) queue: &'a str,
+struct Done<'a> {
+    queue: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) group: Option<&'a str>,
-    /// One word.
-    pub(crate) done: &'static str,
+    group: Option<&'a str>,
+    done: &'static str,
 }
 
 /// Bytes under one name if they are UTF-8, and under another one in base64 if not.
@@ -287,45 +299,25 @@ impl JobView {
 
     /// A block of lines; the payload's bytes stand in it as they are.
     pub(crate) fn text(&self) -> Vec<u8> {
-        let mut lines: Vec<(&str, Vec<u8>)> = Vec::new();
         let name = match &self.token {
             Some(token) => format!("{}@{token}", self.job),
             None => self.job.clone(),
         };
-        lines.push(("job", name.into_bytes()));
-        if let Some(attempt) = self.attempt {
-            lines.push(("attempt", attempt.to_string().into_bytes()));
-        }
-        lines.push(("enqueued", self.enqueued_at.clone().into_bytes()));
-        if let Some(delay_ms) = self.delay_ms {
-            lines.push(("delay", format_millis(delay_ms).into_bytes()));
-        }
-        if let Some(at) = &self.at {
-            lines.push(("at", at.clone().into_bytes()));
-        }
-        if let Some(ttl_ms) = self.ttl_ms {
-            lines.push(("ttl", format_millis(ttl_ms).into_bytes()));
-        }
-        if self.priority > 0 {
-            lines.push(("priority", self.priority.to_string().into_bytes()));
-        }
-        if self.front {
-            lines.push(("front", b"yes".to_vec()));
-        }
-        if let Some(end) = &self.lease_ends_at {
-            let text = format!("ends {end} (in {})", format_millis(self.lease_ms));
-            lines.push(("lease", text.into_bytes()));
-        }
-        if let Some(unique) = &self.raw.unique {
-            lines.push(("unique", unique.key.clone()));
-        }
-        if let Some(key) = &self.raw.key {
-            lines.push(("key", key.clone()));
-        }
-        for (name, value) in &self.raw.headers {
-            lines.push(("header", [name.as_bytes(), b"=", value].concat()));
-        }
-        lines.push(("payload", self.raw.payload.clone()));
+        let lease = |end| format!("ends {end} (in {})", format_millis(self.lease_ms));
+        let texts = [
+            ("job", Some(name)),
+            ("attempt", self.attempt.map(|attempt| attempt.to_string())),
+            ("enqueued", Some(self.enqueued_at.clone())),
+            ("delay", self.delay_ms.map(format_millis)),
+            ("at", self.at.clone()),
+            ("ttl", self.ttl_ms.map(format_millis)),
+            ("priority", Some(self.priority.to_string()).filter(|_| self.priority > 0)),
+            ("front", self.front.then(|| "yes".to_owned())),
+            ("lease", self.lease_ends_at.as_ref().map(lease)),
+        ];
+        let texts = texts.into_iter().filter_map(|(label, text)| Some((label, text?.into_bytes())));
+        let unique = self.raw.unique.iter().map(|unique| ("unique", unique.key.clone()));
+        let lines = texts.chain(unique).chain(content(&self.raw));
         let mut text = Vec::new();
         for (label, value) in lines {
             text.extend_from_slice(format!("{label:<9} ").as_bytes());
@@ -334,6 +326,14 @@ impl JobView {
         }
         text
     }
+}
+
+/// The bytes of a job, each under its label.
+pub(crate) fn content(job: &Job) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    let key = job.key.iter().map(|key| ("key", key.clone()));
+    let headers = job.headers.iter();
+    let headers = headers.map(|(name, value)| ("header", [name.as_bytes(), b"=", value].concat()));
+    key.chain(headers).chain([("payload", job.payload.clone())])
 }
 
 /// Rows of cells below a head; a column whose cells are all numbers stands at its right edge.

@@ -1,15 +1,14 @@
 //! `qctl ping` and `qctl queue`.
 
 use joblog::client::{
-    Client, ConnectionState, QueueDescription, QueueSettings, QueueSummary, ResultCounts,
-    UniqueKeys,
+    Client, QueueDescription, QueueSettings, QueueSummary, ResultCounts, UniqueKeys,
 };
 use serde::Serialize;
 
 use crate::args::QueueCommand;
 use crate::color::{Colors, PAUSED};
 use crate::error::{CliError, Exit, Outcome};
-use crate::output::{Done, Output};
+use crate::output::Output;
 use crate::server::Server;
 use crate::values::format_millis;
 use crate::{cancel, confirm, group};
@@ -28,10 +27,8 @@ struct PingView {
 pub(crate) async fn ping(server: &Server, out: &Output) -> Outcome {
     let client = server.connect().await?;
     let round_trip = client.ping().await?;
-    let (server, protocol) = match &*client.state().borrow() {
-        ConnectionState::Connected(info) => (info.agent.clone(), info.version),
-        _ => (String::new(), 0),
-    };
+    let greeted = client.state().borrow().server().map(|info| (info.agent.clone(), info.version));
+    let (server, protocol) = greeted.unwrap_or_default();
     let view = PingView { server, protocol, round_trip_us: round_trip.as_micros() as u64 };
     out.print(&view, |view| {
         let PingView { server, protocol, round_trip_us } = view;
@@ -46,8 +43,7 @@ pub(crate) async fn run(server: &Server, command: QueueCommand, out: &Output) ->
         QueueCommand::Create(args) => {
             let client = server.connect().await?;
             client.create_queue(&args.queue, args.settings.settings()).await?;
-            let done = Done { queue: &args.queue, group: None, done: "created" };
-            out.done(&done, &format!("Queue {} is created.", args.queue))?;
+            out.did(&args.queue, None, "created", "is created")?;
         }
         QueueCommand::Set(args) => {
             let settings = args.settings.settings();
@@ -57,8 +53,7 @@ pub(crate) async fn run(server: &Server, command: QueueCommand, out: &Output) ->
             }
             let client = server.connect().await?;
             client.update_queue(&args.queue, settings, &args.reset).await?;
-            let done = Done { queue: &args.queue, group: None, done: "changed" };
-            out.done(&done, &format!("Queue {} is changed.", args.queue))?;
+            out.did(&args.queue, None, "changed", "is changed")?;
         }
         QueueCommand::List => {
             list(server.connect().await?, out).await?;
@@ -70,26 +65,17 @@ pub(crate) async fn run(server: &Server, command: QueueCommand, out: &Output) ->
         QueueCommand::Pause { queue, group } => {
             let group = group.as_deref();
             server.connect().await?.pause(&queue, group).await?;
-            let done = Done { queue: &queue, group, done: "paused" };
-            out.done(&done, &format!("{} is paused.", paused_name(&queue, group)))?;
+            out.did(&queue, group, "paused", "is paused")?;
         }
         QueueCommand::Resume { queue, group } => {
             let group = group.as_deref();
             server.connect().await?.resume(&queue, group).await?;
-            let done = Done { queue: &queue, group, done: "resumed" };
-            out.done(&done, &format!("{} goes on.", paused_name(&queue, group)))?;
+            out.did(&queue, group, "resumed", "goes on")?;
         }
         QueueCommand::Purge { queue, yes } => return cancel::purge(server, &queue, yes, out).await,
         QueueCommand::Delete { queue, yes } => return delete(server, &queue, yes, out).await,
     }
     Ok(Exit::Done)
-}
-
-fn paused_name(queue: &str, group: Option<&str>) -> String {
-    match group {
-        Some(group) => format!("Group {group} of queue {queue}"),
-        None => format!("Queue {queue}"),
-    }
 }
 
 async fn delete(server: &Server, queue: &str, yes: bool, out: &Output) -> Outcome {
@@ -105,8 +91,7 @@ async fn delete(server: &Server, queue: &str, yes: bool, out: &Output) -> Outcom
         }
     }
     server.connect().await?.delete_queue(queue).await?;
-    let done = Done { queue, group: None, done: "deleted" };
-    out.done(&done, &format!("Queue {queue} is deleted."))?;
+    out.did(queue, None, "deleted", "is deleted")?;
     Ok(Exit::Done)
 }
 

@@ -12,7 +12,7 @@ use crate::args::{MissedArg, ScheduleAddArgs, ScheduleCommand};
 use crate::confirm;
 use crate::enqueue::{model, read_whole};
 use crate::error::{CliError, Exit, Outcome};
-use crate::output::{Output, Text};
+use crate::output::{Output, Text, content};
 use crate::server::Server;
 use crate::values::{format_millis, format_time};
 
@@ -211,12 +211,7 @@ impl ScheduleView {
         }
         let mut bytes = text.into_bytes();
         if let Some(job) = job {
-            let key = job.key.iter().map(|key| ("key", key.clone()));
-            let headers = job.headers.iter();
-            let headers =
-                headers.map(|(name, value)| ("header", [name.as_bytes(), b"=", value].concat()));
-            let payload = std::iter::once(("payload", job.payload.clone()));
-            for (label, value) in key.chain(headers).chain(payload) {
+            for (label, value) in content(job) {
                 bytes.extend_from_slice(format!("\n{label:<9} ").as_bytes());
                 bytes.extend_from_slice(&value);
             }

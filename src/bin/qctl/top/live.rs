@@ -151,6 +151,7 @@ impl View {
         Ok(Next::On)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing")]
     fn press(&mut self, key: KeyEvent) -> Next {
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
