@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use common::{PATIENCE, Server};
 use joblog::client::{
-    Client, Due, ErrorCode, Failure, FetchRequest, Job, JobDescription, JobHandle, JobState, Lease,
-    Options, Terms,
+    Client, ErrorCode, Failure, FetchRequest, Job, JobDescription, JobHandle, JobState, Lease,
+    NotBefore, Options, Terms,
 };
 use tempfile::TempDir;
 
@@ -46,7 +46,7 @@ fn a_job_is_described_in_each_state_also_after_a_restart() {
         for name in ["dead", "done", "leased", "failed", "ready"] {
             client.enqueue("q", &Job::new(name)).await.unwrap();
         }
-        let due = Some(Due::In(86_400_000));
+        let due = Some(NotBefore::In(86_400_000));
         let delayed = Job { terms: Terms { due, ..Terms::default() }, ..Job::new("delayed") };
         client.enqueue("q", &delayed).await.unwrap();
         client.enqueue("q", &Job::new("cancelled")).await.unwrap();

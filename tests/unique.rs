@@ -13,7 +13,7 @@ mod common;
 use bytes::BytesMut;
 use common::{Raw, Server, qctl_code, qctl_objects, until};
 use joblog_protocol::Opcode;
-use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
+use joblog_protocol::job::{BatchBuilder, Job, NotBefore, Terms};
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueOutcome, EnqueueReply, Producer};
 use joblog_protocol::unique::Unique;
 use serde_json::Value;
@@ -255,7 +255,7 @@ fn hits_within_a_batch_are_told_and_the_others_stand_in_the_queue_in_their_order
 fn a_job_of_a_batch_that_is_delayed_gives_way_to_a_later_one() {
     let place = Place::new();
     let mut raw = Raw::greeted(place.server.address());
-    let delayed = Terms { due: Some(Due::In(3_600_000)), ..Terms::default() };
+    let delayed = Terms { due: Some(NotBefore::In(3_600_000)), ..Terms::default() };
     let first = Job { terms: delayed, ..keyed("first", "k") };
     let mut second = keyed("second", "k");
     second.unique = second.unique.map(|unique| Unique { replace: true, ..unique });

@@ -49,7 +49,7 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// When it is delivered first, if not at once.
-    pub due: Option<Due>,
+    pub due: Option<NotBefore>,
     /// Milliseconds from the enqueue after which it is not delivered any more, if ever; at most
     /// [`DELAY_MS_MAX`].
     pub ttl_ms: Option<u64>,
@@ -61,7 +61,7 @@ pub struct Terms {
 
 /// When a job is delivered first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum NotBefore {
     /// So many milliseconds after it is enqueued, whatever the wall clock does meanwhile; at most
     /// [`DELAY_MS_MAX`].
     In(u64),
@@ -177,8 +177,8 @@ impl Terms {
     /// Its attributes that are times, each with its tag.
     fn times(&self) -> impl Iterator<Item = (u8, u64)> {
         let due = self.due.map(|due| match due {
-            Due::In(delay_ms) => (ATTRIBUTE_DELAY, delay_ms),
-            Due::At(at_ms) => (ATTRIBUTE_AT, at_ms),
+            NotBefore::In(delay_ms) => (ATTRIBUTE_DELAY, delay_ms),
+            NotBefore::At(at_ms) => (ATTRIBUTE_AT, at_ms),
         });
         due.into_iter().chain(self.ttl_ms.map(|ttl_ms| (ATTRIBUTE_TTL, ttl_ms)))
     }
@@ -210,7 +210,8 @@ impl Terms {
                 if tag == ATTRIBUTE_DELAY {
                     in_range("delay_ms", ms, 0..=most, "0 to 366 days")?;
                 }
-                self.due = Some(if tag == ATTRIBUTE_AT { Due::At(ms) } else { Due::In(ms) });
+                self.due =
+                    Some(if tag == ATTRIBUTE_AT { NotBefore::At(ms) } else { NotBefore::In(ms) });
             }
             ATTRIBUTE_TTL => {
                 once(self.ttl_ms.is_some())?;
@@ -319,7 +320,7 @@ pub(super) mod tests {
             payload: b"pay".to_vec(),
             key: Some(b"k".to_vec()),
             headers: vec![("h".into(), b"v".to_vec()), (String::new(), Vec::new())],
-            terms: Terms { due: Some(Due::In(7)), ttl_ms: Some(8), priority: 9, front: true },
+            terms: Terms { due: Some(NotBefore::In(7)), ttl_ms: Some(8), priority: 9, front: true },
             unique: Some(Unique { key: b"u".to_vec(), window_ms: Some(9), replace: true }),
         }
     }
@@ -349,8 +350,8 @@ pub(super) mod tests {
         let at = |ms: u64| [&[ATTRIBUTE_AT, 8, 0][..], &ms.to_le_bytes()].concat();
         let due = |attributes: &[u8]| with_attributes(attributes).map(|terms| terms.due);
         assert_eq!(due(&[]), Ok(None));
-        assert_eq!(due(&delay(DELAY_MS_MAX as u64)), Ok(Some(Due::In(DELAY_MS_MAX as u64))));
-        assert_eq!(due(&at(u64::MAX)), Ok(Some(Due::At(u64::MAX))));
+        assert_eq!(due(&delay(DELAY_MS_MAX as u64)), Ok(Some(NotBefore::In(DELAY_MS_MAX as u64))));
+        assert_eq!(due(&at(u64::MAX)), Ok(Some(NotBefore::At(u64::MAX))));
         assert!(due(&delay(DELAY_MS_MAX as u64 + 1)).is_err());
         assert!(due(&[delay(1), at(1)].concat()).is_err());
         assert!(due(&[ATTRIBUTE_DELAY, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());

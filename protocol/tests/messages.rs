@@ -13,7 +13,7 @@ use std::fmt::Debug;
 
 use bytes::BytesMut;
 use joblog_protocol::frame::{Header, Peek};
-use joblog_protocol::job::{Batch, BatchBuilder, Due, Job, JobError, Terms, key_of};
+use joblog_protocol::job::{Batch, BatchBuilder, Job, JobError, NotBefore, Terms, key_of};
 use joblog_protocol::messages::admin::{
     self, CreateGroup, CreateQueue, DeadJob, GroupDescription, GroupKind, GroupName, GroupSeek,
     GroupSought, GroupStart, ListQueues, QueueDescription, QueueList, QueueName, QueueSettings,
@@ -132,7 +132,7 @@ fn batch() -> BatchBuilder {
         payload: b"payload".to_vec(),
         key: Some(b"key".to_vec()),
         headers: vec![("name".into(), b"value".to_vec()), (String::new(), Vec::new())],
-        terms: Terms { due: Some(Due::At(9)), ttl_ms: Some(10), priority: 3, front: true },
+        terms: Terms { due: Some(NotBefore::At(9)), ttl_ms: Some(10), priority: 3, front: true },
         unique: Some(Unique { key: b"once".to_vec(), window_ms: Some(11), replace: false }),
     };
     builder.push(&full).unwrap();

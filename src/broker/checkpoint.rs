@@ -223,7 +223,7 @@ impl Checkpoints {
     fn read(&self, index: EntryIndex, log_id: [u8; 16]) -> Result<Checkpoint, CheckpointError> {
         let path = self.path(index);
         let file = self.files.open(&path).map_err(io_error("opening", &path))?;
-        let mut reader = Reader {
+        let mut reader = CheckpointReader {
             file: BufReader::with_capacity(CHUNK_BYTES, file),
             path,
             position: 0,
@@ -337,14 +337,14 @@ impl Writer<'_> {
     }
 }
 
-struct Reader {
+struct CheckpointReader {
     file: BufReader<File>,
     path: PathBuf,
     position: u64,
     sums: Sums,
 }
 
-impl Reader {
+impl CheckpointReader {
     fn header(&mut self) -> Result<Covered, CheckpointError> {
         let mut header = [0; HEADER_BYTES];
         self.fill(&mut header)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::queue::Machine;
 use crate::types::{EntryIndex, GroupId, LogId};
 
-use super::ends::EndWaiters;
+use super::end_waiters::EndWaiters;
 use super::read_ahead::ReadAhead;
 use super::reserve::Reserve;
 use super::rotation::Rotation;

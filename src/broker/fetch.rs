@@ -13,12 +13,12 @@ use crate::log::FoundJob;
 use crate::queue::{GroupKind, Picked, Start};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
-/// The group that is born with its first FETCH.
+/// The group that its first FETCH makes.
 pub const DEFAULT_GROUP: &str = "default";
 
 /// How a FETCH waits if there is nothing to take, or a WAIT for a job that has not ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait<'a> {
+pub struct FetchWait<'a> {
     /// For how long, in milliseconds.
     pub wait_ms: u64,
     /// Whom to tell.
@@ -241,7 +241,7 @@ impl Turn<'_> {
         queues: &[&str],
         group: &str,
         terms: FetchTerms,
-        wait: &Wait<'_>,
+        wait: &FetchWait<'_>,
     ) -> WaiterId {
         let queues: SmallVec<[Arc<str>; 1]> = queues.iter().map(|name| Arc::from(*name)).collect();
         let lines = queues.iter().map(|queue| self.line(queue, group)).collect();

@@ -68,7 +68,7 @@ impl<T> Gated<T> {
 
 /// Whether an answer may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
+pub enum GateState {
     /// It may.
     Released,
     /// Not yet.

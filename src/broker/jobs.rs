@@ -9,7 +9,7 @@ use crate::types::Offset;
 
 /// One job of a queue, described for a group.
 #[derive(Clone, Debug)]
-pub struct JobDescription {
+pub struct DescribedJob {
     /// The group.
     pub group: String,
     /// What the state knows of it.
@@ -27,7 +27,7 @@ impl Broker {
         queue: &str,
         offset: Offset,
         group: Option<&str>,
-    ) -> Gated<JobDescription> {
+    ) -> Gated<DescribedJob> {
         self.turn(|turn| {
             let id = turn.queue(queue)?;
             let machine = &turn.core.machine;
@@ -41,7 +41,7 @@ impl Broker {
             let info = machine.job_info(id, group_id, offset, turn.lease_now_ms);
             let info = info.ok_or_else(no_job)?;
             let location = turn.log.locate(id, offset);
-            Ok(JobDescription { group, info, location, now_log_ms: turn.stamp.log_ms })
+            Ok(DescribedJob { group, info, location, now_log_ms: turn.stamp.log_ms })
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::Broker;
 use super::checkpoint::{CheckpointError, Covered};
-use super::open::replay_entry;
+use super::replay::replay_entry;
 use crate::log::{CompactBudget, CompactReport, LogError};
 use crate::queue::Machine;
 use crate::types::EntryIndex;

@@ -13,9 +13,6 @@ use super::fetch::Place;
 use super::turn::{JobBatch, Turn};
 use crate::types::{GroupId, KeyHash, Offset, QueueId};
 
-/// Keys that one turn reads: about a millisecond.
-pub(super) const KEYS_PER_TURN_MAX: usize = 4_096;
-
 /// Keys in one fact: 21 bytes each.
 const KEYS_PER_FACT_MAX: usize = 1_024;
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::gate::{Gate, Gated, Gates, Release};
+use super::gate::{Gate, GateState, Gated, Gates};
 use super::grants::{GrantedJob, Grants, WaiterId};
 use super::mailbox::{Mailbox, Shard};
 use super::sessions::SessionHandle;
@@ -104,14 +104,14 @@ impl Logs {
     }
 
     /// Whether an answer with these gates may leave; if not yet, also which of them holds it.
-    pub fn release_of(&self, gates: &[Gate]) -> (Release, Option<Gate>) {
+    pub fn release_of(&self, gates: &[Gate]) -> (GateState, Option<Gate>) {
         for gate in gates {
             let release = self.broker(gate.log).release_of(gate.index);
-            if release != Release::Released {
+            if release != GateState::Released {
                 return (release, Some(*gate));
             }
         }
-        (Release::Released, None)
+        (GateState::Released, None)
     }
 
     /// See [`Broker::flush`].

@@ -13,12 +13,11 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::ends::Ended;
 use super::error::BrokerError;
 use super::gate::{Gate, Gates};
 use super::grants::Grants;
-use super::withdraw::CancelledJob;
-use crate::types::EntryIndex;
+use crate::queue::JobEnd;
+use crate::types::{EntryIndex, Grant, LogId, Offset};
 
 /// What a connection is told.
 #[derive(Debug)]
@@ -74,6 +73,32 @@ impl Event {
 /// Tells one mailbox from all others of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct MailboxId(u64);
+
+/// What a WAIT is told.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// How the job ended.
+    End(JobEnd),
+    /// Its queue was deleted.
+    NoQueue,
+    /// It has not ended within the time.
+    NotYet,
+}
+
+/// A job whose worker is to stop.
+#[derive(Clone, Debug)]
+pub struct CancelledJob {
+    /// The log that it is in.
+    pub log: LogId,
+    /// The queue.
+    pub queue: String,
+    /// The group.
+    pub group: String,
+    /// The job.
+    pub offset: Offset,
+    /// Its lease.
+    pub grant: Grant,
+}
 
 /// One connection's mailbox.
 #[derive(Debug)]
@@ -185,11 +210,11 @@ impl<W: Copy + Ord> ByMailbox<W> {
 /// The connections of one I/O thread that wait for a release of one log.
 #[derive(Debug, Default)]
 pub struct Shard {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingConnections {
     connections: Vec<(EntryIndex, Arc<Mailbox>)>,
     notifier: Option<Waker>,
 }

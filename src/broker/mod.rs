@@ -16,7 +16,7 @@
 //! | `rotation` | whose turn it is in a FETCH by turns |
 //! | `keys` | reading the keys of jobs ahead of a FETCH |
 //! | `leases`, `admin`, `dead`, `withdraw` | the other requests |
-//! | `ends` | those that wait for the end of a job |
+//! | `ends`, `end_waiters` | WAIT, and those that wait for the end of a job |
 //! | `jobs` | one job, described |
 //! | `chain` | a commit with a result, and with jobs that follow from it |
 //! | `moving` | jobs that go to another queue |
@@ -27,11 +27,11 @@
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
 //! | `threads` | the sync thread and the timer |
 //! | `read_ahead` | the thread that reads a backlog into memory ahead of its groups |
-//! | `reserve` | below `fsync`: offsets reserved ahead, so that none is given twice |
+//! | `reserve`, `reserving` | below `fsync`: offsets reserved ahead, so that none is given twice |
 //! | `retention` | the age of jobs, and groups that are set to a time |
 //! | `keeper` | makes checkpoints beside the running state |
 //! | `checkpoint`, `checkpoint_format` | the state in a file |
-//! | `open` | recovery |
+//! | `open`, `replay` | recovery, and applying the entries of a log |
 
 mod admin;
 mod chain;
@@ -39,6 +39,7 @@ mod checkpoint;
 pub mod checkpoint_format;
 mod core;
 mod dead;
+mod end_waiters;
 mod ends;
 mod error;
 mod fetch;
@@ -53,8 +54,10 @@ mod mailbox;
 mod moving;
 mod open;
 mod read_ahead;
+mod replay;
 mod requests;
 mod reserve;
+mod reserving;
 mod retention;
 mod rotation;
 mod scheduler;
@@ -76,16 +79,15 @@ pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use chain::{CommitOne, CommittedOne, Following};
 pub use checkpoint::CheckpointError;
 pub use dead::{DeadQuery, Found};
-pub use ends::Ended;
 pub use error::{BrokerError, OpenError};
-pub use fetch::{DEFAULT_GROUP, Wait};
-pub use gate::{Gate, Gated, Gates, Release};
+pub use fetch::{DEFAULT_GROUP, FetchWait};
+pub use gate::{Gate, GateState, Gated, Gates};
 pub use grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
-pub use jobs::JobDescription;
+pub use jobs::DescribedJob;
 pub use keeper::{KeeperError, Kept};
 pub use leases::{Failed, HeldJobs, Verdicts};
 pub use logs::{Caller, Logs};
-pub use mailbox::{Event, Mailbox, Shard};
+pub use mailbox::{CancelledJob, Ended, Event, Mailbox, Shard};
 pub use moving::{Movable, Moved, Moving};
 pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, ReadJobs};
 pub use retention::SeekTo;
@@ -94,7 +96,6 @@ pub use schedules::NamedSchedule;
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::JobBatch;
-pub use withdraw::CancelledJob;
 
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
@@ -254,13 +255,13 @@ impl Broker {
     }
 
     /// Whether an answer that has seen this index may leave.
-    pub(super) fn release_of(&self, index: EntryIndex) -> Release {
+    pub(super) fn release_of(&self, index: EntryIndex) -> GateState {
         if index <= self.released() {
-            return Release::Released;
+            return GateState::Released;
         }
         match self.log.poisoned() {
-            None => Release::Held,
-            Some(_) => Release::Lost,
+            None => GateState::Held,
+            Some(_) => GateState::Lost,
         }
     }
 

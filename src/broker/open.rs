@@ -4,22 +4,19 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Covered};
 use super::core::Core;
 use super::error::OpenError;
 use super::keeper::Kept;
-use super::reserve::{self, Hold};
+use super::replay::{ReplayError, log_bytes, replay_entry};
+use super::reserve::Hold;
 use super::threads::Alarm;
-use super::{Broker, BrokerOptions, Durability, Shard};
+use super::{Broker, BrokerOptions, Durability, Shard, reserving};
 use crate::clock::{self, LeaseClock, LogClock};
-use crate::log::format::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::log::{EntryView, LogOptions, Recovery};
-use crate::queue::{Fact, Machine, Numbered, QueueFact};
-use crate::types::{EntryIndex, Grant, ProducerId, QueueId, Term};
-
-type ReplayError = Box<dyn std::error::Error + Send + Sync>;
+use crate::queue::Machine;
+use crate::types::{EntryIndex, Grant, QueueId, Term};
 
 impl Broker {
     /// Opens the log in `dir`, or makes one, and restores the state.
@@ -54,7 +51,7 @@ impl Broker {
         let hold = Arc::new(Hold::new());
         let below_fsync = options.durability != Durability::Fsync;
         let jobs = below_fsync.then_some(options.reserved_jobs);
-        let reserve = reserve::begin(&mut machine, &log, clock.stamp(), jobs, &hold)?;
+        let reserve = reserving::begin(&mut machine, &log, clock.stamp(), jobs, &hold)?;
         let sessions = machine.session_ids();
         let last_index = EntryIndex(log.next_index().0 - 1);
         let seed = clock::wall_ms();
@@ -143,39 +140,4 @@ impl Restored {
         let path = checkpoints.path(index);
         Err(CheckpointError::AboveLog { path, index, log_end }.into())
     }
-}
-
-/// The bytes of an entry, to know how far the log has grown.
-pub(super) fn log_bytes(table: &[u8], facts: &[u8], bodies: &[u8]) -> u64 {
-    const HEADERS: usize = ENTRY_HEADER_BYTES + FRAME_HEADER_BYTES;
-    (HEADERS + table.len() + facts.len() + bodies.len()) as u64
-}
-
-/// The number of a batch, if its producer gave it one.
-pub(super) fn numbered(producer: ProducerId, sequence: u64, table: &[u8]) -> Option<Numbered> {
-    let fingerprint = crc32fast::hash(table);
-    let is_numbered = producer != ProducerId::default();
-    is_numbered.then_some(Numbered { producer, sequence, fingerprint })
-}
-
-/// Applies an entry of the log. Gives the queues that it deletes.
-pub(super) fn replay_entry(
-    machine: &mut Machine,
-    entry: &EntryView<'_>,
-) -> Result<SmallVec<[QueueId; 1]>, ReplayError> {
-    let mut deleted = SmallVec::new();
-    if entry.count > 0 {
-        let EntryView { queue, base_offset, count, stamp, .. } = *entry;
-        machine.apply_jobs(queue, base_offset, count, entry.bodies.len() as u64, stamp)?;
-        if let Some(batch) = numbered(ProducerId(entry.producer), entry.sequence, entry.table) {
-            machine.apply_numbered(queue, batch, base_offset, count, stamp.log_ms)?;
-        }
-    }
-    for fact in Fact::decode_all(entry.facts)? {
-        machine.apply(&fact, entry.stamp, 0)?;
-        if let Fact::Queue(QueueFact::Deleted { queue }) = fact {
-            deleted.push(queue);
-        }
-    }
-    Ok(deleted)
 }

@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::turn::Turn;
 use super::{
-    Broker, BrokerError, Event, FetchTerms, Gated, Grants, HeldJobs, JobBatch, Mailbox,
-    SessionHandle, UniqueHit, Verdicts, Wait, WaiterId,
+    Broker, BrokerError, Event, FetchTerms, FetchWait, Gated, Grants, HeldJobs, JobBatch, Mailbox,
+    SessionHandle, UniqueHit, Verdicts, WaiterId,
 };
 use crate::log::JobLocation;
 use crate::queue::{EnqueuedBatch, Fact, Known, QueueSettings, SessionEnd};
@@ -49,7 +49,7 @@ pub struct FetchRequest<'a> {
     /// How much, and under which lease.
     pub terms: FetchTerms,
     /// Whether to wait.
-    pub wait: Option<Wait<'a>>,
+    pub wait: Option<FetchWait<'a>>,
     /// What to commit before.
     pub commits: &'a [HeldJobs<'a>],
 }

@@ -12,12 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 
-use super::error::{BrokerError, OpenError};
-use super::turn::{Turn, facts_entry};
-use super::{Broker, Durability};
-use crate::log::{Log, LogError};
-use crate::queue::{Fact, Machine, QueueFact};
-use crate::types::{EntryIndex, Stamp};
+use crate::types::EntryIndex;
 
 /// Jobs that a server reserves offsets for at first. More are when half of them are used.
 pub(super) const RESERVED_JOBS: u64 = 1 << 20;
@@ -77,14 +72,14 @@ impl Hold {
 
 impl Reserve {
     /// Those of a log whose entry `index` has just reserved so many jobs, and is synced.
-    fn new(index: EntryIndex, jobs: u64, now_log_ms: u64, hold: Arc<Hold>) -> Self {
+    pub(super) fn new(index: EntryIndex, jobs: u64, now_log_ms: u64, hold: Arc<Hold>) -> Self {
         let first = Reservation { index, left: jobs, first_beyond: NONE };
         let reservations = VecDeque::from([first]);
         Self { reservations, step: jobs, reserved_log_ms: now_log_ms, hold }
     }
 
     /// How many jobs are to be reserved before `count` more are enqueued, if any.
-    fn wanted(&mut self, count: u64, now_log_ms: u64) -> Option<u64> {
+    pub(super) fn wanted(&mut self, count: u64, now_log_ms: u64) -> Option<u64> {
         let left = self.reservations.back().map_or(0, |last| last.left);
         if left.saturating_sub(count) >= self.step / 2 {
             return None;
@@ -98,7 +93,7 @@ impl Reserve {
     }
 
     /// Notes a reservation, which the entry `index` or one before it has.
-    fn add(&mut self, index: EntryIndex, left: u64) {
+    pub(super) fn add(&mut self, index: EntryIndex, left: u64) {
         self.reservations.push_back(Reservation { index, left, first_beyond: NONE });
         if let Some(syncer) = self.hold.syncer.get() {
             syncer.unpark();
@@ -106,7 +101,7 @@ impl Reserve {
     }
 
     /// Notes that the entry `index` has `count` jobs.
-    fn enqueued(&mut self, index: EntryIndex, count: u64) {
+    pub(super) fn enqueued(&mut self, index: EntryIndex, count: u64) {
         for reservation in &mut self.reservations {
             match reservation.left.checked_sub(count) {
                 Some(left) if reservation.first_beyond == NONE => reservation.left = left,
@@ -120,116 +115,22 @@ impl Reserve {
     }
 
     /// Notes that the log is synced up to an entry.
-    fn synced(&mut self, synced: EntryIndex) {
+    pub(super) fn synced(&mut self, synced: EntryIndex) {
         while self.reservations.get(1).is_some_and(|next| next.index <= synced) {
             self.reservations.pop_front();
         }
         self.set_hold();
     }
 
+    /// Whether there is a reservation that no sync has covered yet.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.reservations.len() > 1
+    }
+
     fn set_hold(&self) {
         let first = self.reservations.front().map_or(NONE, |front| front.first_beyond);
         self.hold.first.store(first, Ordering::Release);
     }
-}
-
-impl Turn<'_> {
-    /// Makes sure that `count` more jobs are reserved. To be called before they are appended.
-    pub(super) fn reserve_offsets(&mut self, count: u32) -> Result<(), BrokerError> {
-        let Some(reserve) = &mut self.core.reserve else { return Ok(()) };
-        let Some(count) = reserve.wanted(u64::from(count), self.stamp.log_ms) else {
-            return Ok(());
-        };
-        self.record(&Fact::Queue(QueueFact::OffsetsReserved { count }));
-        self.append_facts()?;
-        let index = self.core.last_index;
-        if let Some(reserve) = &mut self.core.reserve {
-            reserve.add(index, count);
-        }
-        Ok(())
-    }
-
-    /// Notes that the last entry has `count` jobs.
-    pub(super) fn use_offsets(&mut self, count: u32) {
-        let index = self.core.last_index;
-        if let Some(reserve) = &mut self.core.reserve {
-            reserve.enqueued(index, u64::from(count));
-        }
-    }
-}
-
-impl Broker {
-    /// Whether there is a reservation that no sync has covered yet.
-    pub(super) fn is_reserve_unsynced(&self) -> bool {
-        let core = self.core.lock();
-        core.reserve.as_ref().is_some_and(|reserve| reserve.reservations.len() > 1)
-    }
-
-    /// Lets those answers leave that waited for a reservation to be synced.
-    pub(super) fn reserve_synced(&self) {
-        if self.options.durability == Durability::Fsync {
-            return;
-        }
-        if let Some(reserve) = &mut self.core.lock().reserve {
-            reserve.synced(self.log.synced());
-        }
-    }
-
-    /// Says that nothing is reserved any more, because nothing will be enqueued: no request is
-    /// taken from here on.
-    pub(super) fn end_reserve(&self) {
-        let mut core = self.core.lock();
-        core.stopping = true;
-        if core.machine.reserved() == 0 || core.halted {
-            return;
-        }
-        let fact = Fact::Queue(QueueFact::OffsetsReserved { count: 0 });
-        let appended = record(&mut core.machine, &self.log, self.clock.stamp(), &[fact]);
-        match appended {
-            Ok(index) => core.last_index = index,
-            Err(error) => tracing::warn!(%error, "the next start passes over some offsets"),
-        }
-    }
-}
-
-/// What a start does: passes over what the last run had reserved, and reserves so many jobs for
-/// this one. All of it is synced when this returns.
-pub(super) fn begin(
-    machine: &mut Machine,
-    log: &Log,
-    stamp: Stamp,
-    jobs: Option<u64>,
-    hold: &Arc<Hold>,
-) -> Result<Option<Reserve>, OpenError> {
-    let skipped = machine.skip_reserved();
-    if let Some(Fact::Queue(QueueFact::OffsetsSkipped { count })) = skipped {
-        tracing::warn!(count, "the last run did not end in order: passing over offsets");
-    }
-    let reserved = jobs.map(|count| Fact::Queue(QueueFact::OffsetsReserved { count }));
-    let facts: Vec<_> = skipped.into_iter().chain(reserved).collect();
-    if facts.is_empty() {
-        return Ok(None);
-    }
-    let index = record(machine, log, stamp, &facts)?;
-    log.sync()?;
-    Ok(jobs.map(|jobs| Reserve::new(index, jobs, stamp.log_ms, Arc::clone(hold))))
-}
-
-/// Applies facts and appends them as an entry.
-fn record(
-    machine: &mut Machine,
-    log: &Log,
-    stamp: Stamp,
-    facts: &[Fact],
-) -> Result<EntryIndex, OpenError> {
-    let mut bytes = Vec::new();
-    for fact in facts {
-        let index = log.next_index();
-        let applied = machine.apply(fact, stamp, 0);
-        applied.map_err(|error| LogError::Replay { index, source: error.into() })?;
-        fact.encode(&mut bytes);
-    }
-    Ok(log.append(&facts_entry(&bytes, stamp))?)
 }
 
 #[cfg(test)]

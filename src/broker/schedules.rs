@@ -3,7 +3,7 @@
 use joblog_protocol::job::Batch;
 
 use super::error::BrokerError;
-use super::gate::{Gate, Gated, Gates, Release};
+use super::gate::{Gate, GateState, Gated, Gates};
 use super::logs::Logs;
 use super::requests::Enqueued;
 use super::turn::{JobBatch, Turn};
@@ -266,7 +266,7 @@ impl Broker {
 
     /// Writes, and at `fsync` syncs, until a gate of this log is released; false if that fails.
     fn await_release(&self, gate: Gate) -> bool {
-        if self.release_of(gate.index) == Release::Held {
+        if self.release_of(gate.index) == GateState::Held {
             match self.options.durability {
                 Durability::Fsync => {
                     if let Err(error) = self.log.sync() {
@@ -277,7 +277,7 @@ impl Broker {
                 Durability::Interval { .. } | Durability::Os => self.flush(),
             }
         }
-        self.release_of(gate.index) == Release::Released
+        self.release_of(gate.index) == GateState::Released
     }
 }
 

@@ -30,7 +30,7 @@ impl SessionHandle {
 }
 
 #[derive(Debug)]
-struct Session {
+struct ConnectedSession {
     handle: SessionHandle,
     silence_ms: u64,
     mailbox: Option<Arc<Mailbox>>,
@@ -38,7 +38,7 @@ struct Session {
     check_ms: u64,
 }
 
-impl Session {
+impl ConnectedSession {
     fn silent_at_ms(&self) -> u64 {
         self.handle.last_heard_ms.load(Ordering::Relaxed) + self.silence_ms
     }
@@ -48,7 +48,7 @@ impl Session {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     last_connection: u64,
-    all: FxHashMap<SessionId, Session>,
+    all: FxHashMap<SessionId, ConnectedSession>,
     checks: BTreeSet<(u64, SessionId)>,
 }
 
@@ -70,7 +70,7 @@ impl Sessions {
         };
         let check_ms = lease_now_ms + silence_ms;
         self.checks.insert((check_ms, session));
-        let entry = Session { handle: handle.clone(), silence_ms, mailbox, check_ms };
+        let entry = ConnectedSession { handle: handle.clone(), silence_ms, mailbox, check_ms };
         self.all.insert(session, entry);
         (handle, before.flatten())
     }

@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use joblog_protocol::job::{self, Asked, Batch};
+use joblog_protocol::job::{Asked, Batch, NotBefore};
 use smallvec::SmallVec;
 
 use super::core::Core;
 use super::error::BrokerError;
 use super::gate::{Gate, Gates};
 use super::grants::Grants;
-use super::keys::KEYS_PER_TURN_MAX;
 use super::mailbox::{Event, Mailbox};
-use super::open::{log_bytes, numbered};
+use super::replay::{log_bytes, numbered};
 use super::waiters::Waiter;
 use crate::log::{Log, NewEntry};
 use crate::queue::{
@@ -56,6 +55,9 @@ const RUNS_MAX: usize = FACTS_BYTES_MAX / 16;
 
 /// Room that is made sure of before a turn: the facts of all but the largest, and a result.
 pub(super) const TURN_BYTES: u32 = 4 * FACTS_BYTES_MAX as u32;
+
+/// Keys that one turn reads: about a millisecond.
+const KEYS_PER_TURN_MAX: usize = 4_096;
 
 /// Jobs on their way to a FETCH that waited for them.
 type HandOff = (Waiter, Grants);
@@ -290,10 +292,10 @@ fn terms(queue: QueueId, base: Offset, asked: &[(u32, Asked<'_>)], now: Stamp) -
 }
 
 /// A time that has passed is no due time.
-pub(super) fn due_time(due: job::Due, now: Stamp) -> Option<Due> {
+pub(super) fn due_time(due: NotBefore, now: Stamp) -> Option<Due> {
     match due {
-        job::Due::In(0) => None,
-        job::Due::In(delay_ms) => Some(Due::Log(now.log_ms.saturating_add(delay_ms))),
-        job::Due::At(wall_ms) => (wall_ms > now.wall_ms).then_some(Due::Wall(wall_ms)),
+        NotBefore::In(0) => None,
+        NotBefore::In(delay_ms) => Some(Due::Log(now.log_ms.saturating_add(delay_ms))),
+        NotBefore::At(wall_ms) => (wall_ms > now.wall_ms).then_some(Due::Wall(wall_ms)),
     }
 }

@@ -3,25 +3,10 @@
 use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
-use super::mailbox::Event;
+use super::mailbox::{CancelledJob, Event};
 use super::turn::Turn;
 use crate::queue::{Cancel, Holder, Purge, Removal};
-use crate::types::{Grant, GroupId, LogId, Offset, QueueId};
-
-/// A job whose worker is to stop.
-#[derive(Clone, Debug)]
-pub struct CancelledJob {
-    /// The log that it is in.
-    pub log: LogId,
-    /// The queue.
-    pub queue: String,
-    /// The group.
-    pub group: String,
-    /// The job.
-    pub offset: Offset,
-    /// Its lease.
-    pub grant: Grant,
-}
+use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// Taking jobs back.
 impl Broker {

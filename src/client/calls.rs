@@ -34,8 +34,8 @@ use super::face::Client;
 use super::grant::FetchNames;
 use super::in_flight::{Changes, Fetching, Reply, Request};
 use super::request::{
-    CarriedCommits, PendingEnqueue, PendingFetch, Waiting, check_count, check_group, check_handles,
-    check_job, check_queue, commit_statuses, handle_set, runs, statuses, tokens,
+    CarriedCommits, PendingEnqueue, PendingFetch, WaitingReply, check_count, check_group,
+    check_handles, check_job, check_queue, commit_statuses, handle_set, runs, statuses, tokens,
 };
 use super::types::{
     CommitStatus, DamagedJob, FailStatus, Failure, FetchRequest, Fetched, JobHandle, Lease,
@@ -321,7 +321,7 @@ impl Client {
         &self,
         fetch: &FetchRequest,
         commits: &[JobHandle],
-    ) -> Result<(Waiting, Arc<FetchNames>, CarriedReceiver), ClientError> {
+    ) -> Result<(WaitingReply, Arc<FetchNames>, CarriedReceiver), ClientError> {
         let (carried, receiver) = oneshot::channel();
         let wait = fetch.wait.min(WAIT_LONGEST);
         let mut request = self.fetch_request(fetch, commits)?;

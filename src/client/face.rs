@@ -17,7 +17,7 @@ use super::error::ClientError;
 use super::grant::Abandoned;
 use super::in_flight::{Reply, Request};
 use super::options::Options;
-use super::request::Waiting;
+use super::request::WaitingReply;
 use super::sequence::{Sequence, Sequences};
 use super::types::{ConnectionState, JobHandle};
 
@@ -201,7 +201,7 @@ impl Client {
         &self,
         mut request: Request,
         timeout: Duration,
-    ) -> Result<Waiting, ClientError> {
+    ) -> Result<WaitingReply, ClientError> {
         let deadline = Instant::now() + timeout;
         let opcode = request.opcode;
         if timeout_at(deadline, self.admit(&mut request)).await.is_err() {
@@ -212,7 +212,7 @@ impl Client {
         let sent_once = Arc::clone(&request.sent_once);
         let sent = self.shared.requests.send(request).await;
         sent.map_err(|_| self.closed_error())?;
-        Ok(Waiting { client: self.clone(), opcode, receiver, sent_once, deadline, timeout })
+        Ok(WaitingReply { client: self.clone(), opcode, receiver, sent_once, deadline, timeout })
     }
 
     /// Waits for a place among the requests under way. What waits has a bound of its own, which is

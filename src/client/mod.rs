@@ -56,7 +56,7 @@ pub use error::ClientError;
 pub use face::Client;
 pub use held::HeldJob;
 pub use joblog_protocol::error_code::ErrorCode;
-pub use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
+pub use joblog_protocol::job::{BatchBuilder, Job, NotBefore, Terms};
 pub use joblog_protocol::messages::admin::{
     DeadJob, GroupDescription, GroupKind, GroupSeek, GroupSought, GroupStart, QueueDescription,
     QueueList, QueueSettings, QueueSummary, ResultCounts, UniqueKeys,

@@ -117,12 +117,12 @@ struct Shared {
     /// Bytes that jobs may still take.
     room: Arc<Semaphore>,
     /// The batches that wait, by queue. A queue that is here has a task that sends for it.
-    lines: Mutex<HashMap<Arc<str>, Waiting>>,
+    lines: Mutex<HashMap<Arc<str>, WaitingJobs>>,
 }
 
 /// What waits for one queue.
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingJobs {
     batches: VecDeque<Filling>,
     /// Told when a second batch begins, since nothing fits into the first one any more.
     filled: Arc<Notify>,
@@ -198,7 +198,7 @@ impl Producer {
         let (answer, receiver) = oneshot::channel();
         let mut lines = self.shared.lines();
         let is_new = !lines.contains_key(queue);
-        let mut first = Waiting::default();
+        let mut first = WaitingJobs::default();
         let line = lines.get_mut(queue).unwrap_or(&mut first);
         self.shared.options.add(line, job, answer, room)?;
         if is_new {
@@ -216,7 +216,7 @@ impl ProducerOptions {
     /// Puts a job into the last batch that waits, or begins one.
     fn add(
         &self,
-        line: &mut Waiting,
+        line: &mut WaitingJobs,
         job: &Job,
         answer: oneshot::Sender<Answer>,
         room: OwnedSemaphorePermit,
@@ -247,7 +247,7 @@ impl ProducerOptions {
 
 impl Shared {
     /// What is kept here is whole at every moment, so a panic elsewhere has not broken it.
-    fn lines(&self) -> MutexGuard<'_, HashMap<Arc<str>, Waiting>> {
+    fn lines(&self) -> MutexGuard<'_, HashMap<Arc<str>, WaitingJobs>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -113,7 +113,7 @@ pub(crate) fn tokens(handles: &[JobHandle]) -> SmallVec<[Token; 1]> {
 
 /// A request that the driver has.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingReply {
     pub(crate) client: Client,
     pub(crate) opcode: Opcode,
     pub(crate) receiver: oneshot::Receiver<Result<Reply, ClientError>>,
@@ -122,7 +122,7 @@ pub(crate) struct Waiting {
     pub(crate) timeout: Duration,
 }
 
-impl Waiting {
+impl WaitingReply {
     pub(crate) async fn reply(mut self) -> Result<Reply, ClientError> {
         match timeout_at(self.deadline, &mut self.receiver).await {
             Ok(Ok(result)) => result,
@@ -158,7 +158,7 @@ impl Waiting {
 /// were handed over.
 #[derive(Debug)]
 pub struct PendingEnqueue {
-    pub(crate) waiting: Waiting,
+    pub(crate) waiting: WaitingReply,
 }
 
 impl PendingEnqueue {
@@ -174,7 +174,7 @@ impl PendingEnqueue {
 /// A FETCH that is under way. Dropping it hands back what it brings.
 #[derive(Debug)]
 pub struct PendingFetch {
-    pub(crate) waiting: Waiting,
+    pub(crate) waiting: WaitingReply,
     pub(crate) names: Arc<FetchNames>,
 }
 

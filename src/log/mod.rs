@@ -71,7 +71,7 @@ pub use files::{DataFile, Files, Space, SystemFiles};
 pub use frames::Item;
 pub use handle::{Log, LogStats, SegmentInfo};
 pub use location::{FoundJob, JobLocation};
-pub use offline::{Damage, DamagedJob, Verified, dump, verify};
+pub use offline::{Damage, DamagedBody, Verified, dump, verify};
 pub use options::LogOptions;
 pub use recovery::Recovery;
 pub use repair::{LostJobs, RepairPlan, repair, repair_plan};

@@ -29,7 +29,7 @@ pub struct Verified {
     /// What a start would cut as never synced.
     pub torn: Option<TornTail>,
     /// Jobs whose bodies are not what was written. A start serves the others.
-    pub damaged_jobs: Vec<DamagedJob>,
+    pub damaged_jobs: Vec<DamagedBody>,
     /// Places where no frame is, though one should be.
     pub damage: Vec<Damage>,
     /// Why a start would refuse the log.
@@ -38,7 +38,7 @@ pub struct Verified {
 
 /// A job whose body the disk has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DamagedJob {
+pub struct DamagedBody {
     /// Its queue.
     pub queue: QueueId,
     /// Its offset.
@@ -122,7 +122,7 @@ impl Verified {
                 self.last_index = view.index;
                 // A wrong sum of a producer in an entry that is whole is no damage.
                 let damaged = view.jobs().filter(|job| !bodies_are_whole && !job.verify());
-                self.damaged_jobs.extend(damaged.map(|job| DamagedJob {
+                self.damaged_jobs.extend(damaged.map(|job| DamagedBody {
                     queue: view.queue,
                     offset: job.offset,
                     file: file.to_owned(),

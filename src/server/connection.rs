@@ -22,7 +22,7 @@ use super::ServerOptions;
 use super::commands::{cancel_notice, wait_reply};
 use super::errors::Refused;
 use super::reply::{Body, HeldReplies, OUTPUT_BYTES_MAX, Reply};
-use crate::broker::{Caller, Event, Gate, Gates, Logs, Mailbox, Release, WaiterId};
+use crate::broker::{Caller, Event, Gate, GateState, Gates, Logs, Mailbox, WaiterId};
 use crate::types::LogId;
 
 /// Bytes asked of the socket in one read.
@@ -45,7 +45,7 @@ pub(super) struct Connection {
     /// The session, once it has been greeted.
     pub(super) session: Option<Caller>,
     /// The FETCHes that wait, by ticket.
-    pub(super) waiting: FxHashMap<u64, Waiting>,
+    pub(super) waiting: FxHashMap<u64, WaitingFetch>,
     /// The correlation ids of the WAITs that wait, by ticket.
     pub(super) waits: FxHashMap<u64, u64>,
     /// The last ticket given.
@@ -68,7 +68,7 @@ pub(super) struct Connection {
 }
 
 /// A FETCH that waits.
-pub(super) struct Waiting {
+pub(super) struct WaitingFetch {
     pub(super) correlation: u64,
     /// The logs that it waits in.
     pub(super) places: SmallVec<[(LogId, WaiterId); 1]>,
@@ -187,7 +187,7 @@ impl Connection {
 
     /// Answers a FETCH or a WAIT that has waited.
     fn answer_wait(&mut self, ticket: u64, gates: Gates, body: Body) {
-        if let Some(Waiting { correlation, places }) = self.waiting.remove(&ticket) {
+        if let Some(WaitingFetch { correlation, places }) = self.waiting.remove(&ticket) {
             self.logs.forget_waits(&places);
             self.push(gates, Opcode::Fetch as u8, correlation, body);
         } else if let Some(correlation) = self.waits.remove(&ticket) {
@@ -284,7 +284,7 @@ impl Connection {
                 self.awaited = Some(gate);
                 self.mailbox.wake_when_released(gate);
                 // It may have been released just before it was put on the list.
-                if self.logs.release_of(&[gate]).0 != Release::Held {
+                if self.logs.release_of(&[gate]).0 != GateState::Held {
                     continue;
                 }
             }

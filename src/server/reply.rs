@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use super::convert;
 use super::errors::Refused;
 use crate::broker::{
-    Gate, Gates, GrantedJob, Grants, JobLocation, JobView, LogError, Logs, ReadJobs, Release,
+    Gate, GateState, Gates, GrantedJob, Grants, JobLocation, JobView, LogError, Logs, ReadJobs,
 };
 
 /// Bytes of replies that wait for the socket; more replies are made when some have left.
@@ -87,9 +87,9 @@ impl HeldReplies {
             && out.len() < OUTPUT_BYTES_MAX
         {
             match logs.release_of(&reply.gates) {
-                (Release::Released, _) => encode(out, reply, logs),
-                (Release::Held, gate) => return gate,
-                (Release::Lost, _) => put_lost(out, reply),
+                (GateState::Released, _) => encode(out, reply, logs),
+                (GateState::Held, gate) => return gate,
+                (GateState::Lost, _) => put_lost(out, reply),
             }
             self.replies.pop_front();
         }

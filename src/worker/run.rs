@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 use super::delivery::{Cancellation, Delivery, Stop, StopReason};
 use super::done::Done;
 use super::failure::{JobError, JobFailure, Retry};
-use super::settings::Plan;
+use super::settings::WorkerPlan;
 use super::stop::Stopping;
 use crate::client::{
     Backoff, Client, ClientError, ConnectionState, ErrorCode, Failure, HeldJob, JobHandle, Noted,
@@ -42,9 +42,9 @@ pub struct Drained {
 }
 
 /// A worker that runs. Dropped at any point, it hands back what it has.
-pub(super) struct Run<S> {
+pub(super) struct WorkerRun<S> {
     client: Client,
-    plan: Plan,
+    plan: WorkerPlan,
     service: S,
     noted: Arc<Noted>,
     places: Arc<Semaphore>,
@@ -87,14 +87,14 @@ enum Aside {
     Looked(Vec<(JobHandle, Result<(), ErrorCode>)>),
 }
 
-impl<S> Run<S>
+impl<S> WorkerRun<S>
 where
     S: Service<Delivery> + Clone + Send + 'static,
     S::Response: Into<Done>,
     S::Future: Send,
     S::Error: JobFailure + Send,
 {
-    pub(super) fn new(client: Client, plan: Plan, service: S) -> Self {
+    pub(super) fn new(client: Client, plan: WorkerPlan, service: S) -> Self {
         Self {
             noted: Noted::new(client.clone()),
             client,

@@ -11,7 +11,7 @@ use super::delivery::Delivery;
 use super::done::Done;
 use super::failure::JobFailure;
 use super::handler::{BlockingFn, HandlerFn};
-use super::run::{Drained, Run};
+use super::run::{Drained, WorkerRun};
 use super::stop::Stopping;
 use crate::client::{Client, ClientError, FetchRequest, Lease};
 
@@ -25,14 +25,14 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 #[must_use = "a worker does nothing before it runs"]
 pub struct Worker<L = Identity> {
     pub(super) client: Client,
-    pub(super) plan: Plan,
+    pub(super) plan: WorkerPlan,
     stopping: Stopping,
     layer: L,
 }
 
 /// What a running worker goes by.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct WorkerPlan {
     pub(super) queues: Vec<Arc<str>>,
     pub(super) by_turns: bool,
     pub(super) group: Arc<str>,
@@ -45,7 +45,7 @@ pub(super) struct Plan {
 impl Worker {
     /// A worker over a client, which others may use at the same time.
     pub fn new(client: Client) -> Self {
-        let plan = Plan {
+        let plan = WorkerPlan {
             queues: Vec::new(),
             by_turns: false,
             group: Arc::from(""),
@@ -178,11 +178,11 @@ impl<L> Worker<L> {
         <L::Service as Service<Delivery>>::Error: JobFailure + Send,
     {
         let service = self.layer.layer(service);
-        Run::new(self.client, self.plan, service).run(self.stopping).await
+        WorkerRun::new(self.client, self.plan, service).run(self.stopping).await
     }
 }
 
-impl Plan {
+impl WorkerPlan {
     /// What to ask for when so many places are free.
     pub(super) fn request(&self, free: u32) -> FetchRequest {
         FetchRequest {

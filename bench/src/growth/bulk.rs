@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use bytes::BytesMut;
-use joblog_protocol::job::{BatchBuilder, Due, Job, Terms};
+use joblog_protocol::job::{BatchBuilder, Job, NotBefore, Terms};
 use joblog_protocol::limits::{BATCH_BYTES_MAX, FETCH_JOBS_MAX, FETCH_QUEUES_MAX};
 use joblog_protocol::messages::admin::{CreateQueue, QueueSettings};
 use joblog_protocol::messages::enqueue::Enqueue;
@@ -27,7 +27,7 @@ pub(super) const HOUR_MS: u64 = 3_600_000;
 
 /// A batch of so many jobs, which are due at this time of day, or at once.
 pub(super) fn batch(count: u64, payload_bytes: usize, at_ms: Option<u64>) -> Result<BatchBuilder> {
-    let terms = Terms { due: at_ms.map(Due::At), ..Terms::default() };
+    let terms = Terms { due: at_ms.map(NotBefore::At), ..Terms::default() };
     let job = Job { terms, ..Job::new(vec![0x55; payload_bytes]) };
     let mut batch = BatchBuilder::default();
     for _ in 0..count {

@@ -81,7 +81,7 @@ pub(crate) struct Sum {
 }
 
 /// Some lines as a batch.
-struct Batch {
+struct PendingBatch {
     jobs: BatchBuilder,
     /// The number of its first line, from 1.
     first_line: u64,
@@ -101,7 +101,7 @@ impl Batcher {
         Self { lines, job_bytes_max, line: Vec::new() }
     }
 
-    fn run(mut self, batches: &mpsc::Sender<Result<Batch, CliError>>) {
+    fn run(mut self, batches: &mpsc::Sender<Result<PendingBatch, CliError>>) {
         let mut next_line = 1;
         loop {
             let batch = self.next(next_line);
@@ -120,8 +120,8 @@ impl Batcher {
         }
     }
 
-    fn next(&mut self, first_line: u64) -> Result<Batch, CliError> {
-        let mut batch = Batch { jobs: BatchBuilder::default(), first_line, source_bytes: 0 };
+    fn next(&mut self, first_line: u64) -> Result<PendingBatch, CliError> {
+        let mut batch = PendingBatch { jobs: BatchBuilder::default(), first_line, source_bytes: 0 };
         while batch.jobs.len() < BATCH_JOBS && batch.jobs.bodies_bytes() < BATCH_BYTES {
             let line = first_line + batch.jobs.len() as u64;
             if !self.add_line(&mut batch, line)? {
@@ -132,7 +132,7 @@ impl Batcher {
     }
 
     /// Adds one line. Returns whether there was one.
-    fn add_line(&mut self, batch: &mut Batch, number: u64) -> Result<bool, CliError> {
+    fn add_line(&mut self, batch: &mut PendingBatch, number: u64) -> Result<bool, CliError> {
         let Lines { source, model, read_line, line_scale } = &mut self.lines;
         let name = &source.name;
         let failed = |what: String| CliError::Failed(format!("line {number} of {name} {what}"));
@@ -219,7 +219,7 @@ impl<'a> Enqueuer<'a> {
         self.sum
     }
 
-    async fn send(&mut self, batch: Batch) {
+    async fn send(&mut self, batch: PendingBatch) {
         let jobs = batch.jobs.len() as u64;
         match self.client.enqueue_later(self.queue, &batch.jobs).await {
             Ok(pending) => self.in_flight.push_back(Sent {

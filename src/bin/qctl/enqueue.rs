@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use joblog::client::{Client, Due, EnqueueOutcome, Job, Terms, Unique};
+use joblog::client::{Client, EnqueueOutcome, Job, NotBefore, Terms, Unique};
 use serde::Serialize;
 
 use crate::args::{EnqueueArgs, JobOptions};
@@ -37,7 +37,7 @@ struct LinesDone<'a> {
 pub(crate) async fn run(server: &Server, mut args: EnqueueArgs, out: &Output) -> Outcome {
     let unique = unique(&mut args);
     let mut model = model(args.job)?;
-    model.terms.due = model.terms.due.or_else(|| args.at.map(Due::At));
+    model.terms.due = model.terms.due.or_else(|| args.at.map(NotBefore::At));
     model.unique = unique;
     let create = !args.no_create;
     if let Some(path) = &args.lines {
@@ -124,7 +124,7 @@ pub(crate) fn model(options: JobOptions) -> Result<Job, CliError> {
             .map(|header| parse_header(header).map_err(CliError::Usage))
             .collect::<Result<_, _>>()?,
         terms: Terms {
-            due: delay.map(|delay| Due::In(delay.as_millis() as u64)),
+            due: delay.map(|delay| NotBefore::In(delay.as_millis() as u64)),
             ttl_ms: ttl.map(|ttl| ttl.as_millis() as u64),
             priority,
             front,

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use joblog::client::{BatchBuilder, Client, Due, Job, MoveOutcome, StoredJob};
+use joblog::client::{BatchBuilder, Client, Job, MoveOutcome, NotBefore, StoredJob};
 use serde::Serialize;
 
 use crate::args::MoveArgs;
@@ -73,10 +73,10 @@ impl Filter {
 pub(crate) fn going_on(stored: StoredJob, now_ms: u64) -> Option<Job> {
     let StoredJob { enqueued_at_ms, mut job, .. } = stored;
     let due_ms = job.terms.due.map(|due| match due {
-        Due::In(delay_ms) => enqueued_at_ms.saturating_add(delay_ms),
-        Due::At(at_ms) => at_ms,
+        NotBefore::In(delay_ms) => enqueued_at_ms.saturating_add(delay_ms),
+        NotBefore::At(at_ms) => at_ms,
     });
-    job.terms.due = due_ms.filter(|due_ms| *due_ms > now_ms).map(Due::At);
+    job.terms.due = due_ms.filter(|due_ms| *due_ms > now_ms).map(NotBefore::At);
     if let Some(ttl_ms) = &mut job.terms.ttl_ms {
         *ttl_ms = enqueued_at_ms.saturating_add(*ttl_ms).checked_sub(now_ms)?;
         if *ttl_ms == 0 {
@@ -195,7 +195,7 @@ async fn copy_jobs(client: &Client, jobs: Vec<(u64, Job)>, to: &str) -> Result<M
 mod tests {
     use super::*;
 
-    fn stored(due: Option<Due>, ttl_ms: Option<u64>) -> StoredJob {
+    fn stored(due: Option<NotBefore>, ttl_ms: Option<u64>) -> StoredJob {
         let mut job = Job::new("x");
         (job.terms.due, job.terms.ttl_ms) = (due, ttl_ms);
         StoredJob { offset: 1, enqueued_at_ms: 1_000, job }
@@ -206,9 +206,12 @@ mod tests {
         let terms = |due, ttl_ms| going_on(stored(due, ttl_ms), 1_500).map(|job| job.terms);
         let left = |due, ttl_ms| terms(due, ttl_ms).map(|terms| (terms.due, terms.ttl_ms));
         assert_eq!(left(None, None), Some((None, None)));
-        assert_eq!(left(Some(Due::In(600)), None), Some((Some(Due::At(1_600)), None)));
-        assert_eq!(left(Some(Due::In(500)), None), Some((None, None)));
-        assert_eq!(left(Some(Due::At(2_000)), None), Some((Some(Due::At(2_000)), None)));
+        assert_eq!(left(Some(NotBefore::In(600)), None), Some((Some(NotBefore::At(1_600)), None)));
+        assert_eq!(left(Some(NotBefore::In(500)), None), Some((None, None)));
+        assert_eq!(
+            left(Some(NotBefore::At(2_000)), None),
+            Some((Some(NotBefore::At(2_000)), None))
+        );
         assert_eq!(left(None, Some(501)), Some((None, Some(1))));
         assert_eq!(left(None, Some(500)), None);
     }

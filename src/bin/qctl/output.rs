@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use joblog::client::{Due, Job, LeasedJob, Unique};
+use joblog::client::{Job, LeasedJob, NotBefore, Unique};
 use serde::{Deserialize, Serialize};
 
 use crate::color::{ALARM, Colors, HEAD, When};
@@ -263,11 +263,11 @@ impl JobView {
             attempt: None,
             enqueued_at: format_time(enqueued_at_ms),
             delay_ms: match raw.terms.due {
-                Some(Due::In(delay_ms)) => Some(delay_ms),
+                Some(NotBefore::In(delay_ms)) => Some(delay_ms),
                 _ => None,
             },
             at: match raw.terms.due {
-                Some(Due::At(at_ms)) => Some(format_time(at_ms)),
+                Some(NotBefore::At(at_ms)) => Some(format_time(at_ms)),
                 _ => None,
             },
             ttl_ms: raw.terms.ttl_ms,

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use joblog::client::{Due, Job, ReadJobs, Terms, Unique};
+use joblog::client::{Job, NotBefore, ReadJobs, Terms, Unique};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{ExportArgs, ImportArgs};
@@ -134,8 +134,10 @@ fn read_job(line: &[u8]) -> Result<Job, String> {
         serde_json::from_slice(line).map_err(|error| format!("is no job: {error}"))?;
     let due = match (line.delay_ms, line.at) {
         (None, None) => None,
-        (Some(delay_ms), None) => Some(Due::In(delay_ms)),
-        (None, Some(at)) => Some(Due::At(parse_time(&at).map_err(|error| format!("at: {error}"))?)),
+        (Some(delay_ms), None) => Some(NotBefore::In(delay_ms)),
+        (None, Some(at)) => {
+            Some(NotBefore::At(parse_time(&at).map_err(|error| format!("at: {error}"))?))
+        }
         (Some(_), Some(_)) => return Err("has both delay_ms and at; allowed is one".to_owned()),
     };
     let header = |header: HeaderLine| {
@@ -183,7 +185,10 @@ mod tests {
 
     fn a_job() -> impl Strategy<Value = Job> {
         let bytes = || prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes),];
-        let due = prop_oneof![any::<u64>().prop_map(Due::In), (0..=u64::MAX).prop_map(Due::At)];
+        let due = prop_oneof![
+            any::<u64>().prop_map(NotBefore::In),
+            (0..=u64::MAX).prop_map(NotBefore::At)
+        ];
         let headers = prop::collection::vec((any::<String>(), bytes()), 0..4);
         let rank = (any::<u8>(), any::<bool>());
         let terms = (prop::option::of(due), prop::option::of(any::<u64>()), rank);

@@ -18,7 +18,7 @@ use crate::args::WorkArgs;
 use crate::error::{CliError, Exit, Outcome};
 use crate::server::Server;
 use child::CommandLine;
-use job::{JobEnd, Plan};
+use job::{CommandEnd, CommandPlan};
 
 /// How long a FETCH waits for a job.
 const WAIT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// `qctl work`.
 pub(crate) async fn run(server: &Server, mut args: WorkArgs) -> Outcome {
     let client = server.connect().await?;
-    let plan = Plan {
+    let plan = CommandPlan {
         client: client.clone(),
         command: CommandLine::new(std::mem::take(&mut args.command)),
         retries: args.retries,
@@ -54,8 +54,8 @@ pub(crate) async fn run(server: &Server, mut args: WorkArgs) -> Outcome {
 struct Worker<'a> {
     client: &'a Client,
     args: &'a WorkArgs,
-    plan: Arc<Plan>,
-    running: JoinSet<JobEnd>,
+    plan: Arc<CommandPlan>,
+    running: JoinSet<CommandEnd>,
     /// Takes nothing new.
     is_stopping: bool,
     /// Nothing was ready or leased any more.
@@ -141,11 +141,11 @@ impl Worker<'_> {
         }
     }
 
-    fn ended(&mut self, end: Result<JobEnd, JoinError>) {
+    fn ended(&mut self, end: Result<CommandEnd, JoinError>) {
         match end {
-            Ok(JobEnd::Settled) => {}
-            Ok(JobEnd::Dead) => self.dead += 1,
-            Ok(JobEnd::GiveUp(error)) => self.fail(error),
+            Ok(CommandEnd::Settled) => {}
+            Ok(CommandEnd::Dead) => self.dead += 1,
+            Ok(CommandEnd::GiveUp(error)) => self.fail(error),
             Err(error) => self.fail(CliError::Failed(format!("a job's task ended: {error}"))),
         }
     }

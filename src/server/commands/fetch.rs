@@ -10,9 +10,10 @@ use smallvec::SmallVec;
 use super::lease::status;
 use super::{Answer, Answered, Request, at_once};
 use crate::broker::{
-    FetchRequest, FetchTerms, Fetched, FetchedJobs, Gated, Grants, HeldJobs, Holder, Ticket, Wait,
+    FetchRequest, FetchTerms, FetchWait, Fetched, FetchedJobs, Gated, Grants, HeldJobs, Holder,
+    Ticket,
 };
-use crate::server::connection::{Connection, Waiting};
+use crate::server::connection::{Connection, WaitingFetch};
 use crate::server::convert;
 use crate::server::errors::Refused;
 use crate::server::reply::Body;
@@ -44,7 +45,7 @@ pub(super) fn fetch(connection: &mut Connection, request: Request<'_>) -> Answer
                 queues: &fetch.queues,
                 group: convert::group(fetch.group),
                 terms: terms(&fetch, caller.session, connection.options.run_ms_max),
-                wait: ticket.as_ref().map(|ticket| Wait { wait_ms, mailbox, ticket }),
+                wait: ticket.as_ref().map(|ticket| FetchWait { wait_ms, mailbox, ticket }),
                 commits: &commits,
             },
         )
@@ -60,7 +61,7 @@ pub(super) fn fetch(connection: &mut Connection, request: Request<'_>) -> Answer
     match (jobs, ticket) {
         (FetchedJobs::Now(grants), _) => Ok(Answered::Now(gates, Body::Jobs(grants))),
         (FetchedJobs::Waiting(places), Some(ticket)) => {
-            connection.waiting.insert(ticket.id, Waiting { correlation, places });
+            connection.waiting.insert(ticket.id, WaitingFetch { correlation, places });
             Ok(Answered::Later)
         }
         // Without a ticket it does not wait.

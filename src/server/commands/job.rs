@@ -7,7 +7,7 @@ use joblog_protocol::messages::job_info::{self, JobQuery, JobState};
 
 use super::dead::death_cause;
 use super::{Answer, answer};
-use crate::broker::{Holder, JobDescription, JobInfo, JobStanding, Logs};
+use crate::broker::{DescribedJob, Holder, JobInfo, JobStanding, Logs};
 use crate::server::reply::Body;
 use crate::types::Offset;
 
@@ -30,8 +30,8 @@ pub(super) fn info(logs: &Logs, body: &[u8]) -> Answer {
 }
 
 /// One job, but for what stands in its bytes.
-fn describe(queue: String, offset: u64, described: JobDescription) -> job_info::JobDescription {
-    let JobDescription { group, info, now_log_ms, .. } = described;
+fn describe(queue: String, offset: u64, described: DescribedJob) -> job_info::JobDescription {
+    let DescribedJob { group, info, now_log_ms, .. } = described;
     let JobInfo { standing, attempts, failures, crashes, .. } = info;
     let (mut due_in_ms, mut lease, mut dead) = (None, None, None);
     let state = match standing {

@@ -21,7 +21,7 @@ use crate::values::format_millis;
 
 /// What all jobs of a run have in common.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct CommandPlan {
     pub(crate) client: Client,
     pub(crate) command: CommandLine,
     pub(crate) retries: Option<u32>,
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
 
 /// How a job's run ended.
 #[derive(Debug)]
-pub(crate) enum JobEnd {
+pub(crate) enum CommandEnd {
     /// It is committed, failed with a retry to come, handed back, or another worker's.
     Settled,
     /// It failed for good.
@@ -40,14 +40,14 @@ pub(crate) enum JobEnd {
     GiveUp(CliError),
 }
 
-impl Plan {
+impl CommandPlan {
     /// Runs the command for one job and settles the job by how it ended.
     pub(crate) async fn run(
         self: Arc<Self>,
         leased: LeasedJob,
         lease: Duration,
         mut kill: watch::Receiver<bool>,
-    ) -> JobEnd {
+    ) -> CommandEnd {
         let handle = leased.handle;
         let cancels = self.client.cancelled();
         let mut running = match self.command.start(&leased.job.payload) {
@@ -55,7 +55,7 @@ impl Plan {
             Err(StartError::Payload(reason)) => return self.fail(&handle, reason).await,
             Err(StartError::Command(text)) => {
                 self.release(&handle).await;
-                return JobEnd::GiveUp(CliError::Failed(text));
+                return CommandEnd::GiveUp(CliError::Failed(text));
             }
         };
         drop(leased.job);
@@ -67,12 +67,12 @@ impl Plan {
         }
         if cancelled || *kill.borrow() {
             self.release(&handle).await;
-            return JobEnd::Settled;
+            return CommandEnd::Settled;
         }
         tokio::select! {
             end = self.settle(&handle, status, output) => end,
             // The server can't be reached, and the user will not wait: the lease runs out.
-            _ = kill.wait_for(|kill| *kill) => JobEnd::Settled,
+            _ = kill.wait_for(|kill| *kill) => CommandEnd::Settled,
         }
     }
 
@@ -123,17 +123,19 @@ impl Plan {
         handle: &JobHandle,
         status: io::Result<ExitStatus>,
         mut output: Spooled,
-    ) -> JobEnd {
+    ) -> CommandEnd {
         let copied = tokio::task::spawn_blocking(move || (output.copy_out(), output)).await;
         let mut output = match copied {
             Ok((Ok(()), output)) => output,
             Ok((Err(error), _)) => {
                 self.release(handle).await;
-                return JobEnd::GiveUp(CliError::Output(error));
+                return CommandEnd::GiveUp(CliError::Output(error));
             }
             Err(error) => {
                 self.release(handle).await;
-                return JobEnd::GiveUp(CliError::Failed(format!("writing output ended: {error}")));
+                return CommandEnd::GiveUp(CliError::Failed(format!(
+                    "writing output ended: {error}"
+                )));
             }
         };
         match status {
@@ -166,7 +168,7 @@ impl Plan {
     }
 
     /// Commits until the server has answered: a commit may be repeated.
-    async fn commit(&self, handle: &JobHandle, result: Option<&[u8]>) -> JobEnd {
+    async fn commit(&self, handle: &JobHandle, result: Option<&[u8]>) -> CommandEnd {
         loop {
             let committed = match result {
                 Some(result) => self.client.commit_with_result(handle, result).await.map(Some),
@@ -180,13 +182,13 @@ impl Plan {
                     if let Some(CommitStatus::Refused(code)) = status {
                         tell_refused(handle, "committed", code);
                     }
-                    return JobEnd::Settled;
+                    return CommandEnd::Settled;
                 }
                 Err(error) => error,
             };
             if error.code() == Some(ErrorCode::NotPrimaryGroup) {
                 self.release(handle).await;
-                return JobEnd::GiveUp(error.into());
+                return CommandEnd::GiveUp(error.into());
             }
             if let Err(error) = pause(error).await {
                 return tell_error(handle, "committed", &error);
@@ -194,7 +196,7 @@ impl Plan {
         }
     }
 
-    async fn fail(&self, handle: &JobHandle, reason: String) -> JobEnd {
+    async fn fail(&self, handle: &JobHandle, reason: String) -> CommandEnd {
         let failure = Failure { reason, failures_max: self.retries, delay: None };
         let mut is_repeated = false;
         loop {
@@ -223,7 +225,7 @@ fn job_name(handle: &JobHandle) -> String {
     format!("{}:{}", handle.queue, handle.offset)
 }
 
-fn tell_failed(handle: &JobHandle, status: FailStatus, is_repeated: bool) -> JobEnd {
+fn tell_failed(handle: &JobHandle, status: FailStatus, is_repeated: bool) -> CommandEnd {
     let job = job_name(handle);
     match status {
         FailStatus::Retry { after } => {
@@ -232,7 +234,7 @@ fn tell_failed(handle: &JobHandle, status: FailStatus, is_repeated: bool) -> Job
         }
         FailStatus::Dead => {
             tell!("qctl: {job} failed for good; it is dead now");
-            return JobEnd::Dead;
+            return CommandEnd::Dead;
         }
         FailStatus::Refused(ErrorCode::LeaseLost) if is_repeated => {
             return tell_failed(handle, FailStatus::Unknown, false);
@@ -242,7 +244,7 @@ fn tell_failed(handle: &JobHandle, status: FailStatus, is_repeated: bool) -> Job
         }
         FailStatus::Refused(code) => tell_refused(handle, "failed", code),
     }
-    JobEnd::Settled
+    CommandEnd::Settled
 }
 
 fn tell_refused(handle: &JobHandle, what: &str, code: ErrorCode) {
@@ -254,7 +256,7 @@ fn tell_refused(handle: &JobHandle, what: &str, code: ErrorCode) {
     }
 }
 
-fn tell_error(handle: &JobHandle, what: &str, error: &ClientError) -> JobEnd {
+fn tell_error(handle: &JobHandle, what: &str, error: &ClientError) -> CommandEnd {
     tell!("qctl: {} is not {what}: {error}", job_name(handle));
-    JobEnd::Settled
+    CommandEnd::Settled
 }
