@@ -12,6 +12,7 @@
 
 mod documents;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -454,6 +455,33 @@ fn imports_follow_the_arrows() {
     }
     assert!(count > 10, "only {count} imports found");
     assert_none(&faults, "who may import whom");
+}
+
+/// Within these folders too: a file that is imported knows nothing of those that import it.
+#[test]
+fn no_files_of_the_log_or_the_broker_import_each_other_in_a_circle() {
+    for folder in ["src/log/", "src/broker/"] {
+        let mut importing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for source in sources() {
+            let name = source.path.strip_prefix(folder).and_then(|name| name.strip_suffix(".rs"));
+            if let Some(name) = name.filter(|name| *name != "mod" && !name.contains('/')) {
+                let code = source.code_without_tests();
+                let heads = |at: usize| heads(&code[at + "super::".len()..]);
+                importing.insert(name.into(), words(code, "super::").flat_map(heads).collect());
+            }
+        }
+        assert!(importing.values().flatten().count() > 50, "{folder}: imports are not found");
+        // Takes away who imports none of those that are left, until they import each other.
+        loop {
+            let left: Vec<_> = importing.keys().cloned().collect();
+            importing.retain(|_, imports| imports.iter().any(|import| left.contains(import)));
+            if importing.len() == left.len() {
+                break;
+            }
+        }
+        let faults: Vec<_> = importing.into_keys().map(|name| format!("{folder}{name}")).collect();
+        assert_none(&faults, "imports go in one direction; these go, or lead, in a circle");
+    }
 }
 
 #[test]
