@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use futures_util::{Stream, StreamExt};
-use joblog::log::{CompactBudget, EntryKind, Log, LogError, LogOptions, NewEntry, Recovery};
+use joblog::log::{CompactBudget, EntryKind, EntryView, Log, LogError, LogOptions, Recovery};
 use joblog::types::{EntryIndex, Offset, QueueId, Stamp, Term};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::entry::{RaftEntry, RaftPayload};
@@ -118,17 +118,7 @@ impl Inner {
     }
 
     fn append(&self, kind: EntryKind, term: u64, facts: &[u8]) -> io::Result<()> {
-        let entry = NewEntry {
-            queue: QueueId(0),
-            base_offset: Offset(0),
-            count: 0,
-            table: &[],
-            facts,
-            bodies: &[],
-            stamp: Stamp::default(),
-            producer: [0; 16],
-            sequence: 0,
-        };
+        let entry = EntryView { facts, ..EntryView::default() };
         self.log().append_as(kind, Term(term + 1), &entry).map(drop).map_err(failed)
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::error::{BrokerError, OpenError};
 use super::reserve::{Hold, Reserve};
-use super::turn::{Turn, facts_entry};
+use super::turn::Turn;
 use super::{Broker, Durability};
-use crate::log::{Log, LogError};
+use crate::log::{EntryView, Log, LogError};
 use crate::queue::{Fact, Machine, QueueFact};
 use crate::types::{EntryIndex, Stamp};
 
@@ -106,5 +106,5 @@ fn record(
         applied.map_err(|error| LogError::Replay { index, source: error.into() })?;
         fact.encode(&mut bytes);
     }
-    Ok(log.append(&facts_entry(&bytes, stamp))?)
+    Ok(log.append(&EntryView { facts: &bytes, stamp, ..EntryView::default() })?)
 }

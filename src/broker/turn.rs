@@ -15,7 +15,7 @@ use super::grants::Grants;
 use super::mailbox::{Event, Mailbox};
 use super::replay::{log_bytes, numbered};
 use super::waiters::Waiter;
-use crate::log::{Log, NewEntry};
+use crate::log::{EntryView, Log};
 use crate::queue::{
     Due, Fact, JobFact, JobTerms, LeaseFact, Numbered, Rank, Run, Runs, push_offset,
 };
@@ -164,18 +164,19 @@ impl<'a> Turn<'a> {
         let about = || terms.iter().chain(&mark).chain(with).chain(more);
         let mut facts = std::mem::take(&mut self.facts);
         about().for_each(|fact| fact.encode(&mut facts));
-        let entry_queue = if count > 0 { queue } else { QueueId(0) };
-        let base_offset = if count > 0 { base } else { Offset(0) };
-        let entry = NewEntry {
+        let (entry_queue, base_offset) =
+            if count > 0 { (queue, base) } else { (QueueId(0), Offset(0)) };
+        let entry = EntryView {
             queue: entry_queue,
             base_offset,
             count,
             table,
             facts: &facts,
             bodies,
+            stamp: self.stamp,
             producer: producer.0,
             sequence,
-            ..facts_entry(&[], self.stamp)
+            ..EntryView::default()
         };
         let appended = self.append(&entry);
         facts.clear();
@@ -236,7 +237,11 @@ impl<'a> Turn<'a> {
         self.encode_committed();
         if !self.facts.is_empty() {
             let facts = std::mem::take(&mut self.facts);
-            let appended = self.append(&facts_entry(&facts, self.stamp));
+            let appended = self.append(&EntryView {
+                facts: &facts,
+                stamp: self.stamp,
+                ..EntryView::default()
+            });
             self.facts = facts;
             appended?;
             self.facts.clear();
@@ -244,25 +249,10 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn append(&mut self, entry: &NewEntry<'_>) -> Result<(), BrokerError> {
+    fn append(&mut self, entry: &EntryView<'_>) -> Result<(), BrokerError> {
         self.core.last_index = self.log.append(entry)?;
         self.core.log_bytes += log_bytes(entry.table, entry.facts, entry.bodies);
         Ok(())
-    }
-}
-
-/// An entry of facts alone.
-pub(super) fn facts_entry(facts: &[u8], stamp: Stamp) -> NewEntry<'_> {
-    NewEntry {
-        queue: QueueId(0),
-        base_offset: Offset(0),
-        count: 0,
-        table: &[],
-        facts,
-        bodies: &[],
-        stamp,
-        producer: [0; 16],
-        sequence: 0,
     }
 }
 

@@ -6,33 +6,11 @@ use crate::types::{EntryIndex, Offset, QueueId, Stamp, Term};
 
 use super::format::*;
 
-/// An entry to append. Its kind is *ordinary*; term and index are the log's to give.
-#[derive(Clone, Copy, Debug)]
-pub struct NewEntry<'a> {
-    /// The queue of the jobs; 0 when there are none.
-    pub queue: QueueId,
-    /// The offset of the first job; 0 when there are none.
-    pub base_offset: Offset,
-    /// How many jobs.
-    pub count: u32,
-    /// The job table as it came from the wire: `count` rows of 12 bytes.
-    pub table: &'a [u8],
-    /// Facts, opaque to the log.
-    pub facts: &'a [u8],
-    /// The jobs' bodies, one behind the other, as they came from the wire.
-    pub bodies: &'a [u8],
-    /// Both clocks.
-    pub stamp: Stamp,
-    /// The producer that sent the jobs; zeros for none.
-    pub producer: [u8; 16],
-    /// The producer's sequence number of this batch.
-    pub sequence: u64,
-}
-
 /// What kind of entry it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EntryKind {
     /// Jobs, facts or both.
+    #[default]
     Ordinary,
     /// Reserved for replication: fills its index.
     Blank,
@@ -40,8 +18,9 @@ pub enum EntryKind {
     Membership,
 }
 
-/// An entry of the log, borrowed from where it lies.
-#[derive(Clone, Copy, Debug)]
+/// An entry, borrowed from where it lies in the log, or of one to append: term and index are the
+/// log's to give then.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct EntryView<'a> {
     /// The term under which it was first written.
     pub term: Term,
@@ -51,7 +30,7 @@ pub struct EntryView<'a> {
     pub kind: EntryKind,
     /// The queue of its jobs; 0 when it has none.
     pub queue: QueueId,
-    /// The offset of its first job.
+    /// The offset of its first job; 0 when it has none.
     pub base_offset: Offset,
     /// How many jobs it has.
     pub count: u32,
@@ -106,32 +85,6 @@ impl EntryKind {
             Self::Ordinary => KIND_ORDINARY,
             Self::Blank => KIND_BLANK,
             Self::Membership => KIND_MEMBERSHIP,
-        }
-    }
-}
-
-impl<'a> NewEntry<'a> {
-    /// The entry with the term and index that the log gives it.
-    #[inline]
-    pub(super) fn at(&self, term: Term, index: EntryIndex) -> EntryView<'a> {
-        self.of_kind(EntryKind::Ordinary, term, index)
-    }
-
-    #[inline]
-    pub(super) fn of_kind(&self, kind: EntryKind, term: Term, index: EntryIndex) -> EntryView<'a> {
-        EntryView {
-            term,
-            index,
-            kind,
-            queue: self.queue,
-            base_offset: self.base_offset,
-            count: self.count,
-            stamp: self.stamp,
-            producer: self.producer,
-            sequence: self.sequence,
-            table: self.table,
-            facts: self.facts,
-            bodies: self.bodies,
         }
     }
 }
@@ -281,8 +234,11 @@ mod tests {
         TableRow { end, ..TableRow::default() }.encode()
     }
 
-    fn entry<'a>(count: u32, table: &'a [u8], bodies: &'a [u8]) -> NewEntry<'a> {
-        NewEntry {
+    fn entry<'a>(count: u32, table: &'a [u8], bodies: &'a [u8]) -> EntryView<'a> {
+        EntryView {
+            term: Term(9),
+            index: EntryIndex(8),
+            kind: EntryKind::Ordinary,
             queue: QueueId(u32::from(count > 0)),
             base_offset: Offset(7),
             count,
@@ -298,7 +254,7 @@ mod tests {
     #[test]
     fn what_is_encoded_is_parsed() {
         let table = [row(2), row(2), row(5)].concat();
-        let view = entry(3, &table, b"aabbb").at(Term(9), EntryIndex(8));
+        let view = entry(3, &table, b"aabbb");
         let bytes = [&view.encode_header(), &table[..], b"facts", b"aabbb"].concat();
         assert_eq!(bytes.len() as u64, view.encoded_bytes());
         let back = EntryView::parse(&bytes).unwrap();
@@ -315,14 +271,14 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let at = |entry: NewEntry<'_>| entry.at(Term(1), EntryIndex(1)).check();
+        let at = |entry: EntryView<'_>| entry.check();
         assert_eq!(at(entry(1, &row(3), b"abc")), Ok(()));
         assert!(at(entry(2, &row(3), b"abc")).is_err());
         assert!(at(entry(1, &row(2), b"abc")).is_err());
         assert!(at(entry(1, &row(4), b"abc")).is_err());
         assert!(at(entry(2, &[row(3), row(2)].concat(), b"ab")).is_err());
-        assert!(at(NewEntry { queue: QueueId(0), ..entry(1, &row(3), b"abc") }).is_err());
-        assert!(at(NewEntry { queue: QueueId(1), ..entry(0, &[], b"") }).is_err());
-        assert!(at(NewEntry { base_offset: Offset(u64::MAX), ..entry(1, &row(0), b"") }).is_err());
+        assert!(at(EntryView { queue: QueueId(0), ..entry(1, &row(3), b"abc") }).is_err());
+        assert!(at(EntryView { queue: QueueId(1), ..entry(0, &[], b"") }).is_err());
+        assert!(at(EntryView { base_offset: Offset(u64::MAX), ..entry(1, &row(0), b"") }).is_err());
     }
 }

@@ -193,27 +193,24 @@ mod tests {
     use joblog_protocol::job::{TABLE_ROW_BYTES, TableRow};
 
     use super::*;
-    use crate::log::entry::NewEntry;
-    use crate::types::{Offset, QueueId, Stamp, Term};
+    use crate::types::{QueueId, Term};
 
     const SEED: fn() -> Seed = || Seed::new([7; 16], 3);
 
     fn frame(position: u32) -> Vec<u8> {
         let body = b"a body of some length";
         let row = TableRow { end: body.len() as u32, ..TableRow::default() }.encode();
-        let entry = NewEntry {
+        let view = EntryView {
+            term: Term(1),
+            index: EntryIndex(6),
             queue: QueueId(1),
-            base_offset: Offset(0),
             count: 1,
             table: &row,
             facts: b"facts",
             bodies: body,
-            stamp: Stamp::default(),
-            producer: [0; 16],
-            sequence: 0,
+            ..EntryView::default()
         };
         let mut buffer = Vec::new();
-        let view = entry.at(Term(1), EntryIndex(6));
         SEED().push_entry(&mut buffer, position, EntryIndex(5), &view, crc32fast::hash(body));
         buffer
     }

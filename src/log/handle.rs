@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::types::{EntryIndex, Offset, QueueId, Term};
 
 use super::compact::{CompactBudget, CompactReport};
-use super::entry::{EntryKind, EntryView, NewEntry};
+use super::entry::{EntryKind, EntryView};
 use super::error::LogError;
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::JobIndex;
@@ -133,12 +133,8 @@ impl Log {
     /// `InvalidEntry`, `EntryTooLarge`, `NoSpace` for jobs on a disk that is nearly full, `NoSpace`
     /// or `Io` if no further segment can be had (then nothing was appended, and a later attempt may
     /// succeed), `Closed`, `Poisoned`.
-    pub fn append(&self, entry: &NewEntry<'_>) -> Result<EntryIndex, LogError> {
-        if entry.count > 0 {
-            self.accepts_jobs()?;
-        }
-        let bodies_crc = crc32fast::hash(entry.bodies);
-        self.shared.append(entry.at(self.shared.term, EntryIndex(0)), bodies_crc)
+    pub fn append(&self, entry: &EntryView<'_>) -> Result<EntryIndex, LogError> {
+        self.append_as(EntryKind::Ordinary, self.shared.term, entry)
     }
 
     /// Appends an entry of another kind, or under a term that others have agreed on. The terms of
@@ -150,13 +146,13 @@ impl Log {
         &self,
         kind: EntryKind,
         term: Term,
-        entry: &NewEntry<'_>,
+        entry: &EntryView<'_>,
     ) -> Result<EntryIndex, LogError> {
         if entry.count > 0 {
             self.accepts_jobs()?;
         }
         let bodies_crc = crc32fast::hash(entry.bodies);
-        self.shared.append(entry.of_kind(kind, term, EntryIndex(0)), bodies_crc)
+        self.shared.append(EntryView { kind, term, ..*entry }, bodies_crc)
     }
 
     /// Refuses if the disk has less free than is kept back. Cheap while it has more.

@@ -65,7 +65,7 @@ mod vote;
 
 pub use compact::{CompactBudget, CompactReport};
 pub use durability::{Durability, ParseDurabilityError};
-pub use entry::{EntryKind, EntryView, JobView, NewEntry};
+pub use entry::{EntryKind, EntryView, JobView};
 pub use error::LogError;
 pub use files::{DataFile, Files, Space, SystemFiles};
 pub use frames::Item;

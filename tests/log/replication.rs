@@ -3,24 +3,15 @@
 
 use std::fs;
 
-use joblog::log::{EntryKind, Log, LogError, NewEntry, Recovered, Recovery};
+use joblog::log::{EntryKind, EntryView, Log, LogError, Recovered, Recovery};
 use joblog::types::{EntryIndex, Offset, QueueId, Stamp, Term};
 use tempfile::{TempDir, tempdir};
 
 use crate::support::{Disk, Entry, Random, open, options, used_segments};
 
 fn append(log: &Log, kind: EntryKind, term: u64, facts: &[u8]) -> Result<EntryIndex, LogError> {
-    let entry = NewEntry {
-        queue: QueueId(0),
-        base_offset: Offset(0),
-        count: 0,
-        table: &[],
-        facts,
-        bodies: &[],
-        stamp: Stamp { wall_ms: 1, log_ms: 2 },
-        producer: [0; 16],
-        sequence: 0,
-    };
+    let stamp = Stamp { wall_ms: 1, log_ms: 2 };
+    let entry = EntryView { facts, stamp, ..EntryView::default() };
     log.append_as(kind, Term(term), &entry)
 }
 

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use joblog::log::{
-    DataFile, EntryView, Files, Log, LogError, LogOptions, NewEntry, Recovered, Recovery, Space,
-    SystemFiles,
+    DataFile, EntryView, Files, Log, LogError, LogOptions, Recovered, Recovery, Space, SystemFiles,
 };
 use joblog::types::{EntryIndex, Offset, QueueId, Stamp, Term};
 
@@ -78,7 +77,7 @@ impl Entry {
     }
 
     pub(crate) fn append(&self, log: &Log) -> Result<EntryIndex, LogError> {
-        log.append(&NewEntry {
+        log.append(&EntryView {
             queue: QueueId(self.queue),
             base_offset: Offset(self.base_offset),
             count: self.bodies.len() as u32,
@@ -88,6 +87,7 @@ impl Entry {
             stamp: Stamp { wall_ms: self.wall_ms, log_ms: self.wall_ms * 2 },
             producer: [self.queue as u8; 16],
             sequence: self.base_offset,
+            ..EntryView::default()
         })
     }
 

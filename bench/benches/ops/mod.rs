@@ -6,7 +6,7 @@ mod standing;
 use std::hint::black_box;
 
 use bytes::BytesMut;
-use joblog::log::{Log, LogOptions, NewEntry, Recovery};
+use joblog::log::{EntryView, Log, LogOptions, Recovery};
 use joblog::queue::{GroupKind, Holder, Machine, Picked, QueueSettings, Start};
 use joblog::types::{GroupId, QueueId, SessionId, Stamp, Term};
 use joblog_protocol::frame::{Header, Peek, put_request};
@@ -71,16 +71,14 @@ fn append() -> Op {
     Box::new(move || {
         let _keep = &dir;
         let batch = builder.batch();
-        let entry = NewEntry {
+        let entry = EntryView {
             queue: QUEUE,
             base_offset: joblog::types::Offset(log.next_index().0),
             count: 1,
             table: batch.table,
-            facts: &[],
             bodies: batch.bodies,
             stamp: STAMP,
-            producer: [0; 16],
-            sequence: 0,
+            ..EntryView::default()
         };
         log.append(&entry).expect("the log takes an entry");
         log.write().expect("the log is written");
