@@ -128,26 +128,37 @@ impl Job {
     /// [`DecodeError`] if it does not have the layout of SPEC.md.
     pub fn from_body(body: &[u8]) -> Result<Self, DecodeError> {
         let mut job = Self::default();
-        let mut reader = Reader::new(body);
-        let attributes = reader.u32()? as usize;
-        let mut attributes = Reader::new(reader.bytes(attributes)?);
-        while attributes.remaining() > 0 {
-            let tag = attributes.u8()?;
-            let length = attributes.u16()?;
-            let mut value = Reader::new(attributes.bytes(usize::from(length))?);
+        let payload = read_attributes(body, |tag, value| {
             match tag {
                 ATTRIBUTE_KEY => job.key = Some(value.bytes(value.remaining())?.to_vec()),
-                ATTRIBUTE_HEADER => job.headers.push(read_header(&mut value)?),
+                ATTRIBUTE_HEADER => job.headers.push(read_header(value)?),
                 ATTRIBUTE_UNIQUE => {
                     once(job.unique.is_some())?;
-                    job.unique = Some(Unique::read(&mut value)?.to_owned());
+                    job.unique = Some(Unique::read(value)?.to_owned());
                 }
-                tag => job.terms.read(tag, &mut value)?,
+                tag => job.terms.read(tag, value)?,
             }
-        }
-        job.payload = reader.bytes(reader.remaining())?.to_vec();
+            Ok(())
+        })?;
+        job.payload = payload.to_vec();
         Ok(job)
     }
+}
+
+/// Hands each attribute of a body to `each`, its tag and its value. Gives the payload.
+#[inline]
+fn read_attributes<'a>(
+    body: &'a [u8],
+    mut each: impl FnMut(u8, &mut Reader<'a>) -> Result<(), DecodeError>,
+) -> Result<&'a [u8], DecodeError> {
+    let mut reader = Reader::new(body);
+    let length = reader.u32()? as usize;
+    let mut attributes = Reader::new(reader.bytes(length)?);
+    while attributes.remaining() > 0 {
+        let (tag, length) = (attributes.u8()?, attributes.u16()?);
+        each(tag, &mut Reader::new(attributes.bytes(usize::from(length))?))?;
+    }
+    reader.bytes(reader.remaining())
 }
 
 fn read_header(value: &mut Reader<'_>) -> Result<(String, Vec<u8>), DecodeError> {
@@ -260,43 +271,34 @@ pub struct Asked<'a> {
 /// Reads a body's attributes and keeps what they ask for, as a server does before it takes the
 /// job.
 fn check_body(body: &[u8]) -> Result<Asked<'_>, DecodeError> {
-    let mut reader = Reader::new(body);
-    let length = reader.u32()? as usize;
-    check_max("attributes", length, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_ALLOWED)?;
+    let length = Reader::new(body).u32()?;
+    check_max("attributes", length as usize, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_ALLOWED)?;
     let mut asked = Asked::default();
-    let mut attributes = Reader::new(reader.bytes(length)?);
-    while attributes.remaining() > 0 {
-        let tag = attributes.u8()?;
-        let length = attributes.u16()?;
-        let mut value = Reader::new(attributes.bytes(usize::from(length))?);
+    read_attributes(body, |tag, value| {
         match tag {
             ATTRIBUTE_KEY => {}
-            ATTRIBUTE_HEADER => drop(read_header(&mut value)?),
+            ATTRIBUTE_HEADER => drop(read_header(value)?),
             ATTRIBUTE_UNIQUE => {
                 once(asked.unique.is_some())?;
-                asked.unique = Some(Unique::read(&mut value)?);
+                asked.unique = Some(Unique::read(value)?);
             }
-            tag => asked.terms.read(tag, &mut value)?,
+            tag => asked.terms.read(tag, value)?,
         }
-    }
+        Ok(())
+    })?;
     Ok(asked)
 }
 
 /// The key in a body, if it has one; none also for a body that can't be read.
 pub fn key_of(body: &[u8]) -> Option<&[u8]> {
-    let mut reader = Reader::new(body);
-    let length = reader.u32().ok()? as usize;
-    let mut attributes = Reader::new(reader.bytes(length).ok()?);
     let mut key = None;
-    while attributes.remaining() > 0 {
-        let tag = attributes.u8().ok()?;
-        let length = attributes.u16().ok()?;
-        let value = attributes.bytes(usize::from(length)).ok()?;
+    let read = read_attributes(body, |tag, value| {
         if tag == ATTRIBUTE_KEY {
-            key = Some(value);
+            key = Some(value.bytes(value.remaining())?);
         }
-    }
-    key
+        Ok(())
+    });
+    read.ok().and(key)
 }
 
 fn check_max(
@@ -305,14 +307,11 @@ fn check_max(
     max: usize,
     allowed: &'static str,
 ) -> Result<(), DecodeError> {
-    if value <= max {
-        return Ok(());
-    }
-    Err(DecodeError::Range { field, value: value as u64, allowed })
+    in_range(field, value as u64, 0..=max as u64, allowed)
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     pub(super) fn sample() -> Job {

@@ -272,17 +272,9 @@ fn encode_header(log_id: [u8; 16], covered: Covered) -> [u8; HEADER_BYTES] {
     CHECKPOINT_FIELD_TERM.put(&mut header, covered.term.0.to_le_bytes());
     CHECKPOINT_FIELD_WALL_MS.put(&mut header, covered.stamp.wall_ms.to_le_bytes());
     CHECKPOINT_FIELD_LOG_MS.put(&mut header, covered.stamp.log_ms.to_le_bytes());
-    let crc = header_crc(&header);
+    let crc = CHECKPOINT_FIELD_CRC.crc_around(&header);
     CHECKPOINT_FIELD_CRC.put(&mut header, crc.to_le_bytes());
     header
-}
-
-/// The sum over the whole header but the sum itself.
-fn header_crc(header: &[u8]) -> u32 {
-    let mut hasher = Hasher::new();
-    hasher.update(header.get(..CHECKPOINT_FIELD_CRC.offset).unwrap_or_default());
-    hasher.update(header.get(CHECKPOINT_FIELD_CRC.end()..).unwrap_or_default());
-    hasher.finalize()
 }
 
 struct Writer<'a> {
@@ -351,7 +343,7 @@ impl CheckpointReader {
         if !header.starts_with(&CHECKPOINT_MAGIC) {
             return Err(self.damaged(0, "it does not begin as a checkpoint"));
         }
-        if header_crc(&header) != CHECKPOINT_FIELD_CRC.u32(&header) {
+        if CHECKPOINT_FIELD_CRC.crc_around(&header) != CHECKPOINT_FIELD_CRC.u32(&header) {
             return Err(self.damaged(0, "the header's checksum does not match"));
         }
         let found = CHECKPOINT_FIELD_VERSION.u32(&header);
@@ -536,7 +528,7 @@ mod tests {
         assert!(all.newest(LOG_ID).unwrap().is_none());
         let mut later = encode_header(LOG_ID, covered(7));
         CHECKPOINT_FIELD_VERSION.put(&mut later, 2_u32.to_le_bytes());
-        let crc = header_crc(&later);
+        let crc = CHECKPOINT_FIELD_CRC.crc_around(&later);
         CHECKPOINT_FIELD_CRC.put(&mut later, crc.to_le_bytes());
         fs::write(all.path(EntryIndex(7)), later).unwrap();
         let error = all.newest(LOG_ID).unwrap_err();

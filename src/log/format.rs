@@ -86,6 +86,14 @@ impl Field {
         self.bytes(header)
     }
 
+    /// The crc32 of a header but for this field, which is its place.
+    pub(crate) fn crc_around(self, header: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(header.get(..self.offset).unwrap_or_default());
+        hasher.update(header.get(self.end()..).unwrap_or_default());
+        hasher.finalize()
+    }
+
     /// Puts `value`, already little-endian, into its place in `header`.
     #[inline]
     pub fn put<const N: usize>(self, header: &mut [u8], value: [u8; N]) {

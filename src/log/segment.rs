@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crc32fast::Hasher;
-
 use crate::types::{EntryIndex, Stamp, Term};
 
 use super::error::LogError;
@@ -97,7 +95,7 @@ impl SegmentHeader {
         SEGMENT_FIELD_DURABLE.put(&mut page, self.durable.0.to_le_bytes());
         SEGMENT_FIELD_WALL_MS.put(&mut page, self.wall_ms.to_le_bytes());
         SEGMENT_FIELD_SIZE.put(&mut page, self.size.to_le_bytes());
-        let crc = header_crc(&page);
+        let crc = SEGMENT_FIELD_CRC.crc_around(&page);
         SEGMENT_FIELD_CRC.put(&mut page, crc.to_le_bytes());
         page
     }
@@ -106,7 +104,7 @@ impl SegmentHeader {
         if page.len() != SEGMENT_HEADER_BYTES || !page.starts_with(&kind.magic()) {
             return Err(HeaderError::Invalid("the file does not begin with a segment header"));
         }
-        if header_crc(page) != SEGMENT_FIELD_CRC.u32(page) {
+        if SEGMENT_FIELD_CRC.crc_around(page) != SEGMENT_FIELD_CRC.u32(page) {
             return Err(HeaderError::Invalid("the segment header's checksum does not match"));
         }
         let version = SEGMENT_FIELD_VERSION.u32(page);
@@ -131,14 +129,6 @@ impl SegmentHeader {
             false => Err(HeaderError::Invalid("the segment header contradicts itself")),
         }
     }
-}
-
-/// The sum over the whole header page but the sum itself.
-fn header_crc(page: &[u8]) -> u32 {
-    let mut hasher = Hasher::new();
-    hasher.update(page.get(..SEGMENT_FIELD_CRC.offset).unwrap_or_default());
-    hasher.update(page.get(SEGMENT_FIELD_CRC.end()..).unwrap_or_default());
-    hasher.finalize()
 }
 
 /// A segment as its readers know it.
@@ -354,7 +344,7 @@ mod tests {
     fn a_later_version_is_called_by_its_number() {
         let mut page = header().encode();
         SEGMENT_FIELD_VERSION.put(&mut page, 2u32.to_le_bytes());
-        let crc = header_crc(&page);
+        let crc = SEGMENT_FIELD_CRC.crc_around(&page);
         SEGMENT_FIELD_CRC.put(&mut page, crc.to_le_bytes());
         assert_eq!(decode(&page), Err(HeaderError::Version(2)));
     }
