@@ -16,8 +16,8 @@ use std::task::{Context, Waker};
 
 use broker::SESSION;
 use joblog::broker::{
-    Caller, CommitOne, Ended, Event, FetchedJobs, Following, Gated, JobBatch, JobEnd, LogOptions,
-    Logs, Mailbox, Moving, Ticket, Wait,
+    Caller, CommitOne, Ended, Event, FetchWait, FetchedJobs, Following, Gated, JobBatch, JobEnd,
+    LogOptions, Logs, Mailbox, Moving, Ticket,
 };
 use joblog::types::{EntryIndex, HeldJob, Offset};
 use joblog_protocol::job::{BatchBuilder, Job};
@@ -111,7 +111,7 @@ fn who_waits_is_told_by_the_entry_that_ends_the_job() {
     place.enqueue("a");
     let job = place.fetch("a");
     let ticket = Arc::new(Ticket::new(5));
-    let wait = Wait { wait_ms: 60_000, mailbox: &place.mailbox, ticket: &ticket };
+    let wait = FetchWait { wait_ms: 60_000, mailbox: &place.mailbox, ticket: &ticket };
     let waiting = place.logs.of("a").wait_for_end("a", Offset(0), Some(wait));
     assert!(waiting.result.unwrap().is_none());
     let committed = place.commit(job, None);

@@ -22,7 +22,7 @@ use std::thread;
 
 use futures_util::{Stream, StreamExt};
 use joblog::log::{CompactBudget, EntryKind, EntryView, Log, LogError, LogOptions, Recovery};
-use joblog::types::{EntryIndex, Offset, QueueId, Stamp, Term};
+use joblog::types::{EntryIndex, Offset, QueueId, Term};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::storage::{

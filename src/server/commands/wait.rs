@@ -8,7 +8,7 @@ use joblog_protocol::messages::wait::{self, WaitReply};
 
 use super::dead::death_cause;
 use super::{Answer, Answered, Request};
-use crate::broker::{Ended, Gated, JobEnd, Ticket, Wait};
+use crate::broker::{Ended, FetchWait, Gated, JobEnd, Ticket};
 use crate::server::connection::Connection;
 use crate::server::errors::Refused;
 use crate::server::reply::Body;
@@ -21,7 +21,7 @@ pub(super) fn wait(connection: &mut Connection, request: Request<'_>) -> Answer 
         return Err(Refused::new(ErrorCode::TooMany, text));
     }
     let (ticket, wait_ms) = (Arc::new(Ticket::new(connection.next_ticket())), wait_ms.into());
-    let wait = Wait { wait_ms, mailbox: &connection.mailbox, ticket: &ticket };
+    let wait = FetchWait { wait_ms, mailbox: &connection.mailbox, ticket: &ticket };
     let wait = (wait_ms > 0).then_some(wait);
     let Gated { result, gates } =
         connection.logs.of(queue).wait_for_end(queue, Offset(offset), wait);
