@@ -83,8 +83,8 @@ pub fn read_sets<'a>(reader: &mut Reader<'a>) -> Result<HandleSets<'a>, DecodeEr
 /// What became of each job that a request named, in its order; `None` is done.
 pub type Statuses = SmallVec<[Option<ErrorCode>; 4]>;
 
-/// Appends statuses: a count and a u16 for each, 0 for done.
-pub fn put_statuses(out: &mut BytesMut, statuses: &[Option<ErrorCode>]) {
+/// Appends statuses, which may be the body of a reply: a count and a u16 for each, 0 for done.
+pub fn encode_statuses(out: &mut BytesMut, statuses: &[Option<ErrorCode>]) {
     out.put_u32_le(statuses.len() as u32);
     for status in statuses {
         out.put_u16_le(status.map_or(0, |code| code as u16));

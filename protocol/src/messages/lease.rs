@@ -4,10 +4,10 @@ use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
 use super::enqueue::{Enqueue, EnqueueReply};
-pub use super::handles::Statuses;
 use super::handles::{
-    Handle, HandleSet, HandleSets, put_sets, put_statuses, read_sets, read_status, read_statuses,
+    Handle, HandleSet, HandleSets, put_sets, read_sets, read_status, read_statuses,
 };
+pub use super::handles::{Statuses, encode_statuses};
 use crate::error_code::ErrorCode;
 use crate::limits::{
     DELAY_MS_MAX, HANDLES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, PROGRESS_BYTES_MAX, REASON_BYTES_MAX,
@@ -104,7 +104,7 @@ pub struct ChainReply {
 impl ChainReply {
     /// Appends the body.
     pub fn encode(&self, out: &mut BytesMut) {
-        put_statuses(out, &[self.status]);
+        encode_statuses(out, &[self.status]);
         self.enqueued.encode(out);
     }
 
@@ -169,11 +169,6 @@ impl<'a> Commit<'a> {
 /// [`DecodeError`].
 pub fn decode_statuses(body: &[u8]) -> Result<Statuses, DecodeError> {
     whole(body, read_statuses)
-}
-
-/// Appends the body of a reply that is statuses alone.
-pub fn encode_statuses(out: &mut BytesMut, statuses: &[Option<ErrorCode>]) {
-    put_statuses(out, statuses);
 }
 
 /// RELEASE: hands jobs back without fault.
