@@ -30,8 +30,9 @@
 //! | `room.rs` | what happens when the disk is nearly full |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
 //!
-//! Nothing imports in a circle: first the leaves, then `entry`, `frame`, `segment`, `table`, `index`,
-//! `replay`, `tail`, `shared`, `handle`, `recovery`, and last those that open a log to look into it.
+//! Nothing imports in a circle: first the leaves, then `entry`, `frame`, `segment`, `table`,
+//! `index`, `replay`, `tail`, `shared`, `handle`, `recovery`, and last those that open a log to
+//! look into it.
 //!
 //! **Invariant:** a file is never written behind a recovered tail, never truncated, and after a
 //! failed write or sync never written or synced again.
