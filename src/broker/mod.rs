@@ -14,14 +14,14 @@
 //! | `core` | what lies under the lock |
 //! | `fetch`, `grants`, `waiters` | FETCH, what it is given, and those that wait |
 //! | `rotation` | whose turn it is in a FETCH by turns |
-//! | `keys` | reading the keys of jobs ahead of a FETCH |
-//! | `leases`, `admin`, `dead`, `withdraw` | the other requests |
+//! | `key_reading` | reading the keys of jobs ahead of a FETCH |
+//! | `lease_requests`, `admin`, `dead_requests`, `withdraw` | the other requests |
 //! | `ends`, `end_waiters` | WAIT, and those that wait for the end of a job |
 //! | `jobs` | one job, described |
 //! | `chain` | a commit with a result, and with jobs that follow from it |
 //! | `moving` | jobs that go to another queue |
-//! | `unique` | batches with unique keys |
-//! | `schedules`, `scheduler` | requests about schedules, and the thread that fires them |
+//! | `unique_batches` | batches with unique keys |
+//! | `schedule_requests`, `scheduler` | requests about schedules, and the thread that fires them |
 //! | `sessions` | who is connected, who is silent |
 //! | `logs` | several logs as one: which queue lives where, and requests over more than one |
 //! | `gate`, `mailbox` | when answers leave, and who is woken |
@@ -38,7 +38,7 @@ mod chain;
 mod checkpoint;
 pub mod checkpoint_format;
 mod core;
-mod dead;
+mod dead_requests;
 mod end_waiters;
 mod ends;
 mod error;
@@ -47,8 +47,8 @@ mod gate;
 mod grants;
 mod jobs;
 mod keeper;
-mod keys;
-mod leases;
+mod key_reading;
+mod lease_requests;
 mod logs;
 mod mailbox;
 mod moving;
@@ -60,12 +60,12 @@ mod reserve;
 mod reserving;
 mod retention;
 mod rotation;
+mod schedule_requests;
 mod scheduler;
-mod schedules;
 mod sessions;
 mod threads;
 mod turn;
-mod unique;
+mod unique_batches;
 mod waiters;
 mod withdraw;
 
@@ -78,21 +78,21 @@ use smallvec::SmallVec;
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
 pub use chain::{CommitOne, CommittedOne, Following};
 pub use checkpoint::CheckpointError;
-pub use dead::{DeadQuery, Found};
+pub use dead_requests::{DeadQuery, Found};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{DEFAULT_GROUP, FetchWait};
 pub use gate::{Gate, GateState, Gated, Gates};
 pub use grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 pub use jobs::DescribedJob;
 pub use keeper::{KeeperError, Kept};
-pub use leases::{Failed, HeldJobs, Verdicts};
+pub use lease_requests::{Failed, HeldJobs, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{CancelledJob, Ended, Event, Mailbox, Shard};
 pub use moving::{Movable, Moved, Moving};
 pub use requests::{Enqueued, FetchRequest, Fetched, FetchedJobs, Greeted, ReadJobs};
 pub use retention::SeekTo;
+pub use schedule_requests::NamedSchedule;
 pub use scheduler::Scheduler;
-pub use schedules::NamedSchedule;
 pub use sessions::SessionHandle;
 pub use threads::Threads;
 pub use turn::JobBatch;

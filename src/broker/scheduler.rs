@@ -8,7 +8,7 @@ use super::Broker;
 use super::error::{BrokerError, OpenError};
 use super::gate::Gated;
 use super::logs::Logs;
-use super::schedules::{Timetable, kept_text};
+use super::schedule_requests::{Timetable, kept_text};
 use crate::queue::{Due, Schedule, Settled, Step};
 use crate::types::Offset;
 
