@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::{PATIENCE, Server};
 use joblog::client::{
     Client, ErrorCode, Failure, FetchRequest, Job, JobDescription, JobHandle, JobState, Lease,
-    NotBefore, Options, Terms,
+    NotBefore, Options, PromoteOutcome, Terms,
 };
 use tempfile::TempDir;
 
@@ -142,5 +142,52 @@ fn progress_ends_with_its_lease_and_is_the_worker_s_alone() {
         assert_eq!(lost, Err(ErrorCode::AlreadyConsumed));
         let ended = info(&client, 0).await;
         assert_eq!((ended.state, ended.progress), (JobState::Cancelled, None));
+    });
+}
+
+#[test]
+fn a_promoted_job_is_ready_also_after_a_restart_and_wakes_who_waits() {
+    let dir = TempDir::new().unwrap();
+    let mut server = Server::start(dir.path(), &[]);
+    let day = Lease::Timed(Duration::from_secs(86_400));
+    block_on(async {
+        let client = client(&server).await;
+        let due = Some(NotBefore::In(86_400_000));
+        let delayed = Job { terms: Terms { due, ..Terms::default() }, ..Job::new("delayed") };
+        client.enqueue("q", &Job::new("failed")).await.unwrap();
+        client.enqueue("q", &delayed).await.unwrap();
+        client.enqueue("q", &delayed).await.unwrap();
+        let failed = fetched(&client, day).await;
+        let delay = Some(Duration::from_secs(86_400));
+        let later = Failure { reason: "no ink".into(), failures_max: None, delay };
+        client.fail(&[failed], &later).await.unwrap();
+
+        let outcomes = client.promote("q", &[0, 2, 2, 9]).await.unwrap();
+        let (done, none) = (PromoteOutcome::Promoted, PromoteOutcome::NoSuchJob);
+        assert_eq!(outcomes, [done, done, done, none]);
+        let again = client.promote("q", &[0]).await.unwrap();
+        assert_eq!(again, [PromoteOutcome::NotDelayed]);
+    });
+    server.kill9();
+    server.restart();
+    block_on(async {
+        let client = client(&server).await;
+        let states = [JobState::Ready, JobState::Delayed, JobState::Ready];
+        for (offset, state) in (0..).zip(states) {
+            assert_eq!(info(&client, offset).await.state, state, "{offset}");
+        }
+        // What was counted stays.
+        assert_eq!(info(&client, 0).await.failures, Some(1));
+        let first = [fetched(&client, day).await, fetched(&client, day).await];
+        assert_eq!(first.map(|job| job.offset), [0, 2]);
+        let waiting = fetched(&client, day);
+        let promoting = async {
+            // The FETCH went out first, on the same connection.
+            client.promote("q", &[1]).await.unwrap()
+        };
+        let (job, outcomes) = tokio::join!(waiting, promoting);
+        assert_eq!((job.offset, &outcomes[..]), (1, &[PromoteOutcome::Promoted][..]));
+        let missing = client.promote("none", &[0]).await.unwrap_err();
+        assert_eq!(missing.code(), Some(ErrorCode::NoSuchQueue));
     });
 }

@@ -85,6 +85,8 @@ opcodes! {
     Resume = 0x4a, "RESUME";
     /// Gives up all jobs of a queue that are not out with a worker.
     Purge = 0x4b, "PURGE";
+    /// Makes delayed jobs ready now.
+    Promote = 0x4c, "PROMOTE";
     /// Moves jobs to another queue.
     Move = 0x50, "MOVE";
     /// Adds a schedule, or gives one another plan.

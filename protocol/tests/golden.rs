@@ -20,7 +20,8 @@ use joblog_protocol::messages::admin::{
     QueueDescription, QueueList, QueueName, QueueSettings, SeekGroup, UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
-    BulkDone, Cancel, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
+    BulkDone, Cancel, CancelReply, DeadList, DeadQuery, Pause, Promote, PromoteReply, Purge,
+    PurgeReply,
 };
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
@@ -96,6 +97,7 @@ fn request_again(opcode: Opcode, body: &[u8], out: &mut BytesMut) {
         Opcode::Cancel => json::<Cancel>(body, out),
         Opcode::Pause | Opcode::Resume => json::<Pause>(body, out),
         Opcode::Purge => json::<Purge>(body, out),
+        Opcode::Promote => json::<Promote>(body, out),
         Opcode::Move => Move::decode(body).unwrap().encode(out),
         Opcode::ScheduleAdd => json::<ScheduleAdd>(body, out),
         Opcode::ScheduleList => json::<ScheduleQuery>(body, out),
@@ -156,6 +158,7 @@ fn reply_again(header: Header, body: &[u8], out: &mut BytesMut) {
             CancelNotice::decode(body).unwrap().encode(out);
         }
         Opcode::Cancel => json::<CancelReply>(body, out),
+        Opcode::Promote => json::<PromoteReply>(body, out),
         Opcode::Purge => json::<PurgeReply>(body, out),
         Opcode::Move => MoveReply::decode(body).unwrap().encode(out),
         Opcode::ScheduleList => json::<ScheduleList>(body, out),

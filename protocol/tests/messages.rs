@@ -20,7 +20,8 @@ use joblog_protocol::messages::admin::{
     QueueSummary, ResultCounts, SeekGroup, UniqueKeys, UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
-    BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
+    BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Promote,
+    PromoteOutcome, PromoteReply, Purge, PurgeReply,
 };
 use joblog_protocol::messages::enqueue::{Enqueue, EnqueueReply, Producer, UniqueHit};
 use joblog_protocol::messages::fetch::{Delivery, Fetch, FetchReply, LeaseKind, Read, ReadReply};
@@ -401,6 +402,9 @@ fn bulk_cases() -> Vec<Case> {
     let cancel = Cancel { queue: "q".into(), jobs: vec![0, 9] };
     let outcomes = [CancelOutcome::Cancelled, CancelOutcome::Requested, CancelOutcome::Consumed];
     let cancelled = CancelReply { jobs: [&outcomes[..], &[CancelOutcome::NoSuchJob]].concat() };
+    let promote = Promote { queue: "q".into(), jobs: vec![0, 9] };
+    let outcomes = vec![PromoteOutcome::Promoted, PromoteOutcome::NotDelayed];
+    let promoted = PromoteReply { jobs: [outcomes, vec![PromoteOutcome::NoSuchJob]].concat() };
     let purged = PurgeReply { count: 1, leased: 2, next: 3, end: 4 };
     let done = BulkDone { count: 1, refused: vec![5], next: 6, more: false };
     vec![
@@ -411,6 +415,8 @@ fn bulk_cases() -> Vec<Case> {
         json_case!("bulk reply", BulkDone, done),
         json_case!("CANCEL", Cancel, cancel),
         json_case!("CANCEL reply", CancelReply, cancelled),
+        json_case!("PROMOTE", Promote, promote),
+        json_case!("PROMOTE reply", PromoteReply, promoted),
         json_case!("PAUSE", Pause, Pause { queue: "q".into(), group: None }),
         json_case!("RESUME", Pause, Pause { queue: "q".into(), group: Some("g".into()) }),
         json_case!("PURGE", Purge, Purge { queue: "q".into(), from: 1, end: Some(2) }),

@@ -1,10 +1,10 @@
-//! JOB_INFO: one job as people ask about it.
+//! JOB_INFO and PROMOTE: single jobs, as people ask about them.
 
 use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
 use crate::log::JobLocation;
-use crate::queue::JobInfo;
+use crate::queue::{JobInfo, Promote};
 use crate::types::Offset;
 
 /// One job of a queue, described for a group.
@@ -42,6 +42,20 @@ impl Broker {
             let info = info.ok_or_else(no_job)?;
             let location = turn.log.locate(id, offset);
             Ok(DescribedJob { group, info, location, now_log_ms: turn.stamp.log_ms })
+        })
+    }
+
+    /// Makes delayed jobs ready for all groups.
+    pub fn promote(&self, queue: &str, jobs: &[u64]) -> Gated<Vec<Promote>> {
+        self.turn(|turn| {
+            let id = turn.queue(queue)?;
+            let machine = &turn.core.machine;
+            let jobs = jobs.iter().map(|job| Offset(*job));
+            let outcomes: Vec<_> = jobs.map(|job| (job, machine.promote(id, job))).collect();
+            let meant = outcomes.iter().filter(|(_, outcome)| *outcome == Promote::Promoted);
+            let fact = machine.promote_jobs(id, meant.map(|(job, _)| *job));
+            turn.record_all(fact);
+            Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
         })
     }
 }

@@ -100,8 +100,8 @@ pub use turn::JobBatch;
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
     Cancel, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
-    Missed, Plan, Purge, QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry, Schedule,
-    Seek, Start, Timing, UniqueHit, UniqueInfo,
+    Missed, Plan, Promote, Purge, QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry,
+    Schedule, Seek, Start, Timing, UniqueHit, UniqueInfo,
 };
 
 use self::checkpoint::Checkpoints;

@@ -15,7 +15,8 @@ use joblog_protocol::messages::admin::{
     UpdateQueue,
 };
 use joblog_protocol::messages::bulk::{
-    BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Purge, PurgeReply,
+    BulkDone, Cancel, CancelOutcome, CancelReply, DeadList, DeadQuery, Pause, Promote,
+    PromoteOutcome, PromoteReply, Purge, PurgeReply,
 };
 use joblog_protocol::messages::enqueue::EnqueueReply;
 use joblog_protocol::messages::fetch::{Fetch, LeaseKind, Read, ReadReply};
@@ -201,6 +202,22 @@ impl Client {
         let body = Cancel { queue: queue_name(queue)?.queue, jobs: jobs.to_vec() };
         let reply: CancelReply = self.ask(Opcode::Cancel, &body).await?;
         check_count(Opcode::Cancel, reply.jobs.len(), jobs.len())?;
+        Ok(reply.jobs)
+    }
+
+    /// Makes jobs ready now that are delayed, for all groups of their queue. Returns what became of
+    /// each, in their order.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any of them it is safe to ask again.
+    pub async fn promote(
+        &self,
+        queue: &str,
+        jobs: &[u64],
+    ) -> Result<Vec<PromoteOutcome>, ClientError> {
+        let body = Promote { queue: queue_name(queue)?.queue, jobs: jobs.to_vec() };
+        let reply: PromoteReply = self.ask(Opcode::Promote, &body).await?;
+        check_count(Opcode::Promote, reply.jobs.len(), jobs.len())?;
         Ok(reply.jobs)
     }
 

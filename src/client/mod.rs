@@ -62,7 +62,7 @@ pub use joblog_protocol::messages::admin::{
     QueueList, QueueSettings, QueueSummary, ResultCounts, UniqueKeys,
 };
 pub use joblog_protocol::messages::bulk::{
-    BulkDone, CancelOutcome, DeadList, DeadQuery, PurgeReply,
+    BulkDone, CancelOutcome, DeadList, DeadQuery, PromoteOutcome, PurgeReply,
 };
 pub use joblog_protocol::messages::enqueue::{EnqueueOutcome, EnqueueReply as Enqueued, UniqueHit};
 pub use joblog_protocol::messages::job_info::{JobDescription, JobState, LeaseInfo};

@@ -236,6 +236,13 @@ declare! {
             /// The jobs.
             runs: Runs,
         }
+        /// Delayed jobs can be fetched now, by all groups.
+        Promoted = 37 "promoted" {
+            /// The queue.
+            queue: QueueId,
+            /// The jobs.
+            runs: Runs,
+        }
         /// Dead jobs are ready again, their failures and crashes forgotten.
         DeadRetried = 32 "dead retried" {
             /// The work group.

@@ -153,6 +153,7 @@ impl Machine {
                 self.unique_hits(*queue, *batch, (*first, *count), hits, stamp.log_ms)
             }
             JobFact::Withdrawn { queue, cause, runs } => self.withdrawn(*queue, *cause, runs),
+            JobFact::Promoted { queue, runs } => self.promoted(*queue, runs),
             JobFact::DeadRetried { group, runs } => self.dead_retried(*group, runs),
             JobFact::Removed { group, cause, runs } => self.removed(*group, *cause, runs),
         }

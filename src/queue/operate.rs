@@ -1,5 +1,5 @@
 //! What people, and time, do to jobs: they are cancelled, purged, moved or expire; those that are
-//! dead are retried, dropped or moved; and groups and queues pause.
+//! dead are retried, dropped or moved, and delayed ones promoted; and groups and queues pause.
 //!
 //! No group is given a job any more that was withdrawn, also none that is made later. One that is
 //! out with a worker then stays with it: its commit wins if it comes first, and every other end of
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::group::Group;
 use super::machine::Machine;
 use super::{
-    Contradiction, DeadJob, Fact, JobFact, QueueFact, Removal, Runs, push_offset, runs_of,
+    Contradiction, DeadJob, Fact, JobFact, QueueFact, Removal, Run, Runs, push_offset, runs_of,
 };
 use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
@@ -23,6 +23,17 @@ pub enum Cancel {
     Requested,
     /// All groups had consumed it, or it was cancelled before.
     Consumed,
+    /// The queue has no such job yet.
+    NoSuchJob,
+}
+
+/// What becomes of a job that is to be promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promote {
+    /// It can be fetched by all groups for which it was delayed.
+    Promoted,
+    /// It is delayed for no group.
+    NotDelayed,
     /// The queue has no such job yet.
     NoSuchJob,
 }
@@ -190,6 +201,59 @@ impl Machine {
     fn dead_among(&self, group: GroupId, jobs: impl IntoIterator<Item = Offset>) -> Option<Runs> {
         let runs = self.groups.get(&group)?.dead.among(jobs);
         (!runs.is_empty()).then_some(runs)
+    }
+}
+
+/// Jobs that are promoted.
+impl Machine {
+    /// What a promotion of the job does.
+    pub fn promote(&self, queue: QueueId, offset: Offset) -> Promote {
+        let Some(state) = self.queues.get(&queue).filter(|state| offset < state.next) else {
+            return Promote::NoSuchJob;
+        };
+        let is_enqueued_so = state.delays.get(offset).is_some();
+        let waits = |group: &Group| {
+            let retry = group.mark(offset).due_log_ms;
+            retry.is_some() || is_enqueued_so && !group.consumed.contains(offset)
+        };
+        let mut groups = self.work_groups(state).peekable();
+        let is_delayed = if groups.peek().is_some() { groups.any(waits) } else { is_enqueued_so };
+        if is_delayed { Promote::Promoted } else { Promote::NotDelayed }
+    }
+
+    /// Promotes jobs of which [`promote`](Self::promote) said `Promoted`; no fact if there are none.
+    pub fn promote_jobs(
+        &self,
+        queue: QueueId,
+        jobs: impl IntoIterator<Item = Offset>,
+    ) -> Option<Fact> {
+        let runs = runs_of(&mut jobs.into_iter().collect::<Vec<_>>());
+        (!runs.is_empty()).then_some(Fact::Job(JobFact::Promoted { queue, runs }))
+    }
+
+    pub(super) fn promoted(&mut self, queue: QueueId, runs: &[Run]) -> Result<(), Contradiction> {
+        let state = self.queues.get(&queue).ok_or(Contradiction::NoSuchQueue(queue))?;
+        let is_outside = |run: &&Run| run.end().is_none_or(|end| end > state.next);
+        if let Some(run) = runs.iter().find(is_outside) {
+            return Err(Contradiction::NoSuchJobs(queue, run.first));
+        }
+        let groups = self.group_ids(queue);
+        for offset in runs.iter().flat_map(|run| run.offsets()) {
+            if self.change(queue, |state| state.delays.remove(offset)) == Some(true) {
+                self.come_due(queue, &[offset]);
+            }
+            groups.iter().for_each(|group| self.end_retry_delay(*group, offset));
+        }
+        Ok(())
+    }
+
+    fn end_retry_delay(&mut self, id: GroupId, offset: Offset) {
+        let Some((group, queue, deadlines)) = self.parts(id) else { return };
+        if let Some(due_log_ms) = group.undelay(offset) {
+            deadlines.retries.moved((id, offset), Some(due_log_ms), None);
+            group.come_back(queue, offset);
+            self.wake(id);
+        }
     }
 }
 

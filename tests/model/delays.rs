@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use joblog::queue::{Due, Fact, GroupKind, JobFact, JobTerms, Removal, Run};
+use joblog::queue::{Due, Fact, GroupKind, JobFact, JobTerms, Promote, Removal, Run};
 use joblog::types::{Offset, QueueId};
 
 use crate::world::{Place, WALL_AHEAD_MS, World};
@@ -76,6 +76,57 @@ impl World {
         }
         assert!(self.expiries.values().all(|ms| *ms > log_ms));
         assert_eq!(self.machine.next_expiry_log_ms(), self.expiries.values().min().copied());
+    }
+
+    pub(crate) fn promote_some(&mut self) {
+        let ids: Vec<_> = self.queues.keys().copied().collect();
+        let Some(queue) = self.rng.one_of(&ids) else { return };
+        let end = self.machine.next_offset(queue).unwrap().0;
+        let offsets: Vec<_> =
+            (0..4).map(|_| (end + 2).saturating_sub(self.rng.below(25))).collect();
+        let mut meant = Vec::new();
+        for offset in offsets {
+            let groups = self.groups.values().filter(|group| group.queue == queue);
+            let mut groups = groups.filter(|group| group.kind == GroupKind::Work).peekable();
+            let is_delayed = match groups.peek() {
+                None => self.delayed.contains_key(&(queue, offset)),
+                Some(_) => groups.any(|group| {
+                    let place = group.jobs.get(&offset).map(|job| &job.place);
+                    matches!(place, Some(Place::NotDue(_) | Place::Delayed(_)))
+                }),
+            };
+            let expected = match is_delayed {
+                _ if offset >= end => Promote::NoSuchJob,
+                true => Promote::Promoted,
+                false => Promote::NotDelayed,
+            };
+            assert_eq!(self.machine.promote(queue, Offset(offset)), expected, "{offset}");
+            if is_delayed {
+                meant.push(Offset(offset));
+            }
+        }
+        if let Some(fact) = self.machine.promote_jobs(queue, meant) {
+            self.record(fact);
+            self.seen.insert("promoted");
+            self.check_all();
+        }
+    }
+
+    /// The jobs are due as of now.
+    pub(crate) fn note_promoted(&mut self, queue: QueueId, runs: &[Run]) {
+        for offset in runs.iter().flat_map(|run| run.offsets()) {
+            if let Some(due_ms) = self.delayed.get_mut(&(queue, offset.0)) {
+                *due_ms = self.log_ms;
+            }
+            for group in self.groups.values_mut().filter(|group| group.queue == queue) {
+                let place = group.jobs.get_mut(&offset.0).map(|job| &mut job.place);
+                if let Some(Place::NotDue(due_ms) | Place::Delayed(due_ms)) = place {
+                    *due_ms = self.log_ms;
+                }
+            }
+            // Each before the next: where they lie decides who is given a place of their key.
+            self.note_due();
+        }
     }
 
     /// Where a job stands for a group that is made now.

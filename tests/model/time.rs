@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    fn note_due(&mut self) {
+    pub(crate) fn note_due(&mut self) {
         let mut due = Vec::new();
         for (id, group) in &self.groups {
             for (offset, job) in &group.jobs {

@@ -184,6 +184,9 @@ impl World {
         if self.step.is_multiple_of(20) {
             self.use_schedules();
         }
+        if self.step.is_multiple_of(25) {
+            self.promote_some();
+        }
         match self.rng.below(100) {
             0..10 => self.enqueue(),
             10..35 => self.fetch(),
@@ -415,6 +418,7 @@ impl World {
             | Fact::Job(JobFact::UniqueHits { queue, .. }) => {
                 self.note_keys(*queue, fact);
             }
+            Fact::Job(JobFact::Promoted { queue, runs }) => self.note_promoted(*queue, runs),
             Fact::Job(JobFact::DeadRetried { group, runs }) => {
                 for offset in runs.iter().flat_map(|run| run.offsets()) {
                     let job = self.job_mut(*group, offset);

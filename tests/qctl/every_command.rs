@@ -5,8 +5,8 @@ use std::fs;
 use crate::support::{Place, Run, parse};
 
 /// One command in a place that has a queue `q`: `q:0` is dead, `q:1` leased, `q:2` and `q:3` ready
-/// for `default`; there is a work group `g`, a stream group `s`, and
-/// a schedule `nightly`.
+/// for `default`; there is a work group `g`, a stream group `s`, a schedule
+/// `nightly`, and a queue `later` with a delayed job.
 struct Case {
     /// Its words.
     command: &'static str,
@@ -58,6 +58,7 @@ dead drop | q:0 --yes | 1 job dropped | done | q:0 | 2 | --yes is needed
 cancel | q:2 | q:2  cancelled | status | q:99 | 1 |
 job show | q:1 | leased | - | q | 2 | allowed is QUEUE:OFFSET
 job wait | q:0 --timeout 1ms | | - | q | 2 | allowed is QUEUE:OFFSET
+job promote | later:0 | later:0  is ready | status | q:2 | 1 | was not delayed
 move | q new | | - | none new | 1 | NO_SUCH_QUEUE
 copy | q new | | - | none new | 1 | NO_SUCH_QUEUE
 schedule add | new q x --every 10m | Schedule new is added. | done | new q x | 2 | --every
@@ -101,6 +102,7 @@ fn place() -> (Place, String) {
     place.ok(&["group", "create", "q", "g"]);
     place.ok(&["group", "create", "q", "s", "--kind", "stream"]);
     place.ok(&["schedule", "add", "nightly", "q", "x", "--every", "1d"]);
+    place.ok(&["enqueue", "later", "x", "--delay", "1d"]);
     let dead = place.fetch("q");
     place.ok(&["fail", &dead, "--reason", "no", "--retries", "0"]);
     let leased = place.fetch("q");

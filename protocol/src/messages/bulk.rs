@@ -91,6 +91,35 @@ pub enum CancelOutcome {
     NoSuchJob,
 }
 
+/// PROMOTE: delayed jobs of a queue, for all of its groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promote {
+    /// The queue.
+    pub queue: String,
+    /// The offsets of the jobs.
+    pub jobs: Vec<u64>,
+}
+
+/// The reply to PROMOTE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromoteReply {
+    /// What became of each job, in the order of the request.
+    pub jobs: Vec<PromoteOutcome>,
+}
+
+/// What became of a job that was to be promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromoteOutcome {
+    /// It can be fetched now by all groups for which it was delayed.
+    Promoted,
+    /// It is delayed for no group: ready, out with a worker, dead or consumed.
+    NotDelayed,
+    /// The queue has no such job.
+    NoSuchJob,
+}
+
 /// PAUSE and RESUME.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -160,7 +160,7 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<JobName>,
     },
-    /// Show one job, and wait for its end.
+    /// Show one job, wait for its end, and make delayed ones ready.
     #[command(subcommand)]
     Job(JobCommand),
     /// Move jobs that wait, or are delayed or dead, to another queue, for all groups.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use joblog::client::{Client, DeathCause, JobDescription, JobEnd, LeaseInfo};
+use joblog::client::{Client, DeathCause, JobDescription, JobEnd, LeaseInfo, PromoteOutcome};
 use serde::Serialize;
 
 use crate::args::JobCommand;
@@ -24,6 +24,7 @@ pub(crate) async fn run(server: &Server, command: JobCommand, out: &Output) -> O
         JobCommand::Wait { job: JobName { queue, offset, .. }, wait } => {
             wait_for_end(client, &queue, offset, wait, out).await
         }
+        JobCommand::Promote { jobs } => promote(client, &jobs, out).await,
     }
 }
 
@@ -64,6 +65,31 @@ fn detail(info: &JobDescription) -> String {
         (_, Some(cause), Some(at_ms)) => format!(" by {cause}, since {}", format_time(at_ms)),
         _ => String::new(),
     }
+}
+
+#[derive(Debug, Serialize)]
+struct PromoteView {
+    job: String,
+    status: PromoteOutcome,
+}
+
+async fn promote(client: &Client, jobs: &[JobName], out: &Output) -> Outcome {
+    let mut is_refused = false;
+    for run in jobs.chunk_by(|one, next| one.queue == next.queue) {
+        let queue = run.first().map_or("", |job| &job.queue);
+        let offsets: Vec<u64> = run.iter().map(|job| job.offset).collect();
+        for (offset, status) in offsets.iter().zip(client.promote(queue, &offsets).await?) {
+            let view = PromoteView { job: format!("{queue}:{offset}"), status };
+            let text = match status {
+                PromoteOutcome::Promoted => "is ready",
+                PromoteOutcome::NotDelayed => "was not delayed",
+                PromoteOutcome::NoSuchJob => "does not exist",
+            };
+            is_refused |= status != PromoteOutcome::Promoted;
+            out.print(&view, |view| format!("{}  {text}", view.job).into_bytes())?;
+        }
+    }
+    Ok(Exit::failed_if(is_refused))
 }
 
 /// How a job ended, as JSON.

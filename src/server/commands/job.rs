@@ -1,13 +1,15 @@
-//! READ and JOB_INFO: jobs without a lease.
+//! READ, JOB_INFO and PROMOTE: jobs without a lease.
 
-use joblog_protocol::limits::{FETCH_BYTES_MAX, FETCH_JOBS_MAX};
+use joblog_protocol::limits::{BULK_JOBS_MAX, FETCH_BYTES_MAX, FETCH_JOBS_MAX};
 use joblog_protocol::messages::admin::decode;
+use joblog_protocol::messages::bulk::{self, PromoteOutcome, PromoteReply};
 use joblog_protocol::messages::fetch::Read;
 use joblog_protocol::messages::job_info::{self, JobQuery, JobState};
+use joblog_protocol::wire::in_range;
 
 use super::dead::death_cause;
-use super::{Answer, answer};
-use crate::broker::{DescribedJob, Holder, JobInfo, JobStanding, Logs};
+use super::{Answer, answer, json};
+use crate::broker::{DescribedJob, Holder, JobInfo, JobStanding, Logs, Promote};
 use crate::server::reply::Body;
 use crate::types::Offset;
 
@@ -26,6 +28,19 @@ pub(super) fn info(logs: &Logs, body: &[u8]) -> Answer {
     answer(gated, |job| {
         let location = job.location.clone();
         Body::Job(Box::new((describe(queue, offset, job), location)))
+    })
+}
+
+pub(super) fn promote(logs: &Logs, body: &[u8]) -> Answer {
+    let bulk::Promote { queue, jobs } = decode(body)?;
+    in_range("jobs", jobs.len() as u64, 1..=BULK_JOBS_MAX as u64, "1 to 4096 offsets")?;
+    let outcome = |outcome| match outcome {
+        Promote::Promoted => PromoteOutcome::Promoted,
+        Promote::NotDelayed => PromoteOutcome::NotDelayed,
+        Promote::NoSuchJob => PromoteOutcome::NoSuchJob,
+    };
+    json(logs.of(&queue).promote(&queue, &jobs), |outcomes| PromoteReply {
+        jobs: outcomes.into_iter().map(outcome).collect(),
     })
 }
 

@@ -121,6 +121,7 @@ impl Connection {
             Opcode::Pause => withdraw::pause(logs, body, true),
             Opcode::Resume => withdraw::pause(logs, body, false),
             Opcode::Purge => withdraw::purge(logs, body),
+            Opcode::Promote => job::promote(logs, body),
             Opcode::Move => enqueue::move_jobs(logs, job_bytes_max, body),
             Opcode::ScheduleAdd => schedule::add(logs, job_bytes_max, body),
             Opcode::ScheduleList => schedule::list(logs, body),

@@ -29,6 +29,14 @@ pub(crate) enum JobCommand {
         #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
         wait: Duration,
     },
+    /// Make jobs ready now that are delayed or wait for their next try.
+    ///
+    /// They count as delayed no longer, for all groups of their queue.
+    Promote {
+        /// The jobs, as QUEUE:OFFSET.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobName>,
+    },
 }
 
 /// Jobs that go from one queue to another.
