@@ -119,7 +119,8 @@ impl Turn<'_> {
             self.take_by_turns(places, terms, &mut bytes_left, &mut grants);
             return grants;
         }
-        for (ordinal, place) in (terms.first_ordinal..).zip(places) {
+        // The places come first: behind the last of 255 there is no ordinal.
+        for (place, ordinal) in places.iter().zip(terms.first_ordinal..) {
             if grants.jobs.len() >= terms.jobs_max || bytes_left == 0 {
                 break;
             }
@@ -139,8 +140,8 @@ impl Turn<'_> {
         bytes_left: &mut u64,
         grants: &mut Grants,
     ) {
-        let asked = (terms.first_ordinal..).zip(places);
-        let asked = asked.filter_map(|(ordinal, place)| Some((ordinal, place.group()?)));
+        let asked = places.iter().zip(terms.first_ordinal..);
+        let asked = asked.filter_map(|(place, ordinal)| Some((ordinal, place.group()?)));
         let mut asked: SmallVec<[_; 4]> = asked.collect();
         asked.sort_by_key(|(_, (_, group))| self.core.rotation.last(*group));
         for is_first_round in [true, false] {

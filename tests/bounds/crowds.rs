@@ -26,3 +26,17 @@ fn a_thousand_clients_at_once_find_a_place_before_they_are_accepted() {
     assert_eq!(connected.map(|all| all.len()).map_err(|error| error.kind()), Ok(CROWD));
     Raw::greeted(server.address()).assert_open();
 }
+
+#[test]
+fn a_fetch_of_the_most_queues_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let mut raw = Raw::greeted(server.address());
+    let names: Vec<_> = (0..255).map(|number| format!("q{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    raw.enqueue(names[254], &["in the last"]).unwrap();
+    let jobs = raw.fetch(&names, 10, 0).unwrap();
+    assert_eq!(jobs.len(), 1);
+    assert_eq!((jobs[0].queue_ordinal, &jobs[0].payload[..]), (254, &b"in the last"[..]));
+    assert!(raw.fetch(&names, 10, 0).unwrap().is_empty());
+}
