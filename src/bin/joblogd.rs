@@ -88,7 +88,7 @@ fn main() -> ExitCode {
 
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let data_dir = DataDir::open(&config.data)?;
-    let sync_time = data_dir.measure_sync()?;
+    let sync_time = data_dir.measure_sync();
     let listener = bind(config.listen)
         .map_err(|error| format!("could not listen on {}: {error}", config.listen))?;
     let address = listener.local_addr()?;
@@ -117,10 +117,13 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let logs = Arc::new(Logs::new(brokers));
     let scheduler = Scheduler::start(&logs)?;
 
+    let sync_time = sync_time.map_or_else(
+        || "a sync could not be measured".to_owned(),
+        |time| format!("a sync takes {:.2} ms here", time.as_secs_f64() * 1_000.0),
+    );
     let ready = format!(
-        "joblogd ready on {address} (durability {}, a sync takes {:.2} ms here, data in {})",
+        "joblogd ready on {address} (durability {}, {sync_time}, data in {})",
         config.durability,
-        sync_time.as_secs_f64() * 1_000.0,
         config.data.display()
     );
     let server_options = ServerOptions {

@@ -56,7 +56,8 @@ impl Logs {
 
 impl Broker {
     fn commit_one(&self, one: &CommitOne<'_>) -> Gated<CommittedOne> {
-        self.turn(|turn| {
+        let bytes = one.jobs.as_ref().map_or(0, |jobs| self.bytes_of(&jobs.batch));
+        self.turn_with(bytes, |turn| {
             let fact = match turn.committed_fact(one)? {
                 Ok(fact) => fact,
                 Err(refusal) => {

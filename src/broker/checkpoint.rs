@@ -25,6 +25,23 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// or the 64 KiB of a result.
 const CHUNK_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
+/// Which of the files that hold the same checkpoint. Where two do, either serves if the other can't
+/// be read, as otherwise the checkpoint before does; but no log has to be kept for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Which {
+    Twin,
+    First,
+}
+
+impl Which {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::First => "checkpoint",
+            Self::Twin => "twin",
+        }
+    }
+}
+
 /// The name under which a checkpoint is written until it is whole.
 const UNFINISHED: &str = "checkpoint.unfinished";
 
@@ -46,6 +63,8 @@ pub(super) struct Checkpoint {
     pub(super) machine: Machine,
     /// Bytes of the file.
     pub(super) bytes: u64,
+    /// Which file it was read from.
+    pub(super) which: Which,
 }
 
 /// Why a checkpoint can't be read.
@@ -108,6 +127,14 @@ pub(super) struct Checkpoints {
     dir: PathBuf,
 }
 
+impl CheckpointError {
+    /// Whether it is room that is missing.
+    pub(super) fn is_no_space(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+    }
+}
+
 impl Checkpoints {
     pub(super) fn new(files: Arc<dyn Files>, dir: &Path) -> Self {
         Self { files, dir: dir.to_owned() }
@@ -115,7 +142,11 @@ impl Checkpoints {
 
     /// The file of the checkpoint that covers the log up to `index`.
     pub(super) fn path(&self, index: EntryIndex) -> PathBuf {
-        self.dir.join(format!("{:020}.checkpoint", index.0))
+        self.path_of(index, Which::First)
+    }
+
+    fn path_of(&self, index: EntryIndex, which: Which) -> PathBuf {
+        self.dir.join(format!("{:020}.{}", index.0, which.extension()))
     }
 
     /// Reads the newest checkpoint that is whole; what is not is reported and passed over.
@@ -123,8 +154,8 @@ impl Checkpoints {
     /// # Errors
     /// `Io` if the directory can't be read; `Version`.
     pub(super) fn newest(&self, log_id: [u8; 16]) -> Result<Option<Checkpoint>, CheckpointError> {
-        for index in self.indexes()?.into_iter().rev() {
-            match self.read(index, log_id) {
+        for (index, which) in self.there()?.into_iter().rev() {
+            match self.read(index, which, log_id) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error @ CheckpointError::Version { .. }) => return Err(error),
                 Err(error) => tracing::warn!(%error, "falling back to the checkpoint before"),
@@ -138,10 +169,10 @@ impl Checkpoints {
     /// # Errors
     /// `AboveLog`; `Io` if the directory can't be read.
     pub(super) fn refuse_all(&self) -> Result<(), CheckpointError> {
-        match self.indexes()?.last() {
+        match self.there()?.last() {
             None => Ok(()),
-            Some(&index) => {
-                let (path, log_end) = (self.path(index), EntryIndex(0));
+            Some(&(index, which)) => {
+                let (path, log_end) = (self.path_of(index, which), EntryIndex(0));
                 Err(CheckpointError::AboveLog { path, index, log_end })
             }
         }
@@ -155,11 +186,12 @@ impl Checkpoints {
         &self,
         log_id: [u8; 16],
         covered: Covered,
+        which: Which,
         records: impl Iterator<Item = Record>,
     ) -> Result<u64, CheckpointError> {
         let unfinished = self.dir.join(UNFINISHED);
         let written = self.write_unfinished(&unfinished, log_id, covered, records);
-        let path = self.path(covered.index);
+        let path = self.path_of(covered.index, which);
         let named = written.and_then(|bytes| {
             let renamed = self.files.rename(&unfinished, &path);
             renamed.map_err(io_error("naming", &path)).map(|()| bytes)
@@ -177,24 +209,30 @@ impl Checkpoints {
     ///
     /// # Errors
     /// `Io`.
-    pub(super) fn remove_others(&self, kept: &[EntryIndex]) -> Result<(), CheckpointError> {
-        for index in self.indexes()?.into_iter().filter(|index| !kept.contains(index)) {
-            let path = self.path(index);
+    pub(super) fn remove_others(
+        &self,
+        kept: &[(EntryIndex, Which)],
+    ) -> Result<(), CheckpointError> {
+        for (index, which) in self.there()?.into_iter().filter(|there| !kept.contains(there)) {
+            let path = self.path_of(index, which);
             self.files.remove(&path).map_err(io_error("removing", &path))?;
         }
         self.files.sync_dir(&self.dir).map_err(io_error("syncing", &self.dir))
     }
 
-    /// What the checkpoints cover by their names, ascending.
-    fn indexes(&self) -> Result<Vec<EntryIndex>, CheckpointError> {
+    /// What the checkpoints cover by their names, the one to be read first last.
+    fn there(&self) -> Result<Vec<(EntryIndex, Which)>, CheckpointError> {
         let names = self.files.list(&self.dir).map_err(io_error("listing", &self.dir))?;
-        let index_in = |name: &String| {
-            let index = EntryIndex(name.strip_suffix(".checkpoint")?.parse().ok()?);
-            self.path(index).ends_with(name).then_some(index)
+        let there = |name: &String| {
+            let (index, extension) = name.split_once('.')?;
+            let index = EntryIndex(index.parse().ok()?);
+            let files = [Which::First, Which::Twin];
+            let which = files.into_iter().find(|which| which.extension() == extension)?;
+            self.path_of(index, which).ends_with(name).then_some((index, which))
         };
-        let mut indexes: Vec<_> = names.iter().filter_map(index_in).collect();
-        indexes.sort_unstable();
-        Ok(indexes)
+        let mut there: Vec<_> = names.iter().filter_map(there).collect();
+        there.sort_unstable();
+        Ok(there)
     }
 
     fn write_unfinished(
@@ -220,8 +258,13 @@ impl Checkpoints {
         Ok(writer.position)
     }
 
-    fn read(&self, index: EntryIndex, log_id: [u8; 16]) -> Result<Checkpoint, CheckpointError> {
-        let path = self.path(index);
+    fn read(
+        &self,
+        index: EntryIndex,
+        which: Which,
+        log_id: [u8; 16],
+    ) -> Result<Checkpoint, CheckpointError> {
+        let path = self.path_of(index, which);
         let file = self.files.open(&path).map_err(io_error("opening", &path))?;
         let mut reader = CheckpointReader {
             file: BufReader::with_capacity(CHUNK_BYTES, file),
@@ -231,7 +274,7 @@ impl Checkpoints {
         };
         let covered = reader.header()?;
         let machine = reader.machine()?;
-        Ok(Checkpoint { covered, machine, bytes: reader.position })
+        Ok(Checkpoint { covered, machine, bytes: reader.position, which })
     }
 }
 
@@ -484,23 +527,24 @@ mod tests {
         let all = checkpoints(dir.path());
         for queues in [0, 3, 10_000] {
             let covered = covered(u64::from(queues) + 1);
-            let bytes = all.write(LOG_ID, covered, records(queues).into_iter()).unwrap();
+            let bytes =
+                all.write(LOG_ID, covered, Which::First, records(queues).into_iter()).unwrap();
             let newest = all.newest(LOG_ID).unwrap().unwrap();
             assert_eq!((newest.covered, newest.bytes), (covered, bytes));
             assert!(newest.machine.records().eq(records(queues)));
             assert_eq!(fs::metadata(all.path(covered.index)).unwrap().len(), bytes);
             assert_eq!(bytes > 4 * CHUNK_BYTES as u64, queues == 10_000);
         }
-        all.remove_others(&[EntryIndex(4), EntryIndex(5)]).unwrap();
-        assert_eq!(all.indexes().unwrap(), [EntryIndex(4)]);
+        all.remove_others(&[4, 5].map(|index| (EntryIndex(index), Which::First))).unwrap();
+        assert_eq!(all.there().unwrap(), [(EntryIndex(4), Which::First)]);
     }
 
     #[test]
     fn no_flipped_bit_missing_end_or_added_byte_passes() {
         let dir = tempfile::tempdir().unwrap();
         let all = checkpoints(dir.path());
-        all.write(LOG_ID, covered(5), records(1).into_iter()).unwrap();
-        all.write(LOG_ID, covered(6), records(3).into_iter()).unwrap();
+        all.write(LOG_ID, covered(5), Which::First, records(1).into_iter()).unwrap();
+        all.write(LOG_ID, covered(6), Which::First, records(3).into_iter()).unwrap();
         let path = all.path(EntryIndex(6));
         let whole = fs::read(&path).unwrap();
         let falls_back = |bytes: &[u8]| {
@@ -519,10 +563,29 @@ mod tests {
     }
 
     #[test]
+    fn a_twin_serves_where_the_first_can_not_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = checkpoints(dir.path());
+        for which in [Which::First, Which::Twin] {
+            all.write(LOG_ID, covered(6), which, records(3).into_iter()).unwrap();
+        }
+        let newest = || all.newest(LOG_ID).unwrap().map(|newest| newest.covered.index);
+        let paths = [Which::First, Which::Twin].map(|which| all.path_of(EntryIndex(6), which));
+        for path in &paths {
+            let whole = fs::read(path).unwrap();
+            fs::write(path, b"none").unwrap();
+            assert_eq!(newest(), Some(EntryIndex(6)));
+            fs::write(path, whole).unwrap();
+        }
+        all.remove_others(&[(EntryIndex(6), Which::First)]).unwrap();
+        assert_eq!(paths.map(|path| path.exists()), [true, false]);
+    }
+
+    #[test]
     fn one_of_another_log_index_or_version_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
         let all = checkpoints(dir.path());
-        all.write(LOG_ID, covered(5), records(1).into_iter()).unwrap();
+        all.write(LOG_ID, covered(5), Which::First, records(1).into_iter()).unwrap();
         assert!(all.newest([1; 16]).unwrap().is_none());
         fs::rename(all.path(EntryIndex(5)), all.path(EntryIndex(6))).unwrap();
         assert!(all.newest(LOG_ID).unwrap().is_none());

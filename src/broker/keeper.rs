@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::Broker;
-use super::checkpoint::{CheckpointError, Covered};
+use super::checkpoint::{Checkpoint, CheckpointError, Covered, Which};
+use super::duties::{Duty, Looks};
 use super::replay::replay_entry;
 use crate::log::{CompactBudget, CompactReport, LogError};
 use crate::queue::Machine;
@@ -20,12 +21,6 @@ use crate::types::EntryIndex;
 
 /// Between two looks at how far the log has grown.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Looks that are left out after a checkpoint that failed.
-const LOOKS_AFTER_FAILURE: u32 = 60;
-
-/// A checkpoint is due when the log since the last one has this many times its size.
-const LOG_PER_CHECKPOINT: u64 = 4;
 
 /// What compaction does at a time, and for how long it then leaves the disk to others: at most
 /// about 80 MB/s, so that syncs are not held up.
@@ -58,8 +53,9 @@ pub enum KeeperError {
 /// A checkpoint that has just been made, with its state.
 struct Made {
     machine: Machine,
-    /// The last entry that the checkpoint before it covers.
-    before: EntryIndex,
+    /// The last entry up to which the log can be done without: should this checkpoint be unreadable
+    /// one day, a start takes its twin, or replays from the one before.
+    spared: EntryIndex,
 }
 
 impl Broker {
@@ -72,7 +68,7 @@ impl Broker {
         self.next_checkpoint().map(|_| self.kept())
     }
 
-    /// Makes a checkpoint, and drops from the log what it shows to be gone.
+    /// Makes a checkpoint, and drops from the log what the one before shows to be gone.
     ///
     /// # Errors
     /// [`KeeperError`]; what was there before is still there.
@@ -80,21 +76,42 @@ impl Broker {
         self.checkpoint_and_compact(&AtomicBool::new(false))
     }
 
-    fn checkpoint_and_compact(
+    pub(super) fn checkpoint_and_compact(
         &self,
         stop: &AtomicBool,
     ) -> Result<(Kept, CompactReport), KeeperError> {
         let _one_at_a_time = self.keeping.lock();
+        let made = self.next_checkpoint()?;
+        let report = made.map(|made| self.compact(&made, stop)).transpose()?;
+        Ok((self.kept(), report.unwrap_or_default()))
+    }
+
+    /// Drops from the log all that is gone by now: seals what is large if asked to, makes a
+    /// checkpoint and its twin, and compacts up to there.
+    ///
+    /// # Errors
+    /// [`KeeperError`]; what was there before is still there.
+    pub fn sweep(&self, shrink: bool, stop: &AtomicBool) -> Result<CompactReport, KeeperError> {
+        let _one_at_a_time = self.keeping.lock();
+        if shrink {
+            self.log.shrink()?;
+        }
+        match self.next_twins()? {
+            Some(made) => self.compact(&made, stop),
+            None => Ok(CompactReport::default()),
+        }
+    }
+
+    fn compact(&self, made: &Made, stop: &AtomicBool) -> Result<CompactReport, KeeperError> {
+        let Made { machine, spared } = made;
         let mut total = CompactReport::default();
-        if let Some(Made { machine, before }) = self.next_checkpoint()? {
-            // Should the new checkpoint be unreadable one day, a start replays from the one before.
-            let mut live = |queue, offset| machine.is_live(queue, offset);
-            while !total.complete && !stop.load(Ordering::Relaxed) {
-                let step = self.log.compact(before, &mut live, COMPACT_STEP)?;
-                total = sum(&total, &step);
-                if !total.complete {
-                    thread::park_timeout(COMPACT_PAUSE);
-                }
+        let mut live = |queue, offset| machine.is_live(queue, offset);
+        while !total.complete && !stop.load(Ordering::Relaxed) {
+            let step = self.log.compact(*spared, &mut live, COMPACT_STEP)?;
+            total = sum(&total, &step);
+            // Where nobody can enqueue, there are no syncs to be held up.
+            if !total.complete && !self.log.is_full() {
+                thread::park_timeout(COMPACT_PAUSE);
             }
         }
         if total.bytes_freed > 0 {
@@ -103,35 +120,72 @@ impl Broker {
             let (freed, written) = (total.bytes_freed, total.bytes_written);
             tracing::info!(removed, rewritten, freed, written, "compacted the log");
         }
-        Ok((self.kept(), total))
+        Ok(total)
     }
 
     fn next_checkpoint(&self) -> Result<Option<Made>, KeeperError> {
-        let kept = self.kept();
-        let log_bytes = self.core.lock().log_bytes;
-        let through = self.log.sync()?;
-        if through <= kept.index {
+        if self.log.sync()? <= self.kept().index {
             return Ok(None);
         }
-        let log_id = self.log.log_id();
-        let base = self.checkpoints.newest(log_id)?;
-        let mut covered = base.as_ref().map(|base| base.covered);
-        let before = covered.map_or(EntryIndex(0), |covered| covered.index);
-        let mut machine = base.map_or_else(Machine::new, |base| base.machine);
-        self.log.entries(before, through, &mut |entry| {
-            let (index, term, stamp) = (entry.index, entry.term, entry.stamp);
-            covered = Some(Covered { index, term, stamp });
-            replay_entry(&mut machine, entry).map(drop)
-        })?;
-        let Some(covered) = covered else {
-            return Ok(None);
-        };
-        let bytes = self.checkpoints.write(log_id, covered, machine.records())?;
+        let Advanced { machine, before, covered, log_bytes } = self.advanced()?;
+        self.write_checkpoint(covered, Which::First, &machine, log_bytes)?;
         // The one before stays, in case that the new one can't be read some day.
-        self.checkpoints.remove_others(&[before, covered.index])?;
-        tracing::info!(index = covered.index.0, bytes, "made a checkpoint");
+        self.checkpoints.remove_others(&[before, (covered.index, Which::First)])?;
+        Ok(Some(Made { machine, spared: before.0 }))
+    }
+
+    /// As `next_checkpoint`, also if there is nothing new, and with a twin instead of the
+    /// checkpoint before. There are never more than three.
+    fn next_twins(&self) -> Result<Option<Made>, KeeperError> {
+        let Advanced { machine, before, covered, log_bytes } = self.advanced()?;
+        let [first, twin] = [Which::First, Which::Twin].map(|which| (covered.index, which));
+        if covered.index.0 == 0 {
+            return Ok(None);
+        }
+        self.write_checkpoint(covered, Which::First, &machine, log_bytes)?;
+        self.checkpoints.remove_others(&[before, first])?;
+        self.write_checkpoint(covered, Which::Twin, &machine, log_bytes)?;
+        self.checkpoints.remove_others(&[first, twin])?;
+        Ok(Some(Made { machine, spared: covered.index }))
+    }
+
+    /// The state of the newest checkpoint, with all that was appended since then.
+    fn advanced(&self) -> Result<Advanced, KeeperError> {
+        let log_bytes = self.core.lock().log_bytes;
+        let through = self.log.sync()?;
+        let (mut machine, mut covered, which) = match self.checkpoints.newest(self.log.log_id())? {
+            Some(Checkpoint { machine, covered, which, .. }) => (machine, covered, which),
+            None => (Machine::new(), Covered::default(), Which::First),
+        };
+        let before = (covered.index, which);
+        if covered.index < through {
+            self.log.entries(covered.index, through, &mut |entry| {
+                let (index, term, stamp) = (entry.index, entry.term, entry.stamp);
+                covered = Covered { index, term, stamp };
+                replay_entry(&mut machine, entry).map(drop)
+            })?;
+        }
+        Ok(Advanced { machine, before, covered, log_bytes })
+    }
+
+    fn write_checkpoint(
+        &self,
+        covered: Covered,
+        which: Which,
+        machine: &Machine,
+        log_bytes: u64,
+    ) -> Result<(), KeeperError> {
+        let write = || self.checkpoints.write(self.log.log_id(), covered, which, machine.records());
+        let about = self.kept().bytes;
+        let bytes = loop {
+            match write() {
+                Err(error) if error.is_no_space() && self.log.release_ballast_for(about) => {}
+                written => break written?,
+            }
+        };
+        tracing::info!(index = covered.index.0, bytes, ?which, "made a checkpoint");
         *self.kept.lock() = Kept { index: covered.index, bytes, log_bytes };
-        Ok(Some(Made { machine, before }))
+        Ok(())
     }
 
     /// How far the checkpoints have come.
@@ -140,26 +194,41 @@ impl Broker {
     }
 
     pub(super) fn run_keeper(&self, stop: &AtomicBool) {
-        let mut looks_left_out = 0;
+        let mut looks = Looks::default();
         while !stop.load(Ordering::Relaxed) && self.log.poisoned().is_none() {
-            thread::park_timeout(LOOK);
             self.retain();
-            if looks_left_out > 0 {
-                looks_left_out -= 1;
-            } else if self.checkpoint_is_due()
-                && let Err(error) = self.checkpoint_and_compact(stop)
-            {
-                tracing::warn!(%error, "no checkpoint or no compaction; it is tried again");
-                looks_left_out = LOOKS_AFTER_FAILURE;
+            match self.next_duty(&mut looks) {
+                Some(Duty::Checkpoint) => {
+                    if let Err(error) = self.checkpoint_and_compact(stop) {
+                        tracing::warn!(%error, "no checkpoint or no compaction; it is tried again");
+                        looks.failed(self.now_ms());
+                    }
+                }
+                Some(Duty::Sweep { shrink, rest }) => {
+                    let begun_ms = self.now_ms();
+                    match self.sweep(shrink, stop) {
+                        Ok(_) => self.swept(&mut looks, begun_ms, rest),
+                        Err(error) => {
+                            tracing::warn!(%error, "what is gone stays for now");
+                            looks.failed(self.now_ms());
+                        }
+                    }
+                }
+                None => {}
             }
+            thread::park_timeout(LOOK);
         }
     }
+}
 
-    fn checkpoint_is_due(&self) -> bool {
-        let Kept { bytes, log_bytes, .. } = self.kept();
-        let grown = self.core.lock().log_bytes - log_bytes;
-        grown >= self.options.checkpoint_bytes.max(LOG_PER_CHECKPOINT * bytes)
-    }
+/// A state beside the running one.
+struct Advanced {
+    machine: Machine,
+    /// What the checkpoint covers that it began with, and the file that it was read from.
+    before: (EntryIndex, Which),
+    covered: Covered,
+    /// As in [`Kept`].
+    log_bytes: u64,
 }
 
 /// What two calls of compaction have done together.

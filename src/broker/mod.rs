@@ -29,7 +29,7 @@
 //! | `read_ahead` | the thread that reads a backlog into memory ahead of its groups |
 //! | `reserve`, `reserving` | below `fsync`: offsets reserved ahead, so that none is given twice |
 //! | `retention` | the age of jobs, and groups that are set to a time |
-//! | `keeper` | makes checkpoints beside the running state |
+//! | `keeper`, `duties` | makes checkpoints beside the running state; when it has to |
 //! | `checkpoint`, `checkpoint_format` | the state in a file |
 //! | `open`, `replay` | recovery, and applying the entries of a log |
 
@@ -39,6 +39,7 @@ mod checkpoint;
 pub mod checkpoint_format;
 mod core;
 mod dead_requests;
+mod duties;
 mod end_waiters;
 mod ends;
 mod error;
@@ -72,7 +73,7 @@ mod withdraw;
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 pub use admin::{GroupDescription, QueueDescription, QueueSummary};
@@ -361,18 +362,48 @@ impl Broker {
 impl Broker {
     /// A turn that may change the state.
     fn turn<T>(&self, act: impl FnOnce(&mut Turn<'_>) -> Result<T, BrokerError>) -> Gated<T> {
+        self.turn_with(0, act)
+    }
+
+    /// A turn that may change the state, and append an entry of `bytes` beside its facts.
+    fn turn_with<T>(
+        &self,
+        bytes: usize,
+        act: impl FnOnce(&mut Turn<'_>) -> Result<T, BrokerError>,
+    ) -> Gated<T> {
         if let Some(reason) = self.log.poisoned() {
             let error = BrokerError::Poisoned { reason: reason.to_string() };
             return Gated::refused(error);
         }
-        self.view(|turn| {
-            // Facts are applied before they are appended, so their room comes first of all.
-            turn.log.reserve(TURN_BYTES)?;
-            // What has expired must not be given to anyone.
-            let expired = turn.core.machine.lapse(turn.stamp.log_ms, EXPIRED_PER_TURN_MAX);
-            turn.record_all(expired);
-            act(turn)
-        })
+        match self.lock_with_room(bytes) {
+            Err(error) => Gated::refused(error),
+            Ok(core) => self.view_in(core, |turn| {
+                // What has expired must not be given to anyone.
+                let expired = turn.core.machine.lapse(turn.stamp.log_ms, EXPIRED_PER_TURN_MAX);
+                turn.record_all(expired);
+                act(turn)
+            }),
+        }
+    }
+
+    /// The state lock, with room in the log for what a turn appends: facts are applied before they
+    /// are appended, so their room comes first of all. If a segment has to be made for it, that is
+    /// waited for without the lock.
+    fn lock_with_room(&self, bytes: usize) -> Result<MutexGuard<'_, Core>, BrokerError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(TURN_BYTES);
+        // An entry that is too large is refused when it is appended.
+        let bytes = bytes.min(self.log.entry_bytes_max() as u32);
+        loop {
+            match self.log.reserve(bytes) {
+                // Then the state says why nothing is taken.
+                Ok(()) | Err(LogError::Closed) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let core = self.core.lock();
+            if self.log.has_room(bytes) || core.stopping {
+                return Ok(core);
+            }
+        }
     }
 
     /// A turn that no request asks for, so that nobody else has its entry written.
@@ -384,7 +415,14 @@ impl Broker {
 
     /// A turn that only looks.
     fn view<T>(&self, act: impl FnOnce(&mut Turn<'_>) -> Result<T, BrokerError>) -> Gated<T> {
-        let mut core = self.core.lock();
+        self.view_in(self.core.lock(), act)
+    }
+
+    fn view_in<T>(
+        &self,
+        mut core: MutexGuard<'_, Core>,
+        act: impl FnOnce(&mut Turn<'_>) -> Result<T, BrokerError>,
+    ) -> Gated<T> {
         if core.stopping || core.halted {
             let halted = || BrokerError::Poisoned { reason: "an entry did not fit".into() };
             let error = if core.halted { halted() } else { BrokerError::ShuttingDown };

@@ -112,7 +112,7 @@ impl Restored {
         let Some(log_id) = recovery.known_log_id() else {
             return checkpoints.refuse_all().map(|()| state).map_err(OpenError::from);
         };
-        if let Some(Checkpoint { covered, machine, bytes }) = checkpoints.newest(log_id)? {
+        if let Some(Checkpoint { covered, machine, bytes, .. }) = checkpoints.newest(log_id)? {
             state.kept = Kept { index: covered.index, bytes, ..Kept::default() };
             let exists = |queue: &QueueId| machine.queue(*queue).is_some();
             let given = (1..machine.next_queue().0).map(QueueId);

@@ -135,7 +135,16 @@ impl Broker {
     /// Appends jobs to a queue; `create` says whether the client wants a missing one made.
     pub fn enqueue(&self, queue: &str, create: bool, batch: JobBatch<'_>) -> Gated<Enqueued> {
         let create = create && self.options.auto_create;
-        self.turn(|turn| turn.enqueue(queue, create, batch, None))
+        self.turn_with(self.bytes_of(&batch), |turn| turn.enqueue(queue, create, batch, None))
+    }
+
+    /// The room that a batch takes in the log; none if it is to be refused for want of room, so
+    /// that nothing is made for it.
+    pub(super) fn bytes_of(&self, batch: &JobBatch<'_>) -> usize {
+        match self.log.accepts_jobs() {
+            Ok(()) => batch.jobs.table.len() + batch.jobs.bodies.len(),
+            Err(_) => 0,
+        }
     }
 
     /// Takes ready jobs under a lease, or waits for some. Commits are done first; a request that

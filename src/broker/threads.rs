@@ -136,13 +136,18 @@ impl Broker {
             let due = match self.options.durability {
                 Durability::Fsync => true,
                 Durability::Interval { .. } => self.log.synced() < self.log.written(),
-                Durability::Os => self.is_reserve_unsynced(),
+                // A start writes once more what was not synced, for which a full disk has no room.
+                Durability::Os => self.is_reserve_unsynced() || self.is_unsynced_on_a_full_disk(),
             };
             if due && let Err(error) = self.sync() {
                 tracing::error!(%error, "a sync failed; no more writes are taken");
                 self.tell_failure();
             }
         }
+    }
+
+    fn is_unsynced_on_a_full_disk(&self) -> bool {
+        self.log.is_full() && self.log.synced() < self.log.written()
     }
 
     /// Writes and syncs what was appended so far, and has those woken who wait for it. The threads

@@ -120,12 +120,20 @@ impl Shared {
         live: &mut dyn FnMut(QueueId, Offset) -> bool,
         budget: CompactBudget,
     ) -> Result<CompactReport, LogError> {
-        match self.compact_within(checkpointed, live, budget) {
-            Err(LogError::NoSpace { .. }) if self.room.release_ballast() => {
-                self.compact_within(checkpointed, live, budget)
+        // What was sealed a moment ago is no candidate before it has its table.
+        self.wait_for_tables();
+        let compacted = loop {
+            match self.compact_within(checkpointed, live, budget) {
+                Err(LogError::NoSpace { bytes, .. })
+                    if self.room.release_ballast_for(u64::from(bytes)) => {}
+                other => break other,
             }
-            other => other,
+        };
+        if compacted.as_ref().is_ok_and(|report| report.bytes_freed > 0) {
+            self.tail.lock().ballast_due = true;
+            self.background_signal.notify_all();
         }
+        compacted
     }
 
     fn compact_within(
@@ -150,6 +158,7 @@ impl Shared {
         // The entries that made the jobs dead must outlive the jobs.
         self.sync()?;
         let mut compact = || {
+            let mut no_space = None;
             if !dead.is_empty() {
                 let dead: Vec<_> = dead.iter().map(|dead| &dead.candidate).collect();
                 self.replace(&mut compaction, &dead, None, &mut report)?;
@@ -162,9 +171,16 @@ impl Shared {
                     report.complete = false;
                     break;
                 }
-                self.rewrite(&mut compaction, group, &mut report)?;
+                match self.rewrite(&mut compaction, group, &mut report) {
+                    // Another one may need less room.
+                    Err(error @ LogError::NoSpace { .. }) => no_space = Some(error),
+                    other => other?,
+                }
             }
-            Ok(())
+            match no_space {
+                Some(error) if report.bytes_freed == 0 => Err(error),
+                _ => Ok(()),
+            }
         };
         match compact() {
             Ok(()) => Ok(report),
@@ -350,7 +366,7 @@ impl Shared {
     ) -> Result<Table, LogError> {
         let files = &*self.options.files;
         let file = files
-            .create(path, bytes, &|| false)
+            .create(path, bytes)
             .map_err(|source| LogError::creating(&self.dir, path, bytes, source))?;
         let io = |operation, error| LogError::io(operation, path, error);
         let mut copy = Copy::begin(self, &*file, id, bytes);

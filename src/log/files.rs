@@ -21,14 +21,8 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Opens a file for reading.
     fn open(&self, path: &Path) -> io::Result<File>;
-    /// Creates a file with `bytes` of allocated zeros and syncs it. The directory is not synced.
-    /// Writes the zeros really, from the start on, for as long as `fill` says so.
-    fn create(
-        &self,
-        path: &Path,
-        bytes: u32,
-        fill: &dyn Fn() -> bool,
-    ) -> io::Result<Box<dyn DataFile>>;
+    /// Creates a file with `bytes` of allocated zeros. Neither it nor the directory is synced.
+    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>>;
     /// Creates an empty file that grows as it is written; one that is there is emptied. Nothing is
     /// synced.
     fn create_growing(&self, path: &Path) -> io::Result<Box<dyn DataFile>>;
@@ -112,22 +106,15 @@ impl Files for SystemFiles {
         File::open(path)
     }
 
-    fn create(
-        &self,
-        path: &Path,
-        bytes: u32,
-        fill: &dyn Fn() -> bool,
-    ) -> io::Result<Box<dyn DataFile>> {
+    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, u64::from(bytes)) {
+        let allocated = match fallocate(&file, FallocateFlags::empty(), 0, u64::from(bytes)) {
             // Then all the room has to be taken by writing it.
-            Err(Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes, &|| true)?,
-            other => {
-                other?;
-                fill_with_zeros(&file, bytes, fill)?;
-            }
-        }
-        file.sync_all()?;
+            Err(Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes, &|| true),
+            other => other.map_err(io::Error::from),
+        };
+        // A half-made file takes the room that others still need.
+        allocated.inspect_err(|_| drop(fs::remove_file(path)))?;
         Ok(Box::new(file))
     }
 
@@ -181,14 +168,18 @@ impl DataFile for File {
 
 /// Writes zeros over the file for as long as `go_on` says so. It syncs as it goes, so that a sync
 /// of the log that comes in between does not wait for all of them.
-fn fill_with_zeros(file: &File, bytes: u32, go_on: &dyn Fn() -> bool) -> io::Result<()> {
+pub(super) fn fill_with_zeros(
+    file: &dyn DataFile,
+    bytes: u32,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<()> {
     const STEP: u32 = 1 << 20;
     let zeros = vec![0; STEP as usize];
     let mut position = 0;
     while position < bytes && go_on() {
         let step = STEP.min(bytes - position);
         let chunk = zeros.get(..step as usize).unwrap_or(&zeros);
-        FileExt::write_all_at(file, chunk, u64::from(position))?;
+        file.write_all_at(chunk, u64::from(position))?;
         file.sync_data()?;
         position += step;
     }
@@ -204,9 +195,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (bytes, fill) in [(3 << 20, false), (3 << 20, true), ((1 << 20) + 4096, true)] {
             let path = dir.path().join(format!("{bytes} {fill}"));
-            SystemFiles.create(&path, bytes, &|| fill).unwrap();
+            let file = SystemFiles.create(&path, bytes).unwrap();
+            fill_with_zeros(&*file, bytes, &|| fill).unwrap();
             assert_eq!(fs::read(&path).unwrap(), vec![0; bytes as usize]);
-            assert!(SystemFiles.create(&path, bytes, &|| fill).is_err(), "nothing is overwritten");
+            assert!(SystemFiles.create(&path, bytes).is_err(), "nothing is overwritten");
         }
     }
 

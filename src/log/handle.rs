@@ -55,6 +55,15 @@ pub struct LogStats {
     pub synced: EntryIndex,
 }
 
+/// What the segments of a log take on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileBytes {
+    /// Those that nothing is appended to any more: what is dead in them can be dropped.
+    pub sealed: u64,
+    /// The one that grows, and the spare.
+    pub ahead: u64,
+}
+
 /// One segment of an open log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentInfo {
@@ -79,7 +88,7 @@ pub struct SegmentInfo {
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
-    background: Mutex<Option<JoinHandle<()>>>,
+    background: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What recovery has put together for a log to begin with.
@@ -96,8 +105,8 @@ pub(super) struct Beginning {
     pub(super) index: JobIndex,
     /// The term of the last entry that is kept where it lies.
     pub(super) entry_term: Term,
-    /// There is a ballast.
-    pub(super) ballast: bool,
+    /// Files of the ballast that are there.
+    pub(super) ballast: u32,
     pub(super) manifest: Manifest,
     /// The older files that the manifest names.
     pub(super) old: Vec<Old>,
@@ -127,7 +136,8 @@ impl Log {
     /// Appends an entry to the tail in memory and returns its index. Who wants indexes in the
     /// order of his own decisions holds his own lock around this.
     ///
-    /// Waits for the disk only if the next segment is needed and not ready.
+    /// Waits for the disk only if the next segment is needed and not ready: see
+    /// [`reserve`](Self::reserve).
     ///
     /// # Errors
     /// `InvalidEntry`, `EntryTooLarge`, `NoSpace` for jobs on a disk that is nearly full, `NoSpace`
@@ -163,13 +173,65 @@ impl Log {
         self.shared.room.accepts_jobs()
     }
 
-    /// Gives the ballast back to the disk, for who must write something and finds it full. False
-    /// if that brings no room. The log does it by itself for its own files.
-    pub fn release_ballast(&self) -> bool {
-        self.shared.room.release_ballast()
+    /// Gives a part of the ballast back to the disk, for who must write `bytes` and finds it full.
+    /// False if that is of no use. The log does it by itself for its own files.
+    pub fn release_ballast_for(&self, bytes: u64) -> bool {
+        self.shared.room.release_ballast_for(bytes)
+    }
+
+    /// Goes on in a segment of the first size, if the present one is larger, and lets the spare go:
+    /// for a log that is idle, or whose disk is full. What is dead in the larger one can then be
+    /// dropped by compaction.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn shrink(&self) -> Result<(), LogError> {
+        self.shared.shrink()
+    }
+
+    /// The most bytes that an entry may have.
+    pub fn entry_bytes_max(&self) -> u64 {
+        self.shared.options.entry_bytes_max()
+    }
+
+    /// Whether entries of `bytes` in all can be appended next without a further segment. Waits for
+    /// nothing.
+    pub fn has_room(&self, bytes: u32) -> bool {
+        self.shared.tail.lock().has_room(bytes)
+    }
+
+    /// The bytes of its segments.
+    pub fn file_bytes(&self) -> FileBytes {
+        let tail = self.shared.tail.lock();
+        let bytes_of = |segment: &Segment| segment.map.len() as u64;
+        let old = tail.old.iter().map(|old| bytes_of(&old.table.segment));
+        let sealed = tail.sealed.iter().map(|sealed| bytes_of(&sealed.segment));
+        let spare = match &tail.spare {
+            Spare::Ready(spare) => bytes_of(&spare.segment),
+            Spare::Idle | Spare::Wanted | Spare::Failed(_) => 0,
+        };
+        let ahead = bytes_of(&tail.active.segment) + spare;
+        FileBytes { sealed: old.chain(sealed).sum(), ahead }
+    }
+
+    /// Looks how much room the disk has, and has missing ballast made if there is enough: for a
+    /// caller that does so now and then. Whether less is free than is to be kept.
+    pub fn tend_room(&self) -> bool {
+        let full = self.shared.room.look().is_err();
+        if self.shared.room.misses_ballast() {
+            self.shared.tail.lock().ballast_due = true;
+            self.shared.background_signal.notify_all();
+        }
+        full
+    }
+
+    /// Whether the disk has less free than is to be kept, by the last look.
+    pub fn is_full(&self) -> bool {
+        self.shared.room.is_full()
     }
 
     /// Makes sure that entries of `bytes` in all can be appended next without a further segment.
+    /// Waits for the disk if one is needed and not ready.
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -343,7 +405,7 @@ impl Log {
         vote::store(&*self.shared.options.files, &self.shared.dir, self.shared.log_id, vote)
     }
 
-    /// Waits until the background thread has nothing to do. For tests that want the same calls of
+    /// Waits until the background threads have nothing to do. For tests that want the same calls of
     /// the file system in the same order each time.
     pub fn settle(&self) {
         self.shared.settle();
@@ -400,11 +462,13 @@ impl Log {
             inflight: None,
             index: beginning.index,
             dirty: Vec::new(),
-            spare: Spare::Wanted,
-            spare_awaited: false,
+            spare: Spare::Idle,
+            spare_awaited: 0,
+            spare_bytes: options.segment_bytes_first().saturating_mul(2).min(options.segment_bytes),
+            discarded: Vec::new(),
             started: false,
-            background_idle: false,
-            ballast_due: false,
+            busy: 0,
+            ballast_due: true,
             next_segment,
             old: beginning.old,
             sealed: beginning.sealed,
@@ -440,9 +504,9 @@ impl Log {
         });
         // A log on a full disk takes no jobs from the beginning.
         let _ = shared.room.look();
-        let thread = spare::spawn(Arc::clone(&shared))
+        let threads = spare::spawn(&shared)
             .map_err(|error| LogError::io("starting a thread for", &shared.dir, error))?;
-        Ok(Self { shared, background: Mutex::new(Some(thread)) })
+        Ok(Self { shared, background: Mutex::new(threads) })
     }
 
     /// Appends an entry that an earlier segment already has, under its own term.
@@ -502,9 +566,10 @@ impl Log {
     fn end_background(&self) {
         self.shared.tail.lock().stopping = true;
         self.shared.background_signal.notify_all();
-        let thread = self.background.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the log's background thread panicked");
+        for thread in self.background.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a background thread of the log panicked");
+            }
         }
     }
 }

@@ -89,9 +89,8 @@ impl Manifest {
         }
         let bytes = self.encode(log_id);
         let len = bytes.len() as u32;
-        let file = files
-            .create(&new, len, &|| false)
-            .map_err(|source| LogError::creating(dir, &new, len, source))?;
+        let file =
+            files.create(&new, len).map_err(|source| LogError::creating(dir, &new, len, source))?;
         file.write_all_at(&bytes, 0)
             .and_then(|()| file.sync_data())
             .map_err(|error| LogError::io("writing", &new, error))?;

@@ -70,7 +70,7 @@ pub use entry::{EntryKind, EntryView, JobView};
 pub use error::LogError;
 pub use files::{DataFile, Files, Space, SystemFiles};
 pub use frames::Item;
-pub use handle::{Log, LogStats, SegmentInfo};
+pub use handle::{FileBytes, Log, LogStats, SegmentInfo};
 pub use location::{FoundJob, JobLocation};
 pub use offline::{Damage, DamagedBody, Verified, dump, verify};
 pub use options::LogOptions;

@@ -12,8 +12,9 @@ const FREE_BYTES_MIN: u64 = 1 << 30;
 /// How a log is kept.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Size of a segment file in bytes: a multiple of 4096, from 64 KiB to 1 GiB. An entry must fit
-    /// into one. Segments that are there keep their size.
+    /// The most that a segment file has, in bytes: a multiple of 4096, from 64 KiB to 1 GiB. An
+    /// entry must fit into one. The first of a start has 1 MiB, the next twice as much, and so on.
+    /// Segments that are there keep their size.
     pub segment_bytes: u32,
     /// Write zeros over a new segment before it is used, in the background. A sync into such a
     /// segment takes about 0.7 of the time (4 KiB, ext4), because the file system need not note

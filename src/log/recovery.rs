@@ -29,6 +29,7 @@ use super::replay::{
 };
 use super::room;
 use super::segment::{FileKind, HeaderError, OpenSegment, Segment, SegmentHeader, id_in};
+use super::shared::segment_bytes_for;
 use super::table::{self, Sealed};
 use super::vote;
 
@@ -44,12 +45,12 @@ pub struct Recovery {
     beyond: Vec<Loose>,
     /// Index tables are not written.
     read_only: bool,
-    /// There is a ballast.
-    ballast: bool,
+    /// Files of the ballast that are there.
+    ballast: u32,
     manifest: Manifest,
     /// Files that do not count any more.
     leftovers: Vec<PathBuf>,
-    spare: Option<(u64, PathBuf)>,
+    spare: Option<Unused>,
     next_segment: u64,
     log_id: Option<[u8; 16]>,
     last_term: Term,
@@ -66,6 +67,16 @@ struct Loose {
     /// None for a file too short to be mapped.
     map: Option<Map>,
     header: Result<SegmentHeader, HeaderError>,
+    /// The durable index of a header that is not that of the whole file.
+    durable: EntryIndex,
+}
+
+/// A spare that a run before has prepared and not used.
+#[derive(Debug)]
+struct Unused {
+    id: u64,
+    path: PathBuf,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -233,7 +244,9 @@ impl Recovery {
             Some((manifest, log_id)) => (manifest, Some(log_id)),
             None => (Manifest::default(), None),
         };
-        let Listed { segments, leftovers, next_id } = Listed::sort(dir, &names, &manifest);
+        let Listed { segments, mut leftovers, next_id } = Listed::sort(dir, &names, &manifest);
+        let (ballast, no_ballast) = room::ballast_in(&options, dir, &names);
+        leftovers.extend(no_ballast);
         let mut found = Vec::with_capacity(segments.len());
         for id in segments {
             found.push(Loose::open(&options, dir, id)?);
@@ -246,7 +259,7 @@ impl Recovery {
             last_term: manifest.base.last.term,
             manifest,
             read_only: false,
-            ballast: names.iter().any(|name| name == room::BALLAST),
+            ballast,
             leftovers,
             spare: None,
             next_segment: next_id,
@@ -255,7 +268,7 @@ impl Recovery {
             replayed: None,
             options,
         };
-        recovery.check_identity(&found)?;
+        recovery.check_identity(&mut found)?;
         recovery.take_spare(&mut found)?;
         recovery.resolve_chain(found)?;
         Ok(recovery)
@@ -348,7 +361,8 @@ impl Recovery {
             return Err(LogError::TermTooLow { given: term, last });
         }
         let log_id = self.log_id()?;
-        let (fresh, next_segment) = self.fresh_segment(log_id)?;
+        let moved_bytes = self.bytes_of(&replayed.moved)?;
+        let (fresh, next_segment) = self.fresh_segment(log_id, moved_bytes)?;
         let first_index =
             EntryIndex(replayed.recovered.last_index.0 + 1 - replayed.moved.len() as u64);
         let (previous, previous_end, kept) = self.predecessor(replayed.end);
@@ -362,7 +376,7 @@ impl Recovery {
             previous_end,
             durable: replayed.recovered.last_index,
             wall_ms: self.options.files.wall_ms(),
-            size: self.options.segment_bytes,
+            size: fresh.bytes(),
         };
         let mut indexed = replayed.indexed;
         let sealed = self.seal(&mut indexed, kept, &header)?;
@@ -401,7 +415,7 @@ impl Recovery {
     }
 
     /// Checks that all headers are of one log and of this version, and notes id and highest term.
-    fn check_identity(&mut self, found: &[Loose]) -> Result<(), LogError> {
+    fn check_identity(&mut self, found: &mut [Loose]) -> Result<(), LogError> {
         for loose in found {
             match &loose.header {
                 Ok(header) => {
@@ -413,12 +427,14 @@ impl Recovery {
                         let reason = "the segment id in the header is not the one in the name";
                         return Err(LogError::damaged(&loose.path, 0, reason));
                     }
-                    if loose.bytes().len() != header.size as usize {
-                        let at = loose.bytes().len() as u64;
-                        let reason = "the file has not the size that its header says";
-                        return Err(LogError::damaged(&loose.path, at, reason));
-                    }
                     self.last_term = self.last_term.max(header.term);
+                    // A power cut may have kept the header and not the size, as neither was synced.
+                    // What was synced, it still proves.
+                    if loose.bytes().len() != header.size as usize {
+                        loose.durable = header.durable;
+                        let reason = "the file has not the size that its header says";
+                        loose.header = Err(HeaderError::Invalid(reason));
+                    }
                 }
                 Err(HeaderError::Version(found)) => {
                     return Err(LogError::Version {
@@ -433,16 +449,17 @@ impl Recovery {
         Ok(())
     }
 
-    /// Takes the newest file for the fresh segment if it is an unused spare of the right size.
+    /// Takes the newest file for the fresh segment if it is an unused spare of the right size. One
+    /// of another size would only take room.
     fn take_spare(&mut self, found: &mut Vec<Loose>) -> Result<(), LogError> {
         let Some(last) = found.last().filter(|last| last.header.is_err()) else {
             return Ok(());
         };
         last.populate()?;
-        let unused = found.pop_if(|last| {
-            last.bytes().len() == self.options.segment_bytes as usize && used(last.bytes()) == 0
-        });
-        self.spare = unused.map(|loose| (loose.id, loose.path));
+        if let Some(Loose { id, path, map, .. }) = found.pop_if(|last| used(last.bytes()) == 0) {
+            let bytes = map.map_or(0, |map| map.len());
+            self.spare = Some(Unused { id, path, bytes });
+        }
         Ok(())
     }
 
@@ -549,25 +566,50 @@ impl Recovery {
         self.log_id.map_or_else(draw, Ok)
     }
 
-    /// The segment for new entries, and the id for the one after it.
-    fn fresh_segment(&mut self, log_id: [u8; 16]) -> Result<(OpenSegment, u64), LogError> {
-        let files = &*self.options.files;
-        if let Some((id, path)) = self.spare.take() {
-            let file = files.reuse(&path).map_err(|error| LogError::io("opening", &path, error))?;
-            return Ok((OpenSegment::new(file, path, log_id, id)?, self.next_segment));
+    /// The bytes that entries take which `start` writes once more.
+    fn bytes_of(&self, moved: &VecDeque<(EntryIndex, ChainPlace)>) -> Result<u64, LogError> {
+        let mut bytes = 0;
+        for (_, ChainPlace { link, position }) in moved {
+            if let Some(link) = self.chain.get(*link) {
+                let view = framed_entry(&link.segment, *position)?.view;
+                bytes += frame_bytes(view.encoded_bytes() as usize) as u64;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The segment for new entries, with room for `moved_bytes` of old ones as far as one may have
+    /// it, and the id for the one after it.
+    fn fresh_segment(
+        &mut self,
+        log_id: [u8; 16],
+        moved_bytes: u64,
+    ) -> Result<(OpenSegment, u64), LogError> {
+        let options = &self.options;
+        let files = &*options.files;
+        let moved = u32::try_from(moved_bytes).map_or(u32::MAX / 2, |bytes| bytes.min(1 << 30));
+        let bytes = options.segment_bytes_first().max(segment_bytes_for(moved));
+        let bytes = bytes.min(options.segment_bytes);
+        match self.spare.take() {
+            Some(Unused { id, path, bytes: there }) if there == bytes as usize => {
+                let opened = files.reuse(&path);
+                let file = opened.map_err(|error| LogError::io("opening", &path, error))?;
+                return Ok((OpenSegment::new(file, path, log_id, id)?, self.next_segment));
+            }
+            // Its room may be needed for the one of the right size.
+            Some(Unused { path, .. }) => {
+                files.remove(&path).map_err(|error| LogError::io("removing", &path, error))?;
+            }
+            None => {}
         }
         let id = self.next_segment;
-        let fill = || self.options.prefill;
-        let create = || OpenSegment::create(&self.options, &self.dir, log_id, id, &fill);
-        let made = match create() {
-            Err(LogError::NoSpace { .. }) if self.ballast => {
-                self.ballast = false;
-                room::remove_ballast(files, &self.dir)
-                    .map_err(|error| LogError::io("removing the ballast in", &self.dir, error))?;
-                create()
-            }
-            made => made,
-        };
+        let mut made = OpenSegment::create(options, &self.dir, log_id, id, bytes);
+        while matches!(made, Err(LogError::NoSpace { .. })) && self.ballast > 0 {
+            room::remove_ballast(files, &self.dir, self.ballast)
+                .map_err(|error| LogError::io("removing the ballast in", &self.dir, error))?;
+            self.ballast -= 1;
+            made = OpenSegment::create(options, &self.dir, log_id, id, bytes);
+        }
         Ok((made?, id + 1))
     }
 
@@ -614,13 +656,13 @@ impl Loose {
         let bytes = file.metadata().map_err(|error| io("reading", error))?.len();
         if bytes == 0 {
             let header = Err(HeaderError::Invalid("the file is empty"));
-            return Ok(Self { id, path, map: None, header });
+            return Ok(Self { id, path, map: None, header, durable: EntryIndex(0) });
         }
         let map = Map::whole(&file).map_err(|error| io("mapping", error))?;
         map.populate_range(0, SEGMENT_HEADER_BYTES).map_err(|error| io("reading", error))?;
         let page = map.get(0, SEGMENT_HEADER_BYTES).unwrap_or_default();
         let header = SegmentHeader::decode(FileKind::Segment, page);
-        Ok(Self { id, path, map: Some(map), header })
+        Ok(Self { id, path, map: Some(map), header, durable: EntryIndex(0) })
     }
 
     fn bytes(&self) -> &[u8] {
@@ -642,6 +684,7 @@ impl Loose {
     fn proves(&self, log_id: Option<[u8; 16]>, index: EntryIndex) -> bool {
         let in_header = self.header.as_ref().is_ok_and(|header| header.durable >= index);
         in_header
+            || self.durable >= index
             || match log_id {
                 Some(id) => Seed::new(id, self.id).proof_in(self.bytes(), 0, index).is_some(),
                 // The very first header of a log is synced before anything follows it.

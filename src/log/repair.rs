@@ -118,7 +118,7 @@ fn trim(
     let new = dir.join("segment.repaired");
     let io = |operation, error| LogError::io(operation, &new, error);
     let _ = files.remove(&new);
-    let file = files.create(&new, header.size, &|| false).map_err(|error| io("creating", error))?;
+    let file = files.create(&new, header.size).map_err(|error| io("creating", error))?;
     let header = SegmentHeader { durable: header.durable.min(last_kept), ..*header };
     let frames = segment.map.get(SEGMENT_HEADER_BYTES, *end as usize).unwrap_or_default();
     file.write_all_at(&header.encode(), 0)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::types::{EntryIndex, Stamp, Term};
 
@@ -254,27 +254,28 @@ pub(super) struct OpenSegment {
     pub(super) file: Box<dyn DataFile>,
     /// Index of the last entry once the segment is sealed; until then `OPEN`.
     last_index: AtomicU64,
+    /// Whether its name in the directory is durable, without which nothing in it is.
+    named: AtomicBool,
 }
 
 const OPEN: u64 = u64::MAX;
 
 impl OpenSegment {
-    /// Creates the file, filled as long as `fill` says so, and makes file and name durable.
+    /// Creates the file, of `bytes` zeros. Neither file nor name is durable yet.
     pub(super) fn create(
         options: &LogOptions,
         dir: &Path,
         log_id: [u8; 16],
         id: u64,
-        fill: &dyn Fn() -> bool,
+        bytes: u32,
     ) -> Result<Self, LogError> {
-        let (files, bytes) = (&options.files, options.segment_bytes);
+        let files = &options.files;
         let path = dir.join(FileKind::Segment.file_name(id));
-        let file = files.create(&path, bytes, fill).map_err(|source| {
+        let file = files.create(&path, bytes).map_err(|source| {
             // A half-made file is of no use; if it can't be removed either, the next start does.
             let _ = files.remove(&path);
             LogError::creating(dir, &path, bytes, source)
         })?;
-        files.sync_dir(dir).map_err(|error| LogError::io("syncing", dir, error))?;
         Self::new(file, path, log_id, id)
     }
 
@@ -288,7 +289,22 @@ impl OpenSegment {
         let map = Map::growing(file.file(), SEGMENT_HEADER_BYTES)
             .map_err(|error| LogError::io("mapping", &path, error))?;
         let segment = Arc::new(Segment::own(log_id, id, path, map));
-        Ok(Self { segment, file, last_index: AtomicU64::new(OPEN) })
+        let (last_index, named) = (AtomicU64::new(OPEN), AtomicBool::new(false));
+        Ok(Self { segment, file, last_index, named })
+    }
+
+    /// Size of the file.
+    pub(super) fn bytes(&self) -> u32 {
+        self.segment.map.len() as u32
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Acquire)
+    }
+
+    /// Notes that the directory was synced after the file was created.
+    pub(super) fn set_named(&self) {
+        self.named.store(true, Ordering::Release);
     }
 
     /// Says that nothing follows the entry `last`.

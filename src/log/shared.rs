@@ -1,4 +1,4 @@
-//! What the handle of the log and its background thread share: appending, writing, syncing.
+//! What the handle of the log and its background threads share: appending, writing, syncing.
 //!
 //! Locks, always taken in this order: `compaction`, `syncing` (over `fdatasync`), `writer` (over
 //! `pwrite`), `tail` (memory only, never over a system call). So a slow disk holds up those who
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) appended_signal: Condvar,
     /// The spare became ready, or could not be had.
     pub(super) spare_signal: Condvar,
-    /// The background thread has something to do.
+    /// A background thread has something to do.
     pub(super) background_signal: Condvar,
     /// The batch that is being written; empty between two writes. Two batches go round, this and
     /// the tail's pending one, so that nothing is allocated.
@@ -127,6 +127,7 @@ impl Shared {
             .map_err(|reason| LogError::InvalidEntry { reason })?;
         self.appended.store(entry.index.0, Ordering::Release);
         self.pending_bytes.fetch_add(u64::from(tail.position - before), Ordering::Relaxed);
+        self.want_spare(&mut tail);
         drop(tail);
         self.appended_signal.notify_all();
         Ok(entry.index)
@@ -134,6 +135,35 @@ impl Shared {
 
     /// The tail, with room for `bytes` in its active segment; rolls if need be.
     pub(super) fn make_room(&self, bytes: u32) -> Result<MutexGuard<'_, Tail>, LogError> {
+        self.roll_until(segment_bytes_for(bytes), |tail| tail.has_room(bytes))
+    }
+
+    /// Goes on in a segment of the first size, and lets a larger one end where it is. So what is
+    /// dead in it can be dropped, and a log that has little to hold takes little room.
+    pub(super) fn shrink(&self) -> Result<(), LogError> {
+        let first = self.options.segment_bytes_first();
+        let large = {
+            let mut tail = self.tail.lock();
+            match mem::replace(&mut tail.spare, Spare::Idle) {
+                Spare::Ready(spare) => tail.discarded.push(spare),
+                other => tail.spare = other,
+            }
+            tail.spare_bytes = first;
+            tail.active.segment.id
+        };
+        self.background_signal.notify_all();
+        self.roll_until(first, |tail| {
+            tail.active.segment.id != large || tail.active.bytes() <= first
+        })
+        .map(drop)
+    }
+
+    /// The tail, when it is as it should be; rolls to a segment of at least `least` bytes before.
+    fn roll_until(
+        &self,
+        least: u32,
+        enough: impl Fn(&Tail) -> bool,
+    ) -> Result<MutexGuard<'_, Tail>, LogError> {
         let mut tail = self.tail.lock();
         let mut asked = false;
         loop {
@@ -141,29 +171,44 @@ impl Shared {
                 return Err(LogError::Closed);
             }
             self.refuse_if_poisoned()?;
-            if tail.position + bytes <= self.options.segment_bytes - FRAME_HEADER_BYTES as u32 {
+            if enough(&tail) {
                 return Ok(tail);
             }
             match mem::replace(&mut tail.spare, Spare::Wanted) {
-                Spare::Ready(fresh) => {
-                    tail.spare_awaited = false;
+                Spare::Ready(fresh) if fresh.bytes() >= least => {
+                    tail.spare = Spare::Idle;
+                    tail.spare_awaited = 0;
+                    tail.spare_bytes = tail.spare_bytes.saturating_mul(2);
+                    tail.spare_bytes = tail.spare_bytes.min(self.options.segment_bytes);
                     let wall_ms = self.options.files.wall_ms();
                     tail.roll(fresh, self.log_id, self.term, self.synced(), wall_ms);
-                    self.background_signal.notify_one();
+                    self.background_signal.notify_all();
                 }
                 Spare::Failed(error) if asked => {
                     tail.spare = Spare::Idle;
-                    tail.spare_awaited = false;
+                    tail.spare_awaited = 0;
                     return Err(error);
                 }
                 // An old failure is no reason to refuse: there may be room by now.
-                Spare::Failed(_) | Spare::Idle | Spare::Wanted => {
+                other => {
+                    if let Spare::Ready(small) = other {
+                        tail.discarded.push(small);
+                    }
                     asked = true;
-                    tail.spare_awaited = true;
-                    self.background_signal.notify_one();
+                    tail.spare_awaited = tail.spare_awaited.max(least);
+                    self.background_signal.notify_all();
                     self.spare_signal.wait(&mut tail);
                 }
             }
+        }
+    }
+
+    /// Has a spare be prepared in time: when half of the active segment is used. Before that it
+    /// would be room that a log with little to do never needs.
+    fn want_spare(&self, tail: &mut Tail) {
+        if matches!(tail.spare, Spare::Idle) && tail.position > tail.active.bytes() / 2 {
+            tail.spare = Spare::Wanted;
+            self.background_signal.notify_all();
         }
     }
 
@@ -207,7 +252,7 @@ impl Shared {
             tail.dirty.len() > 1
         };
         if rolled {
-            self.background_signal.notify_one();
+            self.background_signal.notify_all();
         }
         Arc::get_mut(writer).expect(own).clear();
         Ok(last)
@@ -231,7 +276,7 @@ impl Shared {
         let synced = self.sync_all(&guard)?;
         {
             let mut tail = self.tail.lock();
-            let room = self.options.segment_bytes - tail.position;
+            let room = tail.active.bytes() - tail.position;
             if tail.proved >= synced || room < FRAME_HEADER_BYTES as u32 {
                 return Ok(());
             }
@@ -271,14 +316,24 @@ impl Shared {
                 return Err(self.poison("syncing", &segment.path, &error));
             }
         }
-        Ok(())
+        if segments.iter().all(|segment| segment.is_named()) {
+            return Ok(());
+        }
+        // They were needed before there was time for this.
+        match self.options.files.sync_dir(&self.dir) {
+            Err(error) => Err(self.poison("syncing", &self.dir, &error)),
+            Ok(()) => {
+                segments.iter().for_each(|segment| segment.set_named());
+                Ok(())
+            }
+        }
     }
 
     fn move_synced(&self, to: EntryIndex) -> Result<EntryIndex, LogError> {
         let tail = self.tail.lock();
         let before = self.synced.fetch_max(to.0, Ordering::AcqRel);
         if !tail.untabled.is_empty() {
-            self.background_signal.notify_one();
+            self.background_signal.notify_all();
         }
         Ok(EntryIndex(before.max(to.0)))
     }
@@ -379,7 +434,7 @@ impl Shared {
 
     /// Stops the log: what the failed call has left on the disk is unknown, and asking again may
     /// well be answered with a success that is none.
-    fn poison(&self, operation: &str, path: &Path, error: &std::io::Error) -> LogError {
+    pub(super) fn poison(&self, operation: &str, path: &Path, error: &std::io::Error) -> LogError {
         let cause = format!("{operation} {} failed: {error}", path.display());
         tracing::error!(%cause, "the log takes nothing more until it is reopened");
         let cause = self.poison.get_or_init(|| cause.into());
@@ -389,4 +444,10 @@ impl Shared {
         self.spare_signal.notify_all();
         LogError::Poisoned { cause: Arc::clone(cause) }
     }
+}
+
+/// The size of a segment into which an entry fits whose frame takes `bytes`.
+pub(super) fn segment_bytes_for(bytes: u32) -> u32 {
+    let bytes = SEGMENT_HEADER_BYTES as u32 + bytes + FRAME_HEADER_BYTES as u32;
+    bytes.next_multiple_of(SEGMENT_HEADER_BYTES as u32)
 }

@@ -434,7 +434,7 @@ fn write_file(files: &dyn Files, path: &Path, bytes: &[u8]) -> io::Result<Map> {
         _ => {}
     }
     let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-    let file = files.create(path, len, &|| false)?;
+    let file = files.create(path, len)?;
     file.write_all_at(bytes, 0)?;
     file.sync_data()?;
     Map::whole(file.file())

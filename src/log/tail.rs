@@ -73,12 +73,12 @@ impl WriteBatch {
 /// The segment prepared ahead.
 #[derive(Debug)]
 pub(super) enum Spare {
-    /// Nobody needs one now: an attempt failed and was reported.
+    /// Nobody needs one yet.
     Idle,
     /// To be prepared.
     Wanted,
     /// Ready to be rolled to.
-    Ready(OpenSegment),
+    Ready(Arc<OpenSegment>),
     /// Could not be prepared.
     Failed(LogError),
 }
@@ -101,12 +101,16 @@ pub(super) struct Tail {
     /// Segments with bytes written since their last sync, oldest first.
     pub(super) dirty: Vec<Arc<OpenSegment>>,
     pub(super) spare: Spare,
-    /// An append waits for the spare.
-    pub(super) spare_awaited: bool,
+    /// The size that somebody waits for a spare of; 0 for nobody.
+    pub(super) spare_awaited: u32,
+    /// The size of the next spare, unless a larger one is awaited.
+    pub(super) spare_bytes: u32,
+    /// Spares that nobody has a use for any more.
+    pub(super) discarded: Vec<Arc<OpenSegment>>,
     /// The start is over: until then the background does only what is waited for.
     pub(super) started: bool,
-    /// The background thread waits for work.
-    pub(super) background_idle: bool,
+    /// How many of the background threads have something to do.
+    pub(super) busy: usize,
     /// It is time to look whether there is room for a ballast.
     pub(super) ballast_due: bool,
     /// The id for the next file.
@@ -125,7 +129,7 @@ pub(super) struct Tail {
     pub(super) last: Last,
     /// No more appends are taken.
     pub(super) closed: bool,
-    /// The background thread is to end.
+    /// The background threads are to end.
     pub(super) stopping: bool,
     /// Somebody called `wake` and nobody has seen it yet.
     pub(super) woken: bool,
@@ -160,6 +164,11 @@ impl Tail {
         Ok(())
     }
 
+    /// Whether an entry whose frame takes `bytes` fits the active segment, and a mark behind it.
+    pub(super) fn has_room(&self, bytes: u32) -> bool {
+        self.position + bytes <= self.active.bytes() - FRAME_HEADER_BYTES as u32
+    }
+
     /// Appends a mark, for which there must be room in the active segment.
     pub(super) fn push_mark(&mut self, durable: EntryIndex) {
         let (seed, position) = (self.active.segment.seed, self.position);
@@ -172,7 +181,7 @@ impl Tail {
     /// with its first frames, because only now is it known where the sealed one ends.
     pub(super) fn roll(
         &mut self,
-        fresh: OpenSegment,
+        fresh: Arc<OpenSegment>,
         log_id: [u8; 16],
         term: Term,
         durable: EntryIndex,
@@ -188,7 +197,7 @@ impl Tail {
             previous_end: self.position,
             durable,
             wall_ms,
-            size: fresh.segment.map.len() as u32,
+            size: fresh.bytes(),
         };
         self.active.seal(self.last_index());
         let segment = &self.active.segment;
@@ -200,7 +209,7 @@ impl Tail {
             table: None,
         });
         self.header = header;
-        self.active = Arc::new(fresh);
+        self.active = fresh;
         self.position = 0;
         let begin = self.pending.len();
         let segment = Arc::clone(&self.active);

@@ -55,6 +55,23 @@ impl Machine {
         Some(found).filter(|found| *found < state.next)
     }
 
+    /// About the bytes of the bodies of a queue's live jobs, and how many jobs these are. As sizes
+    /// are not known one by one, those from the first live job on count as equally large.
+    pub fn live_bytes(&self, queue: QueueId) -> (u64, u64) {
+        let (Some(state), Some(first)) = (self.queues.get(&queue), self.first_offset(queue)) else {
+            return (0, 0);
+        };
+        let skipped = state.skipped.iter().filter(|(_, end)| *end > first);
+        let skipped: u64 = skipped.map(|(begin, end)| end.0 - begin.0.max(first.0)).sum();
+        let jobs = (state.next.0 - first.0).saturating_sub(skipped);
+        let live = match state.keeps_consumed() {
+            true => jobs,
+            false => state.unconsumed.min(jobs),
+        };
+        let bytes = u128::from(state.sizes.from(first)) * u128::from(live);
+        ((bytes / u128::from(jobs.max(1))) as u64, live)
+    }
+
     /// The first offset that a queue retains: that of its first live job, or of its next one.
     pub fn first_offset(&self, queue: QueueId) -> Option<Offset> {
         let state = self.queues.get(&queue)?;

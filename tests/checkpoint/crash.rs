@@ -99,13 +99,8 @@ impl Files for Aborting {
     fn open(&self, path: &Path) -> io::Result<File> {
         SystemFiles.open(path)
     }
-    fn create(
-        &self,
-        path: &Path,
-        bytes: u32,
-        fill: &dyn Fn() -> bool,
-    ) -> io::Result<Box<dyn DataFile>> {
-        SystemFiles.create(path, bytes, fill).map(|file| self.wrap(file))
+    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
+        SystemFiles.create(path, bytes).map(|file| self.wrap(file))
     }
     fn create_growing(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
         self.step();

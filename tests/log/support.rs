@@ -212,9 +212,10 @@ pub(crate) fn used_segments(dir: &Path) -> Vec<PathBuf> {
 /// Fault model: of the writes since a file's last sync, any subset of 512-byte sectors may have
 /// reached the disk, in any order. A created, renamed or removed name may or may not be as it was
 /// made until the directory is synced; a name that was taken over by a rename has either the old
-/// file or the new one. What was synced is there. After a failed sync the pages count as clean, so
-/// that what was not written by then never is, though it can be read until the power fails. A call
-/// that fails may have done its work, or a part of it, or nothing.
+/// file or the new one. The size of a new file is durable with its first sync. What was synced is
+/// there. After a failed sync the pages count as clean, so that what was not written by then never
+/// is, though it can be read until the power fails. A call that fails may have done its work, or a
+/// part of it, or nothing.
 ///
 /// The directory and the disk go on over a process that is killed: only `leave` takes what was not
 /// synced away.
@@ -255,6 +256,8 @@ pub(crate) enum Fail {
 struct Kept {
     /// What a sync has made durable.
     durable: Vec<u8>,
+    /// The size with which it was made, which is not durable before that.
+    len: usize,
     unsynced: Vec<(u64, Vec<u8>)>,
     name_is_durable: bool,
     removed: bool,
@@ -264,12 +267,16 @@ struct Kept {
 
 impl Kept {
     fn new(durable: Vec<u8>, name_is_durable: bool) -> Self {
-        Self { durable, unsynced: vec![], name_is_durable, removed: false, before: None }
+        let len = durable.len();
+        Self { durable, len, unsynced: vec![], name_is_durable, removed: false, before: None }
     }
 
     /// What a power cut leaves of the contents.
     fn left(&self, random: &mut Random, sector_kept_of_4: u64) -> Vec<u8> {
         let mut bytes = self.durable.clone();
+        if bytes.len() < self.len && random.below(4) < sector_kept_of_4 {
+            bytes.resize(self.len, 0);
+        }
         for (position, sector) in &self.unsynced {
             if random.below(4) < sector_kept_of_4 {
                 put(&mut bytes, *position, sector);
@@ -325,7 +332,7 @@ impl State {
 
     fn used(&self) -> u64 {
         let files = self.files.values().filter(|kept| !kept.removed);
-        files.map(|kept| kept.durable.len() as u64).sum()
+        files.map(|kept| kept.durable.len().max(kept.len) as u64).sum()
     }
 
     fn make_names_durable(&mut self, dir: &Path) {
@@ -413,7 +420,11 @@ impl Disk {
                 continue;
             }
             let bytes = kept.left(random, sector_kept_of_4);
-            fs::write(dir.join(path.file_name().unwrap()), bytes).unwrap();
+            // Most of a file is zeros, which need not be written.
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let file = File::create(dir.join(path.file_name().unwrap())).unwrap();
+            file.write_all_at(&bytes[..used], 0).unwrap();
+            file.set_len(bytes.len() as u64).unwrap();
         }
     }
 
@@ -458,24 +469,18 @@ impl Files for Disk {
         SystemFiles.open(path)
     }
 
-    fn create(
-        &self,
-        path: &Path,
-        bytes: u32,
-        fill: &dyn Fn() -> bool,
-    ) -> io::Result<Box<dyn DataFile>> {
+    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
         self.step("create", path, |state| {
             let failure = state.fails_before(Fail::Create)?;
             if state.capacity.is_some_and(|capacity| state.used() + u64::from(bytes) > capacity) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            assert!(!fill(), "the tests do not ask for it");
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
             let bytes = if failure.is_some() { 0 } else { bytes };
             file.set_len(u64::from(bytes))?;
             let before = state.files.remove(path).filter(|kept| kept.name_is_durable);
-            let kept = Kept::new(vec![0; bytes as usize], false);
-            let kept = Kept { before: before.map(Box::new), ..kept };
+            let (len, before) = (bytes as usize, before.map(Box::new));
+            let kept = Kept { len, before, ..Kept::new(vec![], false) };
             state.files.insert(path.to_owned(), kept);
             failure.map_or_else(|| Ok(self.file(path, Box::new(file))), Err)
         })
@@ -610,6 +615,9 @@ impl DataFile for DiskFile {
             let failure = state.fails(Fail::Sync);
             let mut chance = Random(state.chance());
             if let Some(kept) = self.kept(state) {
+                if failure.is_none() && kept.durable.len() < kept.len {
+                    kept.durable.resize(kept.len, 0);
+                }
                 for (position, bytes) in kept.unsynced.drain(..) {
                     // After a failure nothing is retried: what is lost now stays lost.
                     if failure.is_none() || chance.below(2) == 0 {
