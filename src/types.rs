@@ -59,9 +59,9 @@ number! {
     KeyHash(u64)
 }
 
-/// One job as its worker names it.
+/// A job and the lease on it, as its worker names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeldJob {
+pub struct LeaseRef {
     /// Its offset.
     pub offset: Offset,
     /// The lease that the worker believes it has; 0 for a token that this server never gave.

@@ -19,7 +19,7 @@ use joblog::broker::{
     Caller, CommitOne, Ended, Event, FetchWait, FetchedJobs, Following, Gated, JobBatch, JobEnd,
     LogOptions, Logs, Mailbox, Moving, Ticket,
 };
-use joblog::types::{EntryIndex, HeldJob, Offset};
+use joblog::types::{EntryIndex, LeaseRef, Offset};
 use joblog_protocol::job::{BatchBuilder, Job};
 use tempfile::TempDir;
 
@@ -46,15 +46,15 @@ impl Place {
         index(&gated)
     }
 
-    fn fetch(&self, queue: &str) -> HeldJob {
+    fn fetch(&self, queue: &str) -> LeaseRef {
         let queues = [queue];
         let request = broker::fetch_of(&queues, 1);
         let fetched = self.logs.fetch(&self.caller, &request).result.unwrap();
         let FetchedJobs::Now(grants) = fetched.jobs else { panic!("nothing waits") };
-        HeldJob { offset: grants.jobs[0].offset, grant: grants.jobs[0].grant }
+        LeaseRef { offset: grants.jobs[0].offset, grant: grants.jobs[0].grant }
     }
 
-    fn commit(&self, job: HeldJob, jobs: Option<Following<'_>>) -> EntryIndex {
+    fn commit(&self, job: LeaseRef, jobs: Option<Following<'_>>) -> EntryIndex {
         let result = Some(b"42".as_slice());
         let one = CommitOne { queue: "a", group: "default", job, result, jobs };
         let gated = self.logs.commit_one(&one);

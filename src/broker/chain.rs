@@ -9,7 +9,7 @@ use super::logs::Logs;
 use super::requests::Enqueued;
 use super::turn::{JobBatch, Turn};
 use crate::queue::{Fact, JobRefusal, LeaseFact, Run, Runs};
-use crate::types::HeldJob;
+use crate::types::LeaseRef;
 
 /// One job that is committed with what its worker says of it.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub struct CommitOne<'a> {
     /// The group.
     pub group: &'a str,
     /// The job.
-    pub job: HeldJob,
+    pub job: LeaseRef,
     /// Its result.
     pub result: Option<&'a [u8]>,
     /// What is enqueued with the commit.
@@ -80,16 +80,16 @@ impl Broker {
 impl Turn<'_> {
     /// The fact that commits a job, or why it is not to be committed.
     fn committed_fact(&self, one: &CommitOne<'_>) -> Result<Result<Fact, JobRefusal>, BrokerError> {
-        let CommitOne { queue, group, job: HeldJob { offset, grant }, result, .. } = *one;
+        let CommitOne { queue, group, job, result, .. } = *one;
         let id = self.work_group(queue, group)?;
         let machine = &self.core.machine;
         let Some(result) = result else {
-            let runs = Runs::from_iter([Run { first: offset, count: 1 }]);
-            let committed = machine.commit(id, offset, Some(grant));
+            let runs = Runs::from_iter([Run { first: job.offset, count: 1 }]);
+            let committed = machine.commit(id, job);
             return Ok(committed.map(|()| Fact::Lease(LeaseFact::Committed { group: id, runs })));
         };
         self.check_primary(queue, group)?;
-        Ok(machine.commit_with_result(id, offset, Some(grant), result, self.stamp.log_ms))
+        Ok(machine.commit_with_result(id, job, result, self.stamp.log_ms))
     }
 
     /// Whether a group is the one whose results are kept.

@@ -11,7 +11,7 @@ use super::turn::Turn;
 use super::waiters::{Line, Waiter};
 use crate::log::FoundJob;
 use crate::queue::{GroupKind, Picked, Start};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use crate::types::{Grant, GroupId, LeaseRef, Offset, QueueId};
 
 /// The group that its first FETCH makes.
 pub const DEFAULT_GROUP: &str = "default";
@@ -205,7 +205,11 @@ impl Turn<'_> {
             let at = found.binary_search_by_key(&offset, |(offset, _)| *offset).ok();
             let job = at.and_then(|at| found.get_mut(at)?.1.take());
             let Some(FoundJob { location, bytes, is_sealed }) = job else {
-                self.damage(group, offset, grant, "the log does not have its bytes any more");
+                self.damage(
+                    group,
+                    LeaseRef { offset, grant },
+                    "the log does not have its bytes any more",
+                );
                 continue;
             };
             let lease = self.core.machine.lease(group, offset);
@@ -228,10 +232,11 @@ impl Turn<'_> {
 
     /// Declares a leased job dead whose bytes the log can't give: what is damaged outside must not
     /// end the server.
-    pub(super) fn damage(&mut self, group: GroupId, offset: Offset, grant: Grant, reason: &str) {
+    pub(super) fn damage(&mut self, group: GroupId, job: LeaseRef, reason: &str) {
+        let offset = job.offset;
         tracing::error!(%offset, reason, "a job is damaged; it is dead, the others are served");
         // Its lease may have ended meanwhile: then the next to fetch it finds the damage.
-        if let Ok(fact) = self.core.machine.damage(group, offset, Some(grant), reason) {
+        if let Ok(fact) = self.core.machine.damage(group, job, reason) {
             self.record(&fact);
         }
     }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::log::JobLocation;
 use crate::queue::Holder;
-use crate::types::{Grant, GroupId, LogId, Offset};
+use crate::types::{Grant, GroupId, LeaseRef, LogId, Offset};
 
 /// One FETCH that waits in one log. Ids are given in order of arrival and never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,4 +85,11 @@ pub struct GrantedJob {
     pub bytes: u32,
     /// Where its bytes are, once the grant is released.
     pub location: JobLocation,
+}
+
+impl GrantedJob {
+    /// The job as its worker names it.
+    pub(super) fn held(&self) -> LeaseRef {
+        LeaseRef { offset: self.offset, grant: self.grant }
+    }
 }

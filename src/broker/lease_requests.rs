@@ -7,17 +7,17 @@ use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::Turn;
 use crate::queue::{Fact, GroupKind, JobRefusal, LeaseFact, Outcome, Retry};
-use crate::types::{GroupId, HeldJob, Offset};
+use crate::types::{GroupId, LeaseRef, Offset};
 
 /// Leased jobs of one group, by name.
 #[derive(Clone, Debug)]
-pub struct HeldJobs<'a> {
+pub struct LeaseRefs<'a> {
     /// The queue.
     pub queue: &'a str,
     /// The group.
     pub group: &'a str,
     /// The jobs.
-    pub jobs: SmallVec<[HeldJob; 2]>,
+    pub jobs: SmallVec<[LeaseRef; 2]>,
 }
 
 /// What became of each job, in the order of the request.
@@ -38,7 +38,7 @@ pub enum Failed {
 /// What workers say of the jobs they hold.
 impl Broker {
     /// Consumes jobs. A request that is refused as a whole has consumed none.
-    pub fn commit(&self, sets: &[HeldJobs<'_>]) -> Gated<Verdicts> {
+    pub fn commit(&self, sets: &[LeaseRefs<'_>]) -> Gated<Verdicts> {
         self.turn(|turn| turn.commit_sets(sets))
     }
 
@@ -65,7 +65,7 @@ impl Broker {
     }
 
     /// Hands jobs back without fault, ready after `delay_ms`.
-    pub fn release(&self, set: &HeldJobs<'_>, delay_ms: u64) -> Gated<Verdicts> {
+    pub fn release(&self, set: &LeaseRefs<'_>, delay_ms: u64) -> Gated<Verdicts> {
         self.turn(|turn| {
             let group = turn.work_group(set.queue, set.group)?;
             Ok(turn.release(group, &set.jobs, delay_ms))
@@ -75,7 +75,7 @@ impl Broker {
     /// Hands jobs back with a reason.
     pub fn fail(
         &self,
-        set: &HeldJobs<'_>,
+        set: &LeaseRefs<'_>,
         retry: Retry,
         reason: &str,
     ) -> Gated<SmallVec<[Result<Failed, JobRefusal>; 2]>> {
@@ -88,7 +88,7 @@ impl Broker {
     /// Renews leases for `lease_ms` from now, and notes what their worker says of its progress.
     pub fn extend(
         &self,
-        set: &HeldJobs<'_>,
+        set: &LeaseRefs<'_>,
         lease_ms: u64,
         progress: Option<&str>,
     ) -> Gated<Verdicts> {
@@ -128,13 +128,13 @@ impl Turn<'_> {
 
     pub(super) fn work_groups(
         &self,
-        sets: &[HeldJobs<'_>],
+        sets: &[LeaseRefs<'_>],
     ) -> Result<SmallVec<[GroupId; 2]>, BrokerError> {
         sets.iter().map(|set| self.work_group(set.queue, set.group)).collect()
     }
 
     /// Consumes jobs of several groups; checks that all groups are there before it begins.
-    pub(super) fn commit_sets(&mut self, sets: &[HeldJobs<'_>]) -> Result<Verdicts, BrokerError> {
+    pub(super) fn commit_sets(&mut self, sets: &[LeaseRefs<'_>]) -> Result<Verdicts, BrokerError> {
         let groups = self.work_groups(sets)?;
         let mut verdicts = Verdicts::new();
         for (set, group) in sets.iter().zip(groups) {
@@ -144,21 +144,21 @@ impl Turn<'_> {
     }
 
     /// Consumes jobs.
-    pub(super) fn commit(&mut self, group: GroupId, jobs: &[HeldJob], verdicts: &mut Verdicts) {
-        for &HeldJob { offset, grant } in jobs {
-            let verdict = self.core.machine.commit(group, offset, Some(grant));
+    pub(super) fn commit(&mut self, group: GroupId, jobs: &[LeaseRef], verdicts: &mut Verdicts) {
+        for job in jobs {
+            let verdict = self.core.machine.commit(group, *job);
             if verdict.is_ok() {
-                self.record_committed(group, offset);
+                self.record_committed(group, job.offset);
             }
             verdicts.push(verdict);
         }
     }
 
     /// Hands jobs back without fault.
-    pub(super) fn release(&mut self, group: GroupId, jobs: &[HeldJob], delay_ms: u64) -> Verdicts {
-        let release = |turn: &Self, HeldJob { offset, grant }| {
+    pub(super) fn release(&mut self, group: GroupId, jobs: &[LeaseRef], delay_ms: u64) -> Verdicts {
+        let release = |turn: &Self, job| {
             let now_ms = turn.stamp.log_ms;
-            turn.core.machine.release(group, offset, Some(grant), delay_ms, now_ms)
+            turn.core.machine.release(group, job, delay_ms, now_ms)
         };
         self.record_each(jobs, release)
     }
@@ -167,18 +167,15 @@ impl Turn<'_> {
     pub(super) fn extend(
         &mut self,
         group: GroupId,
-        jobs: &[HeldJob],
+        jobs: &[LeaseRef],
         lease_ms: u64,
         progress: Option<&str>,
     ) -> Verdicts {
-        let extend = |turn: &Self, HeldJob { offset, grant }| {
-            turn.core.machine.extend(group, offset, Some(grant), lease_ms)
-        };
+        let extend = |turn: &Self, job| turn.core.machine.extend(group, job, lease_ms);
         let mut verdicts = self.record_each(jobs, extend);
         for (job, verdict) in jobs.iter().zip(&mut verdicts) {
             if let (Ok(()), Some(note)) = (&verdict, progress) {
-                let noted =
-                    self.core.machine.note_progress(group, job.offset, Some(job.grant), note);
+                let noted = self.core.machine.note_progress(group, *job, note);
                 *verdict = noted.map(|fact| self.record(&fact));
             }
             if verdict.is_ok() && self.core.machine.is_cancelled(group, job.offset) {
@@ -190,8 +187,8 @@ impl Turn<'_> {
 
     fn record_each(
         &mut self,
-        jobs: &[HeldJob],
-        decide: impl Fn(&Self, HeldJob) -> Result<Fact, JobRefusal>,
+        jobs: &[LeaseRef],
+        decide: impl Fn(&Self, LeaseRef) -> Result<Fact, JobRefusal>,
     ) -> Verdicts {
         let mut verdicts = Verdicts::new();
         for job in jobs {
@@ -204,16 +201,16 @@ impl Turn<'_> {
     pub(super) fn fail(
         &mut self,
         group: GroupId,
-        jobs: &[HeldJob],
+        jobs: &[LeaseRef],
         retry: Retry,
         message: &str,
     ) -> SmallVec<[Result<Failed, JobRefusal>; 2]> {
         let now_ms = self.stamp.log_ms;
         let mut results = SmallVec::new();
-        for &HeldJob { offset, grant } in jobs {
+        for job in jobs {
             let seed = self.core.next_seed();
             let machine = &self.core.machine;
-            let decided = machine.fail(group, offset, Some(grant), retry, message, now_ms, seed);
+            let decided = machine.fail(group, *job, retry, message, now_ms, seed);
             results.push(decided.map(|fact| {
                 self.record(&fact);
                 failed(&fact, now_ms)

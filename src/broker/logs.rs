@@ -15,7 +15,7 @@ use super::grants::{GrantedJob, Grants, WaiterId};
 use super::mailbox::{Mailbox, Shard};
 use super::sessions::SessionHandle;
 use super::{
-    Broker, BrokerError, FetchRequest, Fetched, FetchedJobs, Greeted, HeldJobs, QueueSummary,
+    Broker, BrokerError, FetchRequest, Fetched, FetchedJobs, Greeted, LeaseRefs, QueueSummary,
     Verdicts,
 };
 use crate::log::LogError;
@@ -203,7 +203,7 @@ impl Logs {
     }
 
     /// Consumes jobs, log by log. A request that is refused as a whole has consumed none.
-    pub fn commit(&self, caller: &Caller, sets: &[HeldJobs<'_>]) -> Gated<Verdicts> {
+    pub fn commit(&self, caller: &Caller, sets: &[LeaseRefs<'_>]) -> Gated<Verdicts> {
         if let [only] = &self.brokers[..] {
             return only.commit(sets);
         }
@@ -225,7 +225,7 @@ impl Logs {
         caller: &Caller,
         queues: &[&str],
         group: &str,
-        sets: &[HeldJobs<'_>],
+        sets: &[LeaseRefs<'_>],
     ) -> Option<BrokerError> {
         let queues = queues.iter().map(|queue| (*queue, &[][..]));
         let sets = sets.iter().map(|set| (set.queue, std::slice::from_ref(set)));

@@ -86,7 +86,7 @@ pub use gate::{Gate, GateState, Gated, Gates};
 pub use grants::{FetchTerms, GrantedJob, Grants, Ticket, WaiterId};
 pub use jobs::DescribedJob;
 pub use keeper::{KeeperError, Kept};
-pub use lease_requests::{Failed, HeldJobs, Verdicts};
+pub use lease_requests::{Failed, LeaseRefs, Verdicts};
 pub use logs::{Caller, Logs};
 pub use mailbox::{CancelledJob, Ended, Event, Mailbox, Shard};
 pub use moving::{Movable, Moved, Moving};
@@ -113,7 +113,7 @@ use self::threads::Alarm;
 use self::turn::{TURN_BYTES, Turn};
 use crate::clock::{LeaseClock, LogClock};
 use crate::log::Log;
-use crate::types::{EntryIndex, HeldJob, LogId, Stamp};
+use crate::types::{EntryIndex, LogId, Stamp};
 
 /// Jobs that expire in one turn: 16 KiB of facts at most. More wait for the next one, and are not
 /// given to anyone meanwhile.
@@ -193,7 +193,7 @@ impl Broker {
         caller: &SessionHandle,
         queues: &[&str],
         group: &str,
-        sets: &[HeldJobs<'_>],
+        sets: &[LeaseRefs<'_>],
     ) -> Gated<()> {
         self.turn(|turn| {
             turn.check_current(caller)?;
@@ -289,7 +289,7 @@ impl Broker {
 
     /// Declares a granted job dead, because its bytes can't be read.
     fn damage(&self, job: &GrantedJob, error: &LogError) {
-        self.turn_unasked(|turn| turn.damage(job.group, job.offset, job.grant, &error.to_string()));
+        self.turn_unasked(|turn| turn.damage(job.group, job.held(), &error.to_string()));
     }
 
     /// Releases jobs that were granted but never sent.
@@ -300,8 +300,7 @@ impl Broker {
         }
         self.turn_unasked(|turn| {
             for job in jobs {
-                let held = HeldJob { offset: job.offset, grant: job.grant };
-                turn.release(job.group, &[held], 0);
+                turn.release(job.group, &[job.held()], 0);
             }
         });
     }

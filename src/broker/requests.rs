@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::turn::Turn;
 use super::{
-    Broker, BrokerError, Event, FetchTerms, FetchWait, Gated, Grants, HeldJobs, JobBatch, Mailbox,
+    Broker, BrokerError, Event, FetchTerms, FetchWait, Gated, Grants, JobBatch, LeaseRefs, Mailbox,
     SessionHandle, UniqueHit, Verdicts, WaiterId,
 };
 use crate::log::JobLocation;
@@ -51,7 +51,7 @@ pub struct FetchRequest<'a> {
     /// Whether to wait.
     pub wait: Option<FetchWait<'a>>,
     /// What to commit before.
-    pub commits: &'a [HeldJobs<'a>],
+    pub commits: &'a [LeaseRefs<'a>],
 }
 
 /// What a FETCH got.

@@ -17,26 +17,19 @@ use super::{
     Contradiction, DeadJob, EndReason, Fact, GroupFact, GroupKind, JobRefusal, LeaseFact, Outcome,
     Removal, Retry, Run, SessionEnd, runs_of,
 };
-use crate::types::{Grant, GroupId, Offset, SessionId, Stamp};
+use crate::types::{Grant, GroupId, LeaseRef, Offset, SessionId, Stamp};
 
 /// What may be done.
 impl Machine {
     /// Whether the job may be committed with this grant: then a [`LeaseFact::Committed`] may name
     /// it.
     ///
-    /// Here and below, no grant stands for a token that is not one of this log, and fits no lease.
-    ///
     /// # Errors
     /// [`JobRefusal::AlreadyConsumed`] whatever the grant; [`JobRefusal::LeaseLost`] if the job is
     /// not consumed and the grant is not that of its lease; `BeyondEnd`, `WrongKind`,
     /// `NoSuchGroup`.
-    pub fn commit(
-        &self,
-        group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
-    ) -> Result<(), JobRefusal> {
-        self.held(group, offset, grant).map(|_| ())
+    pub fn commit(&self, group: GroupId, job: LeaseRef) -> Result<(), JobRefusal> {
+        self.held(group, job).map(|_| ())
     }
 
     /// Commits several jobs at once: adds a result for each to `results`, and gives the fact
@@ -48,14 +41,14 @@ impl Machine {
     pub fn commit_jobs(
         &self,
         group: GroupId,
-        jobs: impl IntoIterator<Item = (Offset, Option<Grant>)>,
+        jobs: impl IntoIterator<Item = LeaseRef>,
         results: &mut Vec<Result<(), JobRefusal>>,
     ) -> Option<Fact> {
         let mut offsets = SmallVec::<[Offset; 8]>::new();
-        for (offset, grant) in jobs {
-            let result = self.commit(group, offset, grant);
+        for job in jobs {
+            let result = self.commit(group, job);
             if result.is_ok() {
-                offsets.push(offset);
+                offsets.push(job.offset);
             }
             results.push(result);
         }
@@ -71,20 +64,19 @@ impl Machine {
     pub fn commit_with_result(
         &self,
         group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
+        job: LeaseRef,
         result: &[u8],
         now_log_ms: u64,
     ) -> Result<Fact, JobRefusal> {
-        self.commit(group, offset, grant)?;
+        self.commit(group, job)?;
         let (_, queue) = self.of(group).ok_or(JobRefusal::NoSuchGroup)?;
         let Queue { settings, results, .. } = queue;
         let until_log_ms = now_log_ms.saturating_add(settings.result_kept_ms);
-        let displaced = results.displaced_by(offset, result, settings.result_bytes_max);
+        let displaced = results.displaced_by(job.offset, result, settings.result_bytes_max);
         let result = result.into();
         Ok(Fact::Lease(LeaseFact::CommittedWithResult {
             group,
-            offset,
+            offset: job.offset,
             result,
             until_log_ms,
             displaced,
@@ -118,12 +110,11 @@ impl Machine {
     pub fn release(
         &self,
         group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
+        job: LeaseRef,
         delay_ms: u64,
         now_log_ms: u64,
     ) -> Result<Fact, JobRefusal> {
-        let lease = self.held(group, offset, grant)?;
+        let lease = self.held(group, job)?;
         Ok(self.ended(lease, EndReason::Released, after_delay(delay_ms, now_log_ms), ""))
     }
 
@@ -131,21 +122,19 @@ impl Machine {
     ///
     /// # Errors
     /// As for [`commit`](Self::commit).
-    #[expect(clippy::too_many_arguments, reason = "time and seed are arguments on purpose")]
     pub fn fail(
         &self,
         group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
+        job: LeaseRef,
         retry: Retry,
         message: &str,
         now_log_ms: u64,
         seed: u64,
     ) -> Result<Fact, JobRefusal> {
-        let lease = self.held(group, offset, grant)?;
+        let lease = self.held(group, job)?;
         let (state, queue) = self.of(group).ok_or(JobRefusal::NoSuchGroup)?;
-        let failures = state.mark_after(offset, EndReason::Failed).failures;
-        let noise = mix(seed, u64::from(group.0), offset.0);
+        let failures = state.mark_after(job.offset, EndReason::Failed).failures;
+        let noise = mix(seed, u64::from(group.0), job.offset.0);
         let outcome = after_failure(&queue.settings, retry, failures, now_log_ms, noise);
         Ok(self.ended(lease, EndReason::Failed, outcome, message))
     }
@@ -154,14 +143,8 @@ impl Machine {
     ///
     /// # Errors
     /// As for [`commit`](Self::commit).
-    pub fn damage(
-        &self,
-        group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
-        message: &str,
-    ) -> Result<Fact, JobRefusal> {
-        let lease = self.held(group, offset, grant)?;
+    pub fn damage(&self, group: GroupId, job: LeaseRef, message: &str) -> Result<Fact, JobRefusal> {
+        let lease = self.held(group, job)?;
         Ok(self.ended(lease, EndReason::Damaged, Outcome::Dead, message))
     }
 
@@ -169,16 +152,10 @@ impl Machine {
     ///
     /// # Errors
     /// As for [`commit`](Self::commit); [`JobRefusal::LeaseTooLong`].
-    pub fn extend(
-        &self,
-        group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
-        lease_ms: u64,
-    ) -> Result<Fact, JobRefusal> {
-        self.held(group, offset, grant)?;
+    pub fn extend(&self, group: GroupId, job: LeaseRef, lease_ms: u64) -> Result<Fact, JobRefusal> {
+        self.held(group, job)?;
         lease_fits(lease_ms)?;
-        Ok(Fact::Lease(LeaseFact::Extended { group, offset, lease_ms }))
+        Ok(Fact::Lease(LeaseFact::Extended { group, offset: job.offset, lease_ms }))
     }
 
     /// Notes what a worker says of its job's progress; with an empty note, nothing any more.
@@ -188,24 +165,19 @@ impl Machine {
     pub fn note_progress(
         &self,
         group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
+        job: LeaseRef,
         note: &str,
     ) -> Result<Fact, JobRefusal> {
-        self.commit(group, offset, grant)?;
-        Ok(Fact::Lease(LeaseFact::Progressed { group, offset, note: note.into() }))
+        self.commit(group, job)?;
+        Ok(Fact::Lease(LeaseFact::Progressed { group, offset: job.offset, note: note.into() }))
     }
 
     /// The lease of the job, if `grant` is its grant.
-    fn held(
-        &self,
-        group: GroupId,
-        offset: Offset,
-        grant: Option<Grant>,
-    ) -> Result<&LeaseSlot, JobRefusal> {
+    fn held(&self, group: GroupId, job: LeaseRef) -> Result<&LeaseSlot, JobRefusal> {
         // The good case first: a lease implies all that is checked below.
+        let LeaseRef { offset, grant } = job;
         let lease = self.leases.get(group, offset);
-        if let Some(lease) = lease.filter(|lease| Some(lease.grant) == grant) {
+        if let Some(lease) = lease.filter(|lease| lease.grant == grant) {
             return Ok(lease);
         }
         let (state, queue) = self.of(group).ok_or(JobRefusal::NoSuchGroup)?;

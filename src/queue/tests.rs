@@ -5,7 +5,7 @@ mod limits;
 mod order;
 
 use super::*;
-use crate::types::{Grant, GroupId, Offset, QueueId, SessionId, Stamp};
+use crate::types::{Grant, GroupId, LeaseRef, Offset, QueueId, SessionId, Stamp};
 
 const WORKER: SessionId = SessionId([7; 16]);
 const HOLDER: Holder = Holder::Session(WORKER);
@@ -24,6 +24,10 @@ struct Scene {
 enum Entry {
     Jobs(Offset, u32),
     Fact(Box<Fact>),
+}
+
+fn lease_ref((offset, grant): (Offset, Grant)) -> LeaseRef {
+    LeaseRef { offset, grant }
 }
 
 impl Scene {
@@ -52,29 +56,29 @@ impl Scene {
         self.record.push((Entry::Jobs(base, count), self.log_ms));
     }
 
-    fn fetch_as(&mut self, holder: Holder, jobs_max: usize) -> Vec<(Offset, Option<Grant>)> {
+    fn fetch_as(&mut self, holder: Holder, jobs_max: usize) -> Vec<(Offset, Grant)> {
         let mut picked = Picked::new();
         self.machine.pick(self.group, jobs_max, &mut |_| true, &mut picked);
         let first = self.machine.next_grant();
         let fact = self.machine.grant(self.group, holder, LEASE_MS, first, &picked).unwrap();
         self.apply(fact);
-        let grants = (first.0..).map(|grant| Some(Grant(grant)));
+        let grants = (first.0..).map(Grant);
         picked.offsets().zip(grants).collect()
     }
 
-    fn fetch(&mut self, jobs_max: usize) -> Vec<(Offset, Option<Grant>)> {
+    fn fetch(&mut self, jobs_max: usize) -> Vec<(Offset, Grant)> {
         self.fetch_as(HOLDER, jobs_max)
     }
 
-    fn commit(&mut self, offset: Offset, grant: Option<Grant>) {
-        self.machine.commit(self.group, offset, grant).unwrap();
+    fn commit(&mut self, offset: Offset, grant: Grant) {
+        self.machine.commit(self.group, LeaseRef { offset, grant }).unwrap();
         let mut runs = Runs::new();
         push_offset(&mut runs, offset);
         self.apply(Fact::Lease(LeaseFact::Committed { group: self.group, runs }));
     }
 
-    fn release(&mut self, offset: Offset, grant: Option<Grant>) {
-        let fact = self.machine.release(self.group, offset, grant, 0, self.log_ms);
+    fn release(&mut self, offset: Offset, grant: Grant) {
+        let fact = self.machine.release(self.group, LeaseRef { offset, grant }, 0, self.log_ms);
         self.apply(fact.unwrap());
     }
 
@@ -126,10 +130,7 @@ fn one_stuck_job_costs_next_to_nothing_and_is_all_that_comes_again() {
     ends.into_iter().for_each(|end| scene.apply(end));
     let again = scene.fetch(10);
     assert_eq!(again.iter().map(|job| job.0).collect::<Vec<_>>(), [Offset(0)]);
-    assert_eq!(
-        scene.machine.commit(scene.group, Offset(0), stuck[0].1),
-        Err(JobRefusal::LeaseLost)
-    );
+    assert_eq!(scene.machine.commit(scene.group, lease_ref(stuck[0])), Err(JobRefusal::LeaseLost));
     scene.commit(Offset(0), again[0].1);
     let counts = scene.counts();
     assert_eq!((counts.committed, counts.consumed_heap_bytes), (Offset(1_000_001), 0));
@@ -209,7 +210,7 @@ fn the_end_of_a_restored_lease_is_a_crash_only_once_its_worker_was_heard_of() {
     for (heard, crashes) in [(false, 0), (true, 1)] {
         let mut scene = Scene::new();
         scene.enqueue(1);
-        let grant = scene.fetch(1)[0].1.unwrap();
+        let grant = scene.fetch(1)[0].1;
         scene.restart();
         if heard {
             assert_eq!(scene.machine.resume_session(WORKER, &[grant]), []);
@@ -228,7 +229,7 @@ fn extending_a_timed_lease_shows_that_its_worker_lives() {
     scene.enqueue(1);
     let (offset, grant) = scene.fetch_as(Holder::Timed, 1)[0];
     scene.restart();
-    let fact = scene.machine.extend(scene.group, offset, grant, 500).unwrap();
+    let fact = scene.machine.extend(scene.group, LeaseRef { offset, grant }, 500).unwrap();
     scene.apply(fact);
     let over = |scene: &mut Scene, ms| scene.machine.take_expired(ms, ms, 0, 9);
     assert_eq!(over(&mut scene, 1_499), []);
@@ -245,13 +246,13 @@ fn a_dead_job_holds_the_committed_offset_and_refuses_its_old_grant() {
     scene.enqueue(3);
     let jobs = scene.fetch(3);
     let (group, log_ms) = (scene.group, scene.log_ms);
-    let fact = scene.machine.fail(group, Offset(1), jobs[1].1, Retry::NEVER, "no ink", log_ms, 0);
+    let fact = scene.machine.fail(group, lease_ref(jobs[1]), Retry::NEVER, "no ink", log_ms, 0);
     scene.apply(fact.unwrap());
     scene.commit(Offset(0), jobs[0].1);
     scene.commit(Offset(2), jobs[2].1);
     let counts = scene.counts();
     assert_eq!((counts.committed, counts.consumed_above, counts.dead), (Offset(1), 1, 1));
-    assert_eq!(scene.machine.commit(group, Offset(1), jobs[1].1), Err(JobRefusal::LeaseLost));
+    assert_eq!(scene.machine.commit(group, lease_ref(jobs[1])), Err(JobRefusal::LeaseLost));
     let (offset, dead) = scene.machine.dead(group, Offset(0)).next().unwrap();
     assert_eq!((offset, &*dead.message, dead.failures), (Offset(1), "no ink", 1));
     assert_eq!(scene.fetch(9), []);
@@ -264,6 +265,7 @@ fn a_batch_of_commits_takes_each_job_once_and_answers_each_request() {
     let jobs = scene.fetch(5);
     scene.commit(Offset(3), jobs[3].1);
     let batch = [jobs[2], jobs[0], jobs[3], jobs[2], (Offset(1), jobs[0].1), jobs[4]];
+    let batch = batch.map(lease_ref);
     let mut results = Vec::new();
     let fact = scene.machine.commit_jobs(scene.group, batch, &mut results).unwrap();
     let consumed = Err(JobRefusal::AlreadyConsumed);
@@ -281,7 +283,7 @@ fn a_log_may_grant_a_delayed_job_early() {
     let mut scene = Scene::new();
     scene.enqueue(1);
     let (offset, grant) = scene.fetch(1)[0];
-    let fact = scene.machine.release(scene.group, offset, grant, 500, scene.log_ms);
+    let fact = scene.machine.release(scene.group, LeaseRef { offset, grant }, 500, scene.log_ms);
     scene.apply(fact.unwrap());
     assert_eq!((scene.fetch(1), scene.counts().delayed), (vec![], 1));
     let runs = Runs::from_iter([Run { first: offset, count: 1 }]);
@@ -298,7 +300,8 @@ fn any_entry_makes_ready_what_is_due_at_its_time() {
     scene.enqueue(1);
     for by_jobs in [false, true] {
         let (offset, grant) = scene.fetch(1)[0];
-        let fact = scene.machine.release(scene.group, offset, grant, 500, scene.log_ms);
+        let fact =
+            scene.machine.release(scene.group, LeaseRef { offset, grant }, 500, scene.log_ms);
         scene.apply(fact.unwrap());
         scene.log_ms += 500;
         if by_jobs {
@@ -317,9 +320,9 @@ fn grants_are_raised_but_never_lowered() {
     let mut scene = Scene::new();
     scene.machine.raise_grants(Grant(7 << 32));
     scene.enqueue(2);
-    assert_eq!(scene.fetch(1)[0].1, Some(Grant(7 << 32)));
+    assert_eq!(scene.fetch(1)[0].1, Grant(7 << 32));
     scene.machine.raise_grants(Grant(3 << 32));
-    assert_eq!(scene.fetch(1)[0].1, Some(Grant((7 << 32) + 1)));
+    assert_eq!(scene.fetch(1)[0].1, Grant((7 << 32) + 1));
 }
 
 #[test]
@@ -327,7 +330,7 @@ fn a_damaged_payload_kills_its_job_alone() {
     let mut scene = Scene::new();
     scene.enqueue(2);
     let jobs = scene.fetch(2);
-    let fact = scene.machine.damage(scene.group, Offset(0), jobs[0].1, "checksum");
+    let fact = scene.machine.damage(scene.group, lease_ref(jobs[0]), "checksum");
     scene.apply(fact.unwrap());
     let dead: Vec<_> = scene.machine.dead(scene.group, Offset(0)).collect();
     assert_eq!((dead.len(), dead[0].1.reason), (1, EndReason::Damaged));
@@ -369,7 +372,7 @@ fn a_group_is_woken_once_per_asking_in_the_order_of_events() {
     assert_eq!(take(&mut scene), [GroupId(2), GroupId(1)]);
     let (offset, grant) = scene.fetch(1)[0];
     assert_eq!(take(&mut scene), []);
-    let fact = scene.machine.release(scene.group, offset, grant, 250, scene.log_ms);
+    let fact = scene.machine.release(scene.group, LeaseRef { offset, grant }, 250, scene.log_ms);
     scene.apply(fact.unwrap());
     assert_eq!((take(&mut scene), scene.machine.next_due_log_ms()), (vec![], Some(1_250)));
     scene.machine.advance(Stamp { wall_ms: 0, log_ms: 1_249 });
@@ -546,7 +549,7 @@ fn a_lease_that_no_slot_can_hold_is_refused() {
     let mut scene = Scene::new();
     scene.enqueue(1);
     let (offset, grant) = scene.fetch(1)[0];
-    let extend = |ms| scene.machine.extend(scene.group, offset, grant, ms);
+    let extend = |ms| scene.machine.extend(scene.group, LeaseRef { offset, grant }, ms);
     assert!(extend(LEASE_MS_MAX).is_ok());
     assert_eq!(extend(LEASE_MS_MAX + 1), Err(JobRefusal::LeaseTooLong));
 }

@@ -3,8 +3,8 @@
 use joblog_protocol::Token;
 use joblog_protocol::messages::handles::{Handle, HandleSet};
 
-use crate::broker::{DEFAULT_GROUP, HeldJobs, Logs};
-use crate::types::{Grant, HeldJob, LogId, Offset};
+use crate::broker::{DEFAULT_GROUP, LeaseRefs, Logs};
+use crate::types::{Grant, LeaseRef, LogId, Offset};
 
 /// The token of a grant: its number, little-endian, and behind it the log's unless that is 0.
 /// Clients do not look inside.
@@ -34,14 +34,14 @@ pub(super) fn group(name: &str) -> &str {
 
 /// A job of a log that a worker names. A token of another log is none of this one: the grants of
 /// each log count from the same number.
-pub(super) fn held(log: LogId, handle: &Handle) -> HeldJob {
+pub(super) fn lease_ref(log: LogId, handle: &Handle) -> LeaseRef {
     let grant = grant(&handle.token).filter(|(of, _)| *of == log);
     let (_, grant) = grant.unwrap_or_default();
-    HeldJob { offset: Offset(handle.offset), grant }
+    LeaseRef { offset: Offset(handle.offset), grant }
 }
 
-pub(super) fn held_jobs<'a>(logs: &Logs, set: &HandleSet<'a>) -> HeldJobs<'a> {
+pub(super) fn lease_refs<'a>(logs: &Logs, set: &HandleSet<'a>) -> LeaseRefs<'a> {
     let log = logs.id_of(set.queue);
-    let jobs = set.handles.iter().map(|handle| held(log, handle)).collect();
-    HeldJobs { queue: set.queue, group: group(set.group), jobs }
+    let jobs = set.handles.iter().map(|handle| lease_ref(log, handle)).collect();
+    LeaseRefs { queue: set.queue, group: group(set.group), jobs }
 }

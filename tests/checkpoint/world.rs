@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use joblog::broker::{
-    Broker, FetchedJobs, GroupKind, HeldJobs, JobBatch, Logs, QueueSettings, Retry, SessionHandle,
+    Broker, FetchedJobs, GroupKind, JobBatch, LeaseRefs, Logs, QueueSettings, Retry, SessionHandle,
     Start,
 };
-use joblog::types::{EntryIndex, Grant, HeldJob, Offset};
+use joblog::types::{EntryIndex, Grant, LeaseRef, Offset};
 use joblog_protocol::job::{BatchBuilder, EncodedJob};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir};
@@ -141,8 +141,8 @@ impl World {
                 return;
             }
             for (_, offset, grant) in held {
-                let jobs = SmallVec::from_iter([HeldJob { offset, grant }]);
-                let done = self.broker.commit(&[HeldJobs { queue, group: "default", jobs }]);
+                let jobs = SmallVec::from_iter([LeaseRef { offset, grant }]);
+                let done = self.broker.commit(&[LeaseRefs { queue, group: "default", jobs }]);
                 assert!(done.result.unwrap().iter().all(Result::is_ok));
             }
         }
@@ -154,8 +154,8 @@ impl World {
         }
         let at = self.random.below(self.held.len() as u64) as usize;
         let (queue, offset, grant) = self.held.swap_remove(at);
-        let jobs = SmallVec::from_iter([HeldJob { offset, grant }]);
-        let set = HeldJobs { queue, group: "default", jobs };
+        let jobs = SmallVec::from_iter([LeaseRef { offset, grant }]);
+        let set = LeaseRefs { queue, group: "default", jobs };
         match self.random.below(5) {
             0 => drop(self.broker.release(&set, self.random.below(2) * 3_600_000)),
             1 => drop(self.broker.fail(&set, Retry::NEVER, "no ink")),

@@ -6,7 +6,7 @@ use joblog::queue::{
     EndReason, Fact, GroupFact, GroupKind, Holder, JobRefusal, LeaseFact, Numbered, Outcome,
     Picked, Refusal, Retry, Runs, Start, push_offset,
 };
-use joblog::types::{Grant, GroupId, Offset, QueueId, Stamp};
+use joblog::types::{Grant, GroupId, LeaseRef, Offset, QueueId, Stamp};
 
 use crate::replay::{JOB_BYTES, Record};
 use crate::world::{FRESH, Job, Place, World};
@@ -114,7 +114,10 @@ impl World {
         let mut runs = Runs::new();
         for (of, offset, lease) in self.leases() {
             if of == group && self.rng.below(2) == 0 {
-                assert_eq!(self.machine.commit(group, offset, Some(lease.grant)), Ok(()));
+                assert_eq!(
+                    self.machine.commit(group, LeaseRef { offset, grant: lease.grant }),
+                    Ok(())
+                );
                 push_offset(&mut runs, offset);
             }
         }
@@ -126,33 +129,33 @@ impl World {
         let Some((group, offset, lease)) = self.rng.one_of(&self.leases()) else {
             return;
         };
-        let (grant, now_ms) = (Some(lease.grant), self.log_ms);
+        let (job, now_ms) = (LeaseRef { offset, grant: lease.grant }, self.log_ms);
         let fact = match self.rng.below(5) {
             4 => {
                 let notes = ["", "a third", "half"];
                 let note = self.rng.one_of(&notes).unwrap();
-                self.machine.note_progress(group, offset, grant, note).unwrap()
+                self.machine.note_progress(group, job, note).unwrap()
             }
             0 => {
                 self.seen.insert("extend");
                 let lease_ms = 1 + self.rng.below(100_000);
-                self.machine.extend(group, offset, grant, lease_ms).unwrap()
+                self.machine.extend(group, job, lease_ms).unwrap()
             }
             1 => {
                 self.seen.insert("release");
                 let delay_ms = self.rng.below(3) * 4_000;
-                let fact = self.machine.release(group, offset, grant, delay_ms, now_ms).unwrap();
+                let fact = self.machine.release(group, job, delay_ms, now_ms).unwrap();
                 let due = Outcome::Delayed { due_log_ms: now_ms + delay_ms };
                 let outcome = if delay_ms == 0 { Outcome::Ready } else { due };
                 self.expect_end(&fact, EndReason::Released, outcome);
                 fact
             }
-            _ => self.fail(group, offset, grant),
+            _ => self.fail(group, job),
         };
         self.record(fact);
     }
 
-    fn fail(&mut self, group: GroupId, offset: Offset, grant: Option<Grant>) -> Fact {
+    fn fail(&mut self, group: GroupId, job: LeaseRef) -> Fact {
         self.seen.insert("fail");
         let all = [
             Retry::POLICY,
@@ -163,7 +166,7 @@ impl World {
         ];
         let retry = self.rng.one_of(&all).unwrap();
         let (now_ms, seed) = (self.log_ms, self.rng.next());
-        let fact = self.machine.fail(group, offset, grant, retry, FAILURE, now_ms, seed).unwrap();
+        let fact = self.machine.fail(group, job, retry, FAILURE, now_ms, seed).unwrap();
         let Fact::Lease(LeaseFact::Ended {
             outcome, reason: EndReason::Failed, ref message, ..
         }) = fact
@@ -171,8 +174,8 @@ impl World {
             panic!("{fact:?}")
         };
         assert_eq!(&**message, FAILURE);
-        let failures = self.groups[&group].jobs[&offset.0].failures + 1;
-        if self.is_gone(group, offset) {
+        let failures = self.groups[&group].jobs[&job.offset.0].failures + 1;
+        if self.is_gone(group, job.offset) {
             assert_eq!(outcome, Outcome::Withdrawn);
             return fact;
         }
@@ -197,10 +200,10 @@ impl World {
             return;
         };
         let offset = if self.rng.below(8) == 0 { offset.plus(self.rng.below(50)) } else { offset };
-        let grant = if self.rng.below(8) == 0 { None } else { Some(grant) };
+        let grant = if self.rng.below(8) == 0 { Grant(0) } else { grant };
         let job = self.groups.get(&group).and_then(|group| group.jobs.get(&offset.0));
         if let Some(Job { place: Place::Leased(lease), .. }) = job
-            && Some(lease.grant) == grant
+            && lease.grant == grant
         {
             return;
         }
@@ -210,13 +213,13 @@ impl World {
             JobRefusal::LeaseLost => "lease lost",
             _ => "other refusal",
         });
-        let machine = &self.machine;
-        assert_eq!(machine.commit(group, offset, grant), Err(refusal));
-        assert_eq!(machine.extend(group, offset, grant, 5), Err(refusal));
-        assert_eq!(machine.note_progress(group, offset, grant, "half"), Err(refusal));
-        assert_eq!(machine.release(group, offset, grant, 0, 0), Err(refusal));
-        assert_eq!(machine.damage(group, offset, grant, ""), Err(refusal));
-        let failed = machine.fail(group, offset, grant, Retry::POLICY, "", 0, 0);
+        let (machine, job) = (&self.machine, LeaseRef { offset, grant });
+        assert_eq!(machine.commit(group, job), Err(refusal));
+        assert_eq!(machine.extend(group, job, 5), Err(refusal));
+        assert_eq!(machine.note_progress(group, job, "half"), Err(refusal));
+        assert_eq!(machine.release(group, job, 0, 0), Err(refusal));
+        assert_eq!(machine.damage(group, job, ""), Err(refusal));
+        let failed = machine.fail(group, job, Retry::POLICY, "", 0, 0);
         assert_eq!(failed, Err(refusal));
     }
 

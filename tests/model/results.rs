@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use joblog::queue::{Fact, GroupKind, JobEnd, JobStanding, LeaseFact, RESULT_OVERHEAD_BYTES};
-use joblog::types::{GroupId, Offset, QueueId};
+use joblog::types::{Grant, GroupId, LeaseRef, Offset, QueueId};
 
 use crate::world::{Place, World};
 use crate::{RESULT_BYTES_MAX, RESULT_KEPT_MS};
@@ -25,11 +25,11 @@ impl World {
         // Mostly ones of which only two fit.
         let bytes = if self.rng.below(3) > 0 { 60_000 } else { self.rng.below(20) };
         let result = vec![self.step as u8; bytes as usize];
-        let grant = Some(lease.grant);
-        let fact = self.machine.commit_with_result(group, offset, grant, &result, self.log_ms);
-        let stale = Some(joblog::types::Grant(lease.grant.0 + 1_000_000));
-        let refused = self.machine.commit_with_result(group, offset, stale, &result, self.log_ms);
-        assert_eq!(refused.map(drop), self.machine.commit(group, offset, stale));
+        let job = LeaseRef { offset, grant: lease.grant };
+        let fact = self.machine.commit_with_result(group, job, &result, self.log_ms);
+        let stale = LeaseRef { offset, grant: Grant(lease.grant.0 + 1_000_000) };
+        let refused = self.machine.commit_with_result(group, stale, &result, self.log_ms);
+        assert_eq!(refused.map(drop), self.machine.commit(group, stale));
         let fact = fact.unwrap();
         let Fact::Lease(LeaseFact::CommittedWithResult { until_log_ms, displaced, .. }) = &fact
         else {

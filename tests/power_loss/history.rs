@@ -8,10 +8,10 @@ use std::mem;
 use std::sync::Arc;
 
 use joblog::broker::{
-    Broker, BrokerError, BrokerOptions, Durability, FetchedJobs, Gated, HeldJobs, JobBatch,
-    JobRefusal, Logs, Retry, SessionHandle,
+    Broker, BrokerError, BrokerOptions, Durability, FetchedJobs, Gated, JobBatch, JobRefusal,
+    LeaseRefs, Logs, Retry, SessionHandle,
 };
-use joblog::types::{EntryIndex, Grant, HeldJob, Offset};
+use joblog::types::{EntryIndex, Grant, LeaseRef, Offset};
 use joblog_protocol::job::{BatchBuilder, EncodedJob};
 use smallvec::SmallVec;
 use tempfile::{TempDir, tempdir, tempdir_in};
@@ -338,9 +338,9 @@ impl History {
         }
     }
 
-    pub(crate) fn set((queue, offset): Name, grant: Grant) -> HeldJobs<'static> {
-        let jobs = SmallVec::from_iter([HeldJob { offset, grant }]);
-        HeldJobs { queue, group: "default", jobs }
+    pub(crate) fn set((queue, offset): Name, grant: Grant) -> LeaseRefs<'static> {
+        let jobs = SmallVec::from_iter([LeaseRef { offset, grant }]);
+        LeaseRefs { queue, group: "default", jobs }
     }
 
     fn take_held(&mut self) -> Option<(Name, Grant, u64)> {

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use joblog::log::{EntryView, Log, LogOptions, Recovery};
 use joblog::queue::{GroupKind, Holder, Machine, Picked, QueueSettings, Start};
-use joblog::types::{GroupId, QueueId, SessionId, Stamp, Term};
+use joblog::types::{GroupId, LeaseRef, QueueId, SessionId, Stamp, Term};
 use joblog_protocol::frame::{Header, Peek, put_request};
 use joblog_protocol::job::BatchBuilder;
 use joblog_protocol::limits::FRAME_HEADER_BYTES;
@@ -115,7 +115,7 @@ fn fetch_commit_on(mut machine: Machine) -> Op {
         let granted = machine.grant(GROUP, holder, 30_000, first, &picked);
         machine.apply(&granted.expect("the lease is right"), STAMP, 1).expect("it is ready");
         results.clear();
-        let jobs = picked.offsets().map(|offset| (offset, Some(first)));
+        let jobs = picked.offsets().map(|offset| LeaseRef { offset, grant: first });
         let committed = machine.commit_jobs(GROUP, jobs, &mut results);
         machine.apply(&committed.expect("it is ours"), STAMP, 1).expect("it is leased");
     })

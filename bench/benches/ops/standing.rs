@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use joblog::queue::{Due, Fact, Holder, JobFact, JobTerms, Machine, Picked, Run};
-use joblog::types::{Grant, Offset};
+use joblog::types::{Grant, LeaseRef, Offset};
 
 use super::{GROUP, Op, QUEUE, STAMP, fetch_commit_on, machine};
 
@@ -45,8 +45,8 @@ fn extend(count: u32) -> Op {
     let mut turn = 0;
     Box::new(move || {
         turn = (turn + 7_919) % u64::from(count);
-        let grant = Some(Grant(turn + 1));
-        let extended = machine.extend(GROUP, Offset(turn), grant, LEASE_MS);
+        let lease = LeaseRef { offset: Offset(turn), grant: Grant(turn + 1) };
+        let extended = machine.extend(GROUP, lease, LEASE_MS);
         let now_ms = 200_000 + turn;
         machine.apply(&extended.expect("it is leased"), STAMP, now_ms).expect("it is leased");
     })

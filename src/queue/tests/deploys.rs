@@ -5,13 +5,13 @@ use super::*;
 /// The longest run of the job's session lease.
 const RUN_MS: u64 = 3 * 3_600_000;
 
-fn lease(scene: &mut Scene) -> (Offset, Option<Grant>) {
+fn lease(scene: &mut Scene) -> (Offset, Grant) {
     let mut picked = Picked::new();
     scene.machine.pick(scene.group, 1, &mut |_| true, &mut picked);
     let first = scene.machine.next_grant();
     let granted = scene.machine.grant(scene.group, HOLDER, RUN_MS, first, &picked);
     scene.apply(granted.unwrap());
-    (picked.offsets().next().unwrap(), Some(first))
+    (picked.offsets().next().unwrap(), first)
 }
 
 /// Ten deploys, twelve minutes apart: each hands the job back by a goodbye, and the next worker

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::lease::status;
 use super::{Answer, Answered, Request, at_once};
 use crate::broker::{
-    FetchRequest, FetchTerms, FetchWait, Fetched, FetchedJobs, Gated, Grants, HeldJobs, Holder,
+    FetchRequest, FetchTerms, FetchWait, Fetched, FetchedJobs, Gated, Grants, Holder, LeaseRefs,
     Ticket,
 };
 use crate::server::connection::{Connection, WaitingFetch};
@@ -27,8 +27,8 @@ pub(super) fn fetch(connection: &mut Connection, request: Request<'_>) -> Answer
         let text = format!("{WAITING_FETCHES_MAX} FETCHes wait on this connection already");
         return Err(Refused::new(ErrorCode::TooMany, text));
     }
-    let held_jobs = |set| convert::held_jobs(&connection.logs, set);
-    let commits: SmallVec<[HeldJobs<'_>; 1]> = fetch.commits.iter().map(held_jobs).collect();
+    let lease_refs = |set| convert::lease_refs(&connection.logs, set);
+    let commits: SmallVec<[LeaseRefs<'_>; 1]> = fetch.commits.iter().map(lease_refs).collect();
     let ticket = may_wait.then(|| Arc::new(Ticket::new(connection.next_ticket())));
     let wait_ms = fetch.wait_ms.into();
     let mailbox = &connection.mailbox;

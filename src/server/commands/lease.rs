@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::enqueue::{enqueue_reply, following};
 use super::{Answer, answer};
-use crate::broker::{Caller, CommitOne, Failed, HeldJobs, JobRefusal, Logs, Retry, Verdicts};
+use crate::broker::{Caller, CommitOne, Failed, JobRefusal, LeaseRefs, Logs, Retry, Verdicts};
 use crate::server::convert;
 use crate::server::errors::job_code;
 use crate::server::reply::Body;
@@ -17,8 +17,8 @@ use crate::types::Offset;
 pub(super) fn commit(logs: &Logs, caller: &Caller, job_bytes_max: usize, body: &[u8]) -> Answer {
     match Commit::decode(body)? {
         Commit::Jobs(sets) => {
-            let sets: SmallVec<[HeldJobs<'_>; 1]> =
-                sets.iter().map(|set| convert::held_jobs(logs, set)).collect();
+            let sets: SmallVec<[LeaseRefs<'_>; 1]> =
+                sets.iter().map(|set| convert::lease_refs(logs, set)).collect();
             answer(logs.commit(caller, &sets), statuses)
         }
         Commit::One(one) => commit_one(logs, job_bytes_max, &one),
@@ -35,7 +35,7 @@ fn commit_one(logs: &Logs, job_bytes_max: usize, one: &lease::CommitOne<'_>) -> 
     let gated = logs.commit_one(&CommitOne {
         queue: one.queue,
         group: convert::group(one.group),
-        job: convert::held(logs.id_of(one.queue), &one.handle),
+        job: convert::lease_ref(logs.id_of(one.queue), &one.handle),
         result: one.result,
         jobs: one.jobs.as_ref().zip(asked.as_ref()).map(|(jobs, asked)| following(jobs, asked)),
     });
@@ -55,12 +55,12 @@ fn commit_one(logs: &Logs, job_bytes_max: usize, one: &lease::CommitOne<'_>) -> 
 
 pub(super) fn release(logs: &Logs, body: &[u8]) -> Answer {
     let Release { jobs, delay_ms } = Release::decode(body)?;
-    answer(logs.of(jobs.queue).release(&convert::held_jobs(logs, &jobs), delay_ms), statuses)
+    answer(logs.of(jobs.queue).release(&convert::lease_refs(logs, &jobs), delay_ms), statuses)
 }
 
 pub(super) fn fail(logs: &Logs, body: &[u8]) -> Answer {
     let Fail { jobs, failures_max, delay_ms, reason } = Fail::decode(body)?;
-    let set = convert::held_jobs(logs, &jobs);
+    let set = convert::lease_refs(logs, &jobs);
     let gated = logs.of(set.queue).fail(&set, Retry { failures_max, delay_ms }, reason);
     let outcome = |result: &Result<Failed, JobRefusal>| match result {
         Ok(Failed::Retry { in_ms }) => FailOutcome::Retry { in_ms: *in_ms },
@@ -75,7 +75,7 @@ pub(super) fn fail(logs: &Logs, body: &[u8]) -> Answer {
 
 pub(super) fn extend(logs: &Logs, body: &[u8]) -> Answer {
     let Extend { jobs, lease_ms, progress } = Extend::decode(body)?;
-    let set = convert::held_jobs(logs, &jobs);
+    let set = convert::lease_refs(logs, &jobs);
     answer(logs.of(set.queue).extend(&set, lease_ms, progress), statuses)
 }
 
