@@ -57,11 +57,12 @@ impl Turn<'_> {
                 let done = self.is_primary(*group).then_some(JobEnd::Done { result: None });
                 self.tell_ended(self.core.machine.queue_of(*group), runs.iter().map(of_run), done);
             }
-            Fact::Lease(LeaseFact::CommittedWithResult { group, offset, .. })
-            | Fact::Lease(LeaseFact::Ended { group, offset, outcome: Outcome::Dead, .. })
-            | Fact::Lease(LeaseFact::Ended {
-                group, offset, outcome: Outcome::Withdrawn, ..
-            }) => {
+            Fact::Lease(
+                LeaseFact::CommittedWithResult { group, offset, .. }
+                | LeaseFact::Ended {
+                    outcome: Outcome::Dead | Outcome::Withdrawn, group, offset, ..
+                },
+            ) => {
                 let queue = self.core.machine.queue_of(*group);
                 self.tell_ended(queue, [(*offset, offset.next())], None);
             }
@@ -89,7 +90,28 @@ impl Turn<'_> {
                     self.tell_one(id, Ended::NoQueue);
                 }
             }
-            _ => {}
+            Fact::Queue(
+                QueueFact::Created { .. }
+                | QueueFact::KeptTurned { .. }
+                | QueueFact::Paused { .. }
+                | QueueFact::OffsetsReserved { .. }
+                | QueueFact::OffsetsSkipped { .. },
+            )
+            | Fact::Group(GroupFact::Deleted { .. } | GroupFact::Passed { .. })
+            | Fact::Lease(
+                LeaseFact::Granted { .. }
+                | LeaseFact::Extended { .. }
+                | LeaseFact::Progressed { .. }
+                | LeaseFact::Ended { outcome: Outcome::Ready | Outcome::Delayed { .. }, .. },
+            )
+            | Fact::Job(
+                JobFact::Termed { .. }
+                | JobFact::KeysHeld { .. }
+                | JobFact::UniqueHits { .. }
+                | JobFact::DeadRetried { .. }
+                | JobFact::Removed { .. },
+            )
+            | Fact::Schedule(_) => {}
         }
     }
 
