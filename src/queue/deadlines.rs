@@ -31,7 +31,7 @@ pub(super) struct Deadlines {
 }
 
 /// Things of one kind, by when they are due.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Timetable<T>(BTreeSet<(u64, T)>);
 
 /// What a queue waits for, each by when it is due next.
@@ -96,11 +96,5 @@ impl<T: Copy + Ord> Timetable<T> {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
-    }
-}
-
-impl<T> Default for Timetable<T> {
-    fn default() -> Self {
-        Self(BTreeSet::new())
     }
 }

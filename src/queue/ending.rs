@@ -125,7 +125,9 @@ impl Machine {
             !(state.ranks.is_empty() && state.unique.is_empty() && state.expiries.is_empty());
         match ended {
             Candidates::Left(_, count, _) if state.groups.len() == 1 => state.unconsumed -= count,
-            _ => self.count_unconsumed(queue, &ended),
+            Candidates::Left(..) | Candidates::Withdrawn(_) | Candidates::Within(_) => {
+                self.count_unconsumed(queue, &ended);
+            }
         }
         if has_indexed {
             self.forget_done(queue, &ended);

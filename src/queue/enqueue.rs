@@ -1,13 +1,11 @@
 //! New jobs: their offsets, their terms, who sent them, and the unique keys that they hold.
 
-use smallvec::SmallVec;
-
 use super::machine::{Machine, wake};
 use super::{
     Contradiction, EnqueuedBatch, Fact, GroupKind, HeldKey, JobFact, JobTerms, Known, LeaseFact,
     Numbered, Rank, Run, UniqueHit, UniquePlan, WishedKey,
 };
-use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
+use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 /// What may be asked for.
 impl Machine {
@@ -55,7 +53,19 @@ impl Machine {
                 Fact::Job(JobFact::Withdrawn { queue: of, runs, .. }) => {
                     *of == queue && within(runs)
                 }
-                _ => false,
+                Fact::Queue(_) | Fact::Group(_) | Fact::Schedule(_) => false,
+                Fact::Lease(
+                    LeaseFact::Granted { .. }
+                    | LeaseFact::Extended { .. }
+                    | LeaseFact::Progressed { .. }
+                    | LeaseFact::Ended { .. },
+                ) => false,
+                Fact::Job(
+                    JobFact::Termed { .. }
+                    | JobFact::KeysHeld { .. }
+                    | JobFact::UniqueHits { .. }
+                    | JobFact::DeadRetried { .. },
+                ) => false,
             }
     }
 
@@ -258,46 +268,5 @@ impl Machine {
             state.producers.remember_hits(batch, hits);
         }
         Ok(())
-    }
-}
-
-/// What records give back.
-impl Machine {
-    /// Takes the terms of a job back; false if they can't be.
-    pub(super) fn restore_terms(
-        &mut self,
-        queue: QueueId,
-        offset: Offset,
-        terms: JobTerms,
-    ) -> bool {
-        // A job that is gone may still have an expiry: it is forgotten when its time comes.
-        let restored = self.change(queue, |state| {
-            let fits = offset < state.next && terms != JobTerms::default();
-            fits && state.set_terms(offset, terms)
-        });
-        restored == Some(true)
-    }
-
-    /// Takes a producer back; false if it can't be.
-    pub(super) fn restore_producer(
-        &mut self,
-        queue: QueueId,
-        id: ProducerId,
-        last_log_ms: u64,
-        batches: SmallVec<[EnqueuedBatch; 1]>,
-    ) -> bool {
-        let state = self.queues.get_mut(&queue);
-        let check_log_ms =
-            state.and_then(|state| state.producers.restore(id, last_log_ms, batches));
-        self.deadlines.producers.moved((queue, id), None, check_log_ms);
-        check_log_ms.is_some()
-    }
-
-    /// Takes a unique key back; false if it can't be.
-    pub(super) fn restore_key(&mut self, queue: QueueId, held: HeldKey) -> bool {
-        let (offset, until_log_ms) = (held.offset, held.until_log_ms);
-        let state = self.queues.get_mut(&queue).filter(|state| offset < state.next);
-        self.deadlines.keys.moved((queue, offset), None, until_log_ms);
-        state.is_some_and(|state| state.unique.restore(held))
     }
 }

@@ -169,9 +169,9 @@ impl Machine {
     /// How a job ended; none if it has not, or if there is no such job yet.
     pub fn job_end(&self, queue: QueueId, offset: Offset) -> Option<JobEnd> {
         let state = self.queues.get(&queue).filter(|state| offset < state.next)?;
-        let withdrawn = || match state.withdrawal(offset)? {
-            Removal::Expired => Some(JobEnd::Expired),
-            _ => Some(JobEnd::Cancelled),
+        let withdrawn = || {
+            let expired = state.withdrawal(offset)? == Removal::Expired;
+            Some(if expired { JobEnd::Expired } else { JobEnd::Cancelled })
         };
         let Some(group) = self.primary_group(queue) else {
             return withdrawn();

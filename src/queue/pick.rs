@@ -297,7 +297,8 @@ impl Machine {
                 false => place == KeyedPlace::Away,
             },
             KeyedPlace::Parked => true,
-            _ => matches!(place, KeyedPlace::Passed | KeyedPlace::Unread) && mark.is_none(),
+            KeyedPlace::Passed | KeyedPlace::Unread => mark.is_none(),
+            KeyedPlace::Holding | KeyedPlace::Away => false,
         };
         match is_open && fits && keys.restore(offset, key, place) {
             true => Ok(mark.is_some()),

@@ -7,18 +7,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::deadlines::Deadlines;
 use super::ending::Candidates;
 use super::group::{Group, Mark};
 use super::limits::Bucket;
 use super::machine::Machine;
-use super::offset_set::OffsetSet;
+use super::offset_set::{ChunkMembers, OffsetSet};
 use super::record::{
     BadRecord, GroupRecord, JobRecord, LogRecord, MarkedPlace, QueueRecord, Record,
 };
 use super::sizes::Sizes;
 use super::state::Queue;
 use super::{Due, GroupKind, JobTerms, KeyedPlace, Rank, UniqueInfo};
-use crate::types::{Grant, GroupId, Offset, QueueId};
+use crate::types::{GroupId, Offset, QueueId};
 
 /// Hits in one record: 52 KiB.
 const HITS_PER_RECORD: usize = 4_096;
@@ -27,31 +28,21 @@ impl Machine {
     /// The whole state, in one order. What only a running server knows is left out: how long
     /// leases have run, and which groups are to be woken.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        let counters = Record::Log(LogRecord::Counters {
-            next_queue: self.next_queue,
-            next_group: self.next_group,
-            next_grant: self.next_grant,
-        });
-        let Self { reserved, first_of_new, .. } = *self;
+        let Self { next_queue, next_group, next_grant, reserved, first_of_new, .. } = *self;
+        let counters = LogRecord::Counters { next_queue, next_group, next_grant };
         let has_offsets = reserved > 0 || first_of_new > Offset(0);
-        let offsets =
-            has_offsets.then_some(Record::Log(LogRecord::Offsets { reserved, first_of_new }));
+        let offsets = has_offsets.then_some(LogRecord::Offsets { reserved, first_of_new });
         let retired = self.retired.iter();
-        let retired = retired.map(|(name, next)| {
-            Record::Log(LogRecord::Retired { name: name.clone(), next: *next })
-        });
-        let mut queues: Vec<_> = self.queues.keys().copied().collect();
-        queues.sort_unstable();
-        let termed = queues.clone().into_iter().flat_map(|queue| self.termed_records(queue));
-        let producers = queues.clone().into_iter().flat_map(|queue| {
-            let producers = self.queues.get(&queue).map(|state| state.producers.all());
-            let producers = producers.into_iter().flatten();
-            producers.map(move |(producer, last_log_ms, batches)| {
-                Record::Job(JobRecord::Producer { queue, producer, last_log_ms, batches })
-            })
-        });
-        let results = queues.clone().into_iter().flat_map(|queue| self.result_records(queue));
-        let unique = queues.clone().into_iter().flat_map(|queue| self.unique_records(queue));
+        let retired =
+            retired.map(|(name, next)| LogRecord::Retired { name: name.clone(), next: *next });
+        let log = std::iter::once(counters).chain(offsets).chain(retired);
+        let mut queues: Vec<_> = self.queues.iter().map(|(id, state)| (*id, state)).collect();
+        queues.sort_unstable_by_key(|(id, _)| *id);
+        let termed = queues.clone().into_iter().flat_map(termed_records);
+        let producers = queues.clone().into_iter().flat_map(producer_records);
+        let results = queues.clone().into_iter().flat_map(result_records);
+        let unique = queues.clone().into_iter().flat_map(unique_records);
+        let jobs = termed.chain(producers).chain(unique).chain(results);
         let mut groups: Vec<_> = self.groups.keys().copied().collect();
         groups.sort_unstable();
         let leases = self.leases.jobs();
@@ -60,80 +51,21 @@ impl Machine {
             let own = leases.iter().skip(from).take_while(|(known, _)| *known == group);
             self.group_records(group, own.map(|(_, offset)| *offset).collect())
         };
-        std::iter::once(counters)
-            .chain(offsets)
-            .chain(retired)
-            .chain(queues.into_iter().flat_map(|queue| self.queue_records(queue)))
-            .chain(termed)
-            .chain(producers)
-            .chain(unique)
-            .chain(results)
+        log.map(Record::Log)
+            .chain(queues.into_iter().flat_map(queue_records).map(Record::Queue))
+            .chain(jobs.map(Record::Job))
             .chain(self.schedule_records())
-            .chain(groups.into_iter().flat_map(group_records))
+            .chain(groups.into_iter().flat_map(group_records).map(Record::Group))
     }
 
-    fn queue_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
-        let state = self.queues.get(&queue).into_iter();
-        state.flat_map(move |state| {
-            let head = Record::Queue(QueueRecord::Queue {
-                queue,
-                name: state.name.clone(),
-                settings: Box::new(state.settings.clone()),
-                next: state.next,
-                gone: state.gone.floor(),
-                aging: state.aging.floor(),
-                turned_log_ms: state.turned_log_ms,
-                expired: state.expired,
-                bytes: state.sizes.total(),
-                withdrawn: state.withdrawn.floor(),
-                lapsed: state.lapsed.floor(),
-                paused: state.paused,
-            });
-            let gone = state.gone.chunks();
-            let gone =
-                gone.map(|(chunk, members)| Record::Queue(QueueRecord::Gone { chunk, members }));
-            let aging = state.aging.chunks();
-            let aging =
-                aging.map(|(chunk, members)| Record::Queue(QueueRecord::Aging { chunk, members }));
-            let withdrawn = state.withdrawn.chunks();
-            let withdrawn = withdrawn
-                .map(|(chunk, members)| Record::Queue(QueueRecord::Withdrawn { chunk, members }));
-            let lapsed = state.lapsed.chunks();
-            let lapsed = lapsed
-                .map(|(chunk, members)| Record::Queue(QueueRecord::Lapsed { chunk, members }));
-            let sizes = state.sizes.marks();
-            let sizes =
-                sizes.map(|(offset, before)| Record::Queue(QueueRecord::Size { offset, before }));
-            let sets = gone.chain(aging).chain(withdrawn).chain(lapsed);
-            let skipped = state.skipped.iter();
-            let skipped =
-                skipped.map(|&(first, end)| Record::Queue(QueueRecord::Skipped { first, end }));
-            std::iter::once(head).chain(sets).chain(sizes).chain(skipped)
-        })
-    }
-
-    fn termed_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
-        let mut all: BTreeMap<Offset, JobTerms> = BTreeMap::new();
-        if let Some(state) = self.queues.get(&queue) {
-            for (offset, due) in state.delays.iter() {
-                all.entry(offset).or_default().due = Some(due);
-            }
-            for (offset, rank) in state.ranks.iter() {
-                all.entry(offset).or_default().rank = rank;
-            }
-            for (offset, expiry) in state.expiries.iter() {
-                let (Due::Log(ms) | Due::Wall(ms)) = expiry;
-                all.entry(offset).or_default().expires_log_ms = Some(ms);
-            }
-        }
-        all.into_iter()
-            .map(move |(offset, terms)| Record::Job(JobRecord::Termed { queue, offset, terms }))
-    }
-
-    fn group_records(&self, group: GroupId, leased: Vec<Offset>) -> impl Iterator<Item = Record> {
-        let state = self.groups.get(&group).map(|state| (state, leased)).into_iter();
-        state.flat_map(move |(state, leased)| {
-            let head = Record::Group(GroupRecord::Group {
+    fn group_records(
+        &self,
+        group: GroupId,
+        leased: Vec<Offset>,
+    ) -> impl Iterator<Item = GroupRecord> {
+        let parts = self.of(group).map(|(state, queue)| (state, queue, leased));
+        parts.into_iter().flat_map(move |(state, queue, leased)| {
+            let head = GroupRecord::Group {
                 group,
                 queue: state.queue,
                 name: state.name.clone(),
@@ -144,80 +76,120 @@ impl Machine {
                 fresh_owed: state.fresh_owed,
                 removed: state.removed,
                 paused: state.paused,
-            });
-            let consumed = state.consumed.chunks();
-            let consumed = consumed
-                .map(|(chunk, members)| Record::Group(GroupRecord::Consumed { chunk, members }));
-            let marks = state.marked();
-            let queue = self.queues.get(&state.queue);
-            let marks = marks
-                .into_iter()
-                .filter_map(move |offset| Some(mark_record(state, queue?, offset)));
-            let owed = state.ranked.owed().map(|rank| Record::Group(GroupRecord::Owed { rank }));
+            };
+            let consumed =
+                chunks(&state.consumed, |chunk, members| GroupRecord::Consumed { chunk, members });
+            let marks = state.marked().into_iter();
+            let marks = marks.map(move |offset| mark_record(state, queue, offset));
+            let owed = state.ranked.owed().map(|rank| GroupRecord::Owed { rank });
             let leases = leased.into_iter().filter_map(move |offset| {
                 let lease = self.leases.get(group, offset)?;
                 let (grant, holder) = (lease.grant, self.leases.holder(lease));
                 let lease_ms = lease.lease_ms() as u32;
-                Some(Record::Group(GroupRecord::Lease { offset, grant, holder, lease_ms }))
+                Some(GroupRecord::Lease { offset, grant, holder, lease_ms })
             });
             let dead = state.dead.from(Offset(0));
-            let dead = dead
-                .map(|(offset, job)| Record::Group(GroupRecord::Dead { offset, job: job.clone() }));
+            let dead = dead.map(|(offset, job)| GroupRecord::Dead { offset, job: job.clone() });
             let bucket = state.bucket.map(|bucket| {
                 let (millijobs, at_log_ms) = bucket.content();
-                Record::Group(GroupRecord::Bucket { millijobs, at_log_ms })
+                GroupRecord::Bucket { millijobs, at_log_ms }
             });
-            let progress = state.notes.progress().map(|(offset, note)| {
-                Record::Group(GroupRecord::Progress { offset, note: note.into() })
-            });
-            let errors = state.notes.errors().map(|(offset, error)| {
-                Record::Group(GroupRecord::LastError { offset, error: error.into() })
-            });
+            let progress = state
+                .notes
+                .progress()
+                .map(|(offset, note)| GroupRecord::Progress { offset, note: note.into() });
+            let errors = state
+                .notes
+                .errors()
+                .map(|(offset, error)| GroupRecord::LastError { offset, error: error.into() });
             let keyed = state.keys.iter().flat_map(|keys| keys.all());
-            let keyed = keyed.map(|(offset, key, place)| {
-                Record::Group(GroupRecord::Keyed { offset, key, place })
-            });
+            let keyed = keyed.map(|(offset, key, place)| GroupRecord::Keyed { offset, key, place });
             let jobs = marks.chain(leases).chain(dead).chain(owed);
             let jobs = jobs.chain(progress).chain(errors).chain(keyed);
             std::iter::once(head).chain(bucket).chain(consumed).chain(jobs)
         })
     }
-
-    /// All about unique keys, as records.
-    fn unique_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
-        let state = self.queues.get(&queue);
-        let keys = state.into_iter().flat_map(|state| state.unique.iter());
-        let counts = state.into_iter().filter_map(move |state| {
-            let UniqueInfo { duplicates, replaced, .. } = state.unique.info();
-            let counts = Record::Job(JobRecord::Met { queue, duplicates, replaced });
-            (duplicates + replaced > 0).then_some(counts)
-        });
-        let hits = state.into_iter().flat_map(|state| state.producers.all_hits());
-        let hits = hits.flat_map(move |(producer, sequence, hits)| {
-            hits.chunks(HITS_PER_RECORD).map(move |hits| {
-                Record::Job(JobRecord::Told { queue, producer, sequence, hits: hits.to_vec() })
-            })
-        });
-        let keys = keys.map(move |held| Record::Job(JobRecord::Held { queue, held }));
-        keys.chain(counts).chain(hits)
-    }
-
-    fn result_records(&self, queue: QueueId) -> impl Iterator<Item = Record> {
-        let results = self.queues.get(&queue).map(|state| &state.results).into_iter();
-        results.flat_map(move |results| {
-            let kept = results.iter().map(move |(offset, until_log_ms, result)| {
-                let result = Arc::clone(result);
-                Record::Job(JobRecord::Result { queue, offset, until_log_ms, result })
-            });
-            let (_, _, count) = results.counts();
-            let displaced =
-                (count > 0).then_some(Record::Job(JobRecord::Displaced { queue, count }));
-            kept.chain(displaced)
-        })
-    }
 }
 
-fn mark_record(state: &Group, queue: &Queue, offset: Offset) -> Record {
+fn queue_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = QueueRecord> {
+    let head = QueueRecord::Queue {
+        queue,
+        name: state.name.clone(),
+        settings: Box::new(state.settings.clone()),
+        next: state.next,
+        gone: state.gone.floor(),
+        aging: state.aging.floor(),
+        turned_log_ms: state.turned_log_ms,
+        expired: state.expired,
+        bytes: state.sizes.total(),
+        withdrawn: state.withdrawn.floor(),
+        lapsed: state.lapsed.floor(),
+        paused: state.paused,
+    };
+    let gone = chunks(&state.gone, |chunk, members| QueueRecord::Gone { chunk, members });
+    let aging = chunks(&state.aging, |chunk, members| QueueRecord::Aging { chunk, members });
+    let withdrawn =
+        chunks(&state.withdrawn, |chunk, members| QueueRecord::Withdrawn { chunk, members });
+    let lapsed = chunks(&state.lapsed, |chunk, members| QueueRecord::Lapsed { chunk, members });
+    let sets = gone.chain(aging).chain(withdrawn).chain(lapsed);
+    let sizes = state.sizes.marks();
+    let sizes = sizes.map(|(offset, before)| QueueRecord::Size { offset, before });
+    let skipped = state.skipped.iter().map(|&(first, end)| QueueRecord::Skipped { first, end });
+    std::iter::once(head).chain(sets).chain(sizes).chain(skipped)
+}
+
+fn chunks<T>(set: &OffsetSet, record: impl Fn(u64, ChunkMembers) -> T) -> impl Iterator<Item = T> {
+    set.chunks().map(move |(chunk, members)| record(chunk, members))
+}
+
+fn termed_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = JobRecord> {
+    let mut all: BTreeMap<Offset, JobTerms> = BTreeMap::new();
+    for (offset, due) in state.delays.iter() {
+        all.entry(offset).or_default().due = Some(due);
+    }
+    for (offset, rank) in state.ranks.iter() {
+        all.entry(offset).or_default().rank = rank;
+    }
+    for (offset, expiry) in state.expiries.iter() {
+        let (Due::Log(ms) | Due::Wall(ms)) = expiry;
+        all.entry(offset).or_default().expires_log_ms = Some(ms);
+    }
+    all.into_iter().map(move |(offset, terms)| JobRecord::Termed { queue, offset, terms })
+}
+
+fn producer_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = JobRecord> {
+    let producers = state.producers.all().into_iter();
+    producers.map(move |(producer, last_log_ms, batches)| JobRecord::Producer {
+        queue,
+        producer,
+        last_log_ms,
+        batches,
+    })
+}
+
+fn unique_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = JobRecord> {
+    let keys = state.unique.iter().map(move |held| JobRecord::Held { queue, held });
+    let UniqueInfo { duplicates, replaced, .. } = state.unique.info();
+    let counts = JobRecord::Met { queue, duplicates, replaced };
+    let counts = (duplicates + replaced > 0).then_some(counts);
+    let hits = state.producers.all_hits().into_iter();
+    let hits = hits.flat_map(move |(producer, sequence, hits)| {
+        let parts = hits.chunks(HITS_PER_RECORD).map(<[_]>::to_vec);
+        parts.map(move |hits| JobRecord::Told { queue, producer, sequence, hits })
+    });
+    keys.chain(counts).chain(hits)
+}
+
+fn result_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = JobRecord> {
+    let kept = state.results.iter().map(move |(offset, until_log_ms, result)| {
+        let result = Arc::clone(result);
+        JobRecord::Result { queue, offset, until_log_ms, result }
+    });
+    let (_, _, count) = state.results.counts();
+    kept.chain((count > 0).then_some(JobRecord::Displaced { queue, count }))
+}
+
+fn mark_record(state: &Group, queue: &Queue, offset: Offset) -> GroupRecord {
     let Mark { due_log_ms, attempts, failures, crashes } = state.mark(offset);
     let place = match due_log_ms {
         Some(due_log_ms) => MarkedPlace::Delayed { due_log_ms },
@@ -225,7 +197,7 @@ fn mark_record(state: &Group, queue: &Queue, offset: Offset) -> Record {
         None if state.is_parked(offset) => MarkedPlace::Parked,
         None => MarkedPlace::Leased,
     };
-    Record::Group(GroupRecord::Marked { offset, place, attempts, failures, crashes })
+    GroupRecord::Marked { offset, place, attempts, failures, crashes }
 }
 
 /// A state that is being put together from records.
@@ -282,16 +254,55 @@ impl Restore {
         Ok(self.machine)
     }
 
-    fn add_any(&mut self, record: Record) -> Result<(), &'static str> {
+    fn add_any(&mut self, record: Record) -> Checked {
         match record {
-            Record::Log(LogRecord::Counters { next_queue, next_group, next_grant }) => {
-                self.add_counters(next_queue, next_group, next_grant)
+            Record::Log(record) => self.add_to_log(record),
+            Record::Queue(record) => self.add_to_queue(record),
+            Record::Job(record) => self.add_to_jobs(record),
+            Record::Schedule(record) => self.machine.restore_schedules(record),
+            Record::Group(record) => self.add_to_group(record),
+        }
+    }
+
+    fn add_to_log(&mut self, record: LogRecord) -> Checked {
+        let machine = &mut self.machine;
+        match record {
+            LogRecord::Counters { next_queue, next_group, next_grant } => {
+                (machine.next_queue, machine.next_group) = (next_queue, next_group);
+                machine.next_grant = next_grant;
+                let fits = next_queue.0 > 0 && next_group.0 > 0 && next_grant.0 > 0;
+                check(fits, "ids and grants begin at 1")
             }
-            Record::Log(LogRecord::Offsets { reserved, first_of_new }) => {
-                self.add_offsets(reserved, first_of_new)
+            LogRecord::Offsets { reserved, first_of_new } => {
+                let first = machine.retired.is_empty() && machine.queues.is_empty();
+                let once = machine.reserved == 0 && machine.first_of_new == Offset(0);
+                check(first && once, "the offsets come behind the counters and once")?;
+                check((reserved, first_of_new.0) != (0, 0), "offsets without any are left out")?;
+                (machine.reserved, machine.first_of_new) = (reserved, first_of_new);
+                Ok(())
             }
-            Record::Log(LogRecord::Retired { name, next }) => self.add_retired(name, next),
-            Record::Queue(QueueRecord::Queue {
+            LogRecord::Retired { name, next } => {
+                let last = machine.retired.last_key_value();
+                check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
+                check(machine.queues.is_empty(), "deleted queues come before the others")?;
+                machine.retired.insert(name, next);
+                Ok(())
+            }
+        }
+    }
+
+    fn add_to_queue(&mut self, record: QueueRecord) -> Checked {
+        check(self.machine.groups.is_empty(), "queues come before groups")?;
+        let known = self.machine.queues.get_mut(&self.queue).ok_or("there is no queue before it");
+        let add = |known: Result<&mut Queue, _>, set: fn(&mut Queue) -> &mut OffsetSet, chunk| {
+            let (known, (chunk, members)) = (known?, chunk);
+            let next = known.next;
+            let set = set(known);
+            let added = set.add_chunk(chunk, members);
+            check(added && set.last().is_none_or(|last| last < next), "no set has this chunk")
+        };
+        match record {
+            QueueRecord::Queue {
                 queue,
                 name,
                 settings,
@@ -304,86 +315,50 @@ impl Restore {
                 withdrawn,
                 lapsed,
                 paused,
-            }) => {
-                let mut state = Queue::new(name, *settings, gone, turned_log_ms);
-                state.next = next;
-                state.aging = OffsetSet::new(aging);
-                state.expired = expired;
-                state.sizes = Sizes::with_total(bytes);
+            } => {
                 let fits = withdrawn <= next && lapsed <= next;
                 check(fits, "jobs are withdrawn that it does not have")?;
-                state.withdrawn = OffsetSet::new(withdrawn);
-                state.lapsed = OffsetSet::new(lapsed);
-                state.paused = paused;
+                let state = Queue {
+                    next,
+                    aging: OffsetSet::new(aging),
+                    expired,
+                    sizes: Sizes::with_total(bytes),
+                    withdrawn: OffsetSet::new(withdrawn),
+                    lapsed: OffsetSet::new(lapsed),
+                    paused,
+                    ..Queue::new(name, *settings, gone, turned_log_ms)
+                };
                 self.add_queue(queue, state)
             }
-            Record::Queue(QueueRecord::Gone { .. })
-            | Record::Queue(QueueRecord::Aging { .. })
-            | Record::Queue(QueueRecord::Withdrawn { .. })
-            | Record::Queue(QueueRecord::Lapsed { .. })
-            | Record::Queue(QueueRecord::Size { .. })
-            | Record::Queue(QueueRecord::Skipped { .. }) => self.add_to_queue(record),
-            Record::Job(_) => self.add_to_known_queue(record),
-            Record::Group(GroupRecord::Group {
-                group,
-                queue,
-                name,
-                kind,
-                start,
-                committed,
-                next_fetch,
-                fresh_owed,
-                removed,
-                paused,
-            }) => {
-                self.finish_group()?;
-                self.group = group;
-                let known = self.machine.queues.get(&queue).ok_or("its queue is missing")?;
-                let of = (queue, &known.settings);
-                let consumed = OffsetSet::new(committed);
-                let mut state = Group::new(of, name, kind, start, consumed);
-                state.next_fetch = next_fetch;
-                state.fresh_owed = fresh_owed;
-                state.removed = removed;
-                state.paused = paused;
-                self.add_group(state)
+            QueueRecord::Gone { chunk, members } => {
+                add(known, |known| &mut known.gone, (chunk, members))
             }
-            other => self.add_other(other),
-        }
-    }
-
-    fn add_other(&mut self, record: Record) -> Result<(), &'static str> {
-        if matches!(record, Record::Schedule(_)) {
-            return self.machine.restore_schedules(record);
-        }
-        if let Record::Group(GroupRecord::Keyed { offset, key, place }) = record {
-            let is_marked = self.machine.restore_keyed(self.group, offset, key, place)?;
-            let owed = u64::from(place == KeyedPlace::Parked && is_marked);
-            let left = self.keys_owed.checked_sub(owed);
-            self.keys_owed = left.ok_or("the job is out as well")?;
-            return Ok(());
-        }
-        let state = self.machine.groups.get(&self.group);
-        let keys = state.and_then(|state| state.keys.as_ref());
-        check(keys.is_none_or(|keys| keys.is_empty()), "keys come behind all else about jobs")?;
-        match record {
-            Record::Group(GroupRecord::Owed { rank }) => {
-                state.ok_or(NO_GROUP)?;
-                self.owed.push(rank);
+            QueueRecord::Aging { chunk, members } => {
+                add(known, |known| &mut known.aging, (chunk, members))
+            }
+            QueueRecord::Withdrawn { chunk, members } => {
+                add(known, |known| &mut known.withdrawn, (chunk, members))
+            }
+            QueueRecord::Lapsed { chunk, members } => {
+                add(known, |known| &mut known.lapsed, (chunk, members))
+            }
+            QueueRecord::Size { offset, before } => {
+                let known = known?;
+                let fits = offset < known.next && known.sizes.restore_mark(offset, before);
+                check(fits, "the bytes of the queue do not add up")
+            }
+            QueueRecord::Skipped { first, end } => {
+                let known = known?;
+                let behind = known.skipped.last().is_none_or(|last| last.1 < first);
+                check(behind && first < end && end <= known.next, "no offsets are skipped so")?;
+                known.skipped.push((first, end));
                 Ok(())
             }
-            Record::Group(GroupRecord::Bucket { millijobs, at_log_ms }) => {
-                let state = self.machine.groups.get_mut(&self.group).ok_or(NO_GROUP)?;
-                let before = state.bucket.replace(Bucket::restored(millijobs, at_log_ms));
-                check(before.is_none(), "its bucket comes twice")
-            }
-            record => self.add_job(record),
         }
     }
 
-    fn add_queue(&mut self, queue: QueueId, state: Queue) -> Result<(), &'static str> {
+    fn add_queue(&mut self, queue: QueueId, state: Queue) -> Checked {
         let machine = &mut self.machine;
-        check(machine.groups.is_empty(), "queues come before groups")?;
         let id_is_free = !machine.queues.contains_key(&queue);
         check(id_is_free && (1..machine.next_queue.0).contains(&queue.0), BAD_ID)?;
         let known = machine.queue_names.insert(state.name.clone(), queue).is_some();
@@ -395,50 +370,44 @@ impl Restore {
         Ok(())
     }
 
-    fn add_counters(
-        &mut self,
-        next_queue: QueueId,
-        next_group: GroupId,
-        next_grant: Grant,
-    ) -> Result<(), &'static str> {
-        let machine = &mut self.machine;
-        (machine.next_queue, machine.next_group) = (next_queue, next_group);
-        machine.next_grant = next_grant;
-        let fits = next_queue.0 > 0 && next_group.0 > 0 && next_grant.0 > 0;
-        check(fits, "ids and grants begin at 1")
-    }
-
-    fn add_offsets(&mut self, reserved: u64, first_of_new: Offset) -> Result<(), &'static str> {
-        let machine = &mut self.machine;
-        let first = machine.retired.is_empty() && machine.queues.is_empty();
-        let once = machine.reserved == 0 && machine.first_of_new == Offset(0);
-        check(first && once, "the offsets come behind the counters and once")?;
-        check((reserved, first_of_new.0) != (0, 0), "offsets without any are left out")?;
-        (machine.reserved, machine.first_of_new) = (reserved, first_of_new);
-        Ok(())
-    }
-
-    fn add_retired(&mut self, name: Box<str>, next: Offset) -> Result<(), &'static str> {
-        let machine = &mut self.machine;
-        let last = machine.retired.last_key_value();
-        check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
-        check(machine.queues.is_empty(), "deleted queues come before the others")?;
-        machine.retired.insert(name, next);
-        Ok(())
-    }
-
-    fn add_to_known_queue(&mut self, record: Record) -> Result<(), &'static str> {
+    fn add_to_jobs(&mut self, record: JobRecord) -> Checked {
         let machine = &mut self.machine;
         check(machine.groups.is_empty(), "what is known of a queue's jobs comes before groups")?;
         match record {
-            Record::Job(JobRecord::Termed { queue, offset, terms }) => {
-                check(machine.restore_terms(queue, offset, terms), "the job can't have these terms")
+            JobRecord::Termed { queue, offset, terms } => {
+                // A job that is gone may still have an expiry: it is forgotten when its time comes.
+                let fits = machine.change(queue, |state| {
+                    let known = offset < state.next && terms != JobTerms::default();
+                    known && state.set_terms(offset, terms)
+                });
+                check(fits == Some(true), "the job can't have these terms")
             }
-            Record::Job(JobRecord::Producer { queue, producer, last_log_ms, batches }) => {
-                let fits = machine.restore_producer(queue, producer, last_log_ms, batches);
-                check(fits, "the producer can't be so")
+            JobRecord::Producer { queue, producer, last_log_ms, batches } => {
+                let state = machine.queues.get_mut(&queue).map(|state| &mut state.producers);
+                let check_ms = state.and_then(|all| all.restore(producer, last_log_ms, batches));
+                machine.deadlines.producers.moved((queue, producer), None, check_ms);
+                check(check_ms.is_some(), "the producer can't be so")
             }
-            Record::Job(JobRecord::Result { queue, offset, until_log_ms, result }) => {
+            JobRecord::Held { queue, held } => {
+                let (offset, until_log_ms) = (held.offset, held.until_log_ms);
+                let state = machine.queues.get_mut(&queue).filter(|state| offset < state.next);
+                machine.deadlines.keys.moved((queue, offset), None, until_log_ms);
+                let fits = state.is_some_and(|state| state.unique.restore(held));
+                check(fits, "the job can't hold this key")
+            }
+            JobRecord::Met { queue, duplicates, replaced } => {
+                let state = machine.queues.get_mut(&queue).ok_or("its queue is missing")?;
+                let UniqueInfo { duplicates: more, replaced: other, .. } = state.unique.info();
+                check(more + other == 0, "the counts come twice")?;
+                state.unique.count(duplicates, replaced);
+                Ok(())
+            }
+            JobRecord::Told { queue, producer, sequence, hits } => {
+                let state = machine.queues.get_mut(&queue).map(|state| &mut state.producers);
+                let fits = state.is_some_and(|known| known.restore_hits(producer, sequence, hits));
+                check(fits, "no batch of a producer can have met these keys")
+            }
+            JobRecord::Result { queue, offset, until_log_ms, result } => {
                 let fits = machine.change(queue, |state| {
                     let is_new = offset < state.next && state.results.get(offset).is_none();
                     state.results.insert(offset, until_log_ms, result, 0);
@@ -446,79 +415,133 @@ impl Restore {
                 });
                 check(fits == Some(true), "the job can't have this result")
             }
-            Record::Job(JobRecord::Displaced { queue, count }) => {
+            JobRecord::Displaced { queue, count } => {
                 let state = machine.queues.get_mut(&queue);
                 let fits = state.is_some_and(|state| state.results.restore_displaced(count));
                 check(fits, "no results of this queue can have gone")
             }
-            other => self.add_unique(other),
         }
     }
 
-    /// Takes a record back that is about unique keys.
-    ///
-    /// # Errors
-    /// Why it can't be.
-    fn add_unique(&mut self, record: Record) -> Result<(), &'static str> {
-        check(self.machine.groups.is_empty(), "unique keys come before groups")?;
+    fn add_to_group(&mut self, record: GroupRecord) -> Checked {
         match record {
-            Record::Job(JobRecord::Held { queue, held }) => {
-                check(self.machine.restore_key(queue, held), "the job can't hold this key")
+            GroupRecord::Group {
+                group,
+                queue,
+                name,
+                kind,
+                start,
+                committed,
+                next_fetch,
+                fresh_owed,
+                removed,
+                paused,
+            } => {
+                self.finish_group()?;
+                self.group = group;
+                let known = self.machine.queues.get(&queue).ok_or("its queue is missing")?;
+                let of = (queue, &known.settings);
+                let mut state = Group::new(of, name, kind, start, OffsetSet::new(committed));
+                (state.next_fetch, state.fresh_owed) = (next_fetch, fresh_owed);
+                (state.removed, state.paused) = (removed, paused);
+                self.add_group(state)
             }
-            Record::Job(JobRecord::Met { queue, duplicates, replaced }) => {
-                let state = self.machine.queues.get_mut(&queue).ok_or("its queue is missing")?;
-                let UniqueInfo { duplicates: more, replaced: other, .. } = state.unique.info();
-                check(more + other == 0, "the counts come twice")?;
-                state.unique.count(duplicates, replaced);
+            GroupRecord::Bucket { millijobs, at_log_ms } => {
+                let (state, ..) = self.keyless()?;
+                let before = state.bucket.replace(Bucket::restored(millijobs, at_log_ms));
+                check(before.is_none(), "its bucket comes twice")
+            }
+            GroupRecord::Consumed { chunk, members } => {
+                let (state, ..) = self.keyless()?;
+                let empty = state.marked_count() == 0 && state.dead.len() == 0;
+                check(empty && state.leased_count == 0, "consumed jobs come before others")?;
+                check(state.consumed.add_chunk(chunk, members), "no set has this chunk")
+            }
+            GroupRecord::Marked { offset, place, attempts, failures, crashes } => {
+                let due_log_ms = match place {
+                    MarkedPlace::Delayed { due_log_ms } => Some(due_log_ms),
+                    MarkedPlace::Ready | MarkedPlace::Leased | MarkedPlace::Parked => None,
+                };
+                self.add_marked(offset, place, Mark { due_log_ms, attempts, failures, crashes })
+            }
+            GroupRecord::Lease { offset, grant, holder, lease_ms } => {
+                let group = self.group;
+                let (is_out, next) = (self.is_out(offset), self.machine.next_grant);
+                let (state, queue, _) = self.open(offset)?;
+                check(!is_out, "the job comes twice")?;
+                check(grant < next, "its grant is still to come")?;
+                let mark = state.past(offset);
+                let is_delayed = mark.is_some_and(|mark| mark.due_log_ms.is_some());
+                let waits = is_delayed || state.waits_again(queue, offset);
+                check(!waits, "the job waits to be fetched")?;
+                state.leased_count += 1;
+                let owed = self.leases_owed.checked_sub(u64::from(mark.is_some()));
+                self.leases_owed = owed.ok_or("the job waits for others of its key")?;
+                self.machine.leases.insert((group, offset), (holder, grant), lease_ms, 0);
                 Ok(())
             }
-            Record::Job(JobRecord::Told { queue, producer, sequence, hits }) => {
-                let state = self.machine.queues.get_mut(&queue);
-                let fits = state
-                    .is_some_and(|state| state.producers.restore_hits(producer, sequence, hits));
-                check(fits, "no batch of a producer can have met these keys")
-            }
-            _ => Err("it is not about unique keys"),
-        }
-    }
-
-    fn add_to_queue(&mut self, record: Record) -> Result<(), &'static str> {
-        check(self.machine.groups.is_empty(), "queues come before groups")?;
-        let queue =
-            self.machine.queues.get_mut(&self.queue).ok_or("there is no queue before it")?;
-        let next = queue.next;
-        let add = |set: &mut OffsetSet, chunk, members| {
-            let added = set.add_chunk(chunk, members);
-            check(added && set.last().is_none_or(|last| last < next), "no set has this chunk")
-        };
-        match record {
-            Record::Queue(QueueRecord::Gone { chunk, members }) => {
-                add(&mut queue.gone, chunk, members)
-            }
-            Record::Queue(QueueRecord::Aging { chunk, members }) => {
-                add(&mut queue.aging, chunk, members)
-            }
-            Record::Queue(QueueRecord::Withdrawn { chunk, members }) => {
-                add(&mut queue.withdrawn, chunk, members)
-            }
-            Record::Queue(QueueRecord::Lapsed { chunk, members }) => {
-                add(&mut queue.lapsed, chunk, members)
-            }
-            Record::Queue(QueueRecord::Size { offset, before }) => {
-                let fits = offset < next && queue.sizes.restore_mark(offset, before);
-                check(fits, "the bytes of the queue do not add up")
-            }
-            Record::Queue(QueueRecord::Skipped { first, end }) => {
-                let behind = queue.skipped.last().is_none_or(|last| last.1 < first);
-                check(behind && first < end && end <= next, "no offsets are skipped so")?;
-                queue.skipped.push((first, end));
+            GroupRecord::Dead { offset, job } => {
+                let (group, is_out) = (self.group, self.is_out(offset));
+                let (state, queue, deadlines) = self.open(offset)?;
+                let free = state.past(offset).is_none() && !state.waits_again(queue, offset);
+                check(free && !is_out, "the job is alive as well")?;
+                let end_log_ms = job.end_log_ms(queue.settings.dead_kept_ms);
+                deadlines.dead.moved((group, offset), None, end_log_ms);
+                state.dead.insert(offset, job);
                 Ok(())
             }
-            _ => Err("it is not about a queue"),
+            GroupRecord::Owed { rank } => {
+                self.keyless()?;
+                self.owed.push(rank);
+                Ok(())
+            }
+            GroupRecord::Progress { offset, note } => {
+                let is_out = self.is_out(offset);
+                let (state, ..) = self.keyless()?;
+                check(is_out, "a job has progress that is not out")?;
+                let is_new = !note.is_empty() && state.notes.set_progress(offset, &note);
+                check(is_new, "a worker said nothing, or the job comes twice")
+            }
+            GroupRecord::LastError { offset, error } => {
+                let (state, ..) = self.keyless()?;
+                check(state.past(offset).is_some(), "a job failed that never came back")?;
+                let is_new = state.notes.set_error(offset, &error);
+                check(is_new, "a worker said nothing, or the job comes twice")
+            }
+            GroupRecord::Keyed { offset, key, place } => {
+                let is_marked = self.machine.restore_keyed(self.group, offset, key, place)?;
+                let owed = u64::from(place == KeyedPlace::Parked && is_marked);
+                let left = self.keys_owed.checked_sub(owed);
+                self.keys_owed = left.ok_or("the job is out as well")?;
+                Ok(())
+            }
         }
     }
 
-    fn add_group(&mut self, state: Group) -> Result<(), &'static str> {
+    fn is_out(&self, offset: Offset) -> bool {
+        self.machine.leases.get(self.group, offset).is_some()
+    }
+
+    /// The group that records about jobs belong to, before the keys of its jobs come.
+    fn keyless(&mut self) -> Result<Parts<'_>, &'static str> {
+        let parts = self.machine.parts(self.group).ok_or(NO_GROUP)?;
+        let keyless = parts.0.keys.as_ref().is_none_or(|keys| keys.is_empty());
+        check(keyless, "keys come behind all else about jobs")?;
+        Ok(parts)
+    }
+
+    /// As [`keyless`](Self::keyless), if a job was delivered and is neither consumed nor dead.
+    fn open(&mut self, offset: Offset) -> Result<Parts<'_>, &'static str> {
+        let (state, queue, deadlines) = self.keyless()?;
+        check(state.kind == GroupKind::Work, "a stream group has no such jobs")?;
+        let out = offset < state.next_fetch || queue.ranks.get(offset).is_some();
+        let open = out && !state.consumed.contains(offset);
+        check(queue.delays.get(offset).is_none(), "the job is not due")?;
+        check(open && !state.dead.contains(offset), "the job is not open")?;
+        Ok((state, queue, deadlines))
+    }
+
+    fn add_group(&mut self, state: Group) -> Checked {
         let machine = &mut self.machine;
         let group = self.group;
         let queue = machine.queues.get_mut(&state.queue).ok_or("its queue is missing")?;
@@ -533,94 +556,9 @@ impl Restore {
         Ok(())
     }
 
-    fn add_job(&mut self, record: Record) -> Result<(), &'static str> {
-        if matches!(
-            record,
-            Record::Group(GroupRecord::Progress { .. })
-                | Record::Group(GroupRecord::LastError { .. })
-        ) {
-            return self.add_note(record);
-        }
-        let Machine { queues, groups, leases, next_grant, deadlines, .. } = &mut self.machine;
+    fn add_marked(&mut self, offset: Offset, place: MarkedPlace, mark: Mark) -> Checked {
         let group = self.group;
-        let state = groups.get_mut(&group).ok_or(NO_GROUP)?;
-        let consumed = matches!(record, Record::Group(GroupRecord::Consumed { .. }));
-        check(consumed || state.kind == GroupKind::Work, "a stream group has no such jobs")?;
-        let offset = match record {
-            Record::Group(GroupRecord::Consumed { chunk, members }) => {
-                let empty = state.marked_count() == 0 && state.dead.len() == 0;
-                check(empty && state.leased_count == 0, "consumed jobs come before others")?;
-                return check(state.consumed.add_chunk(chunk, members), "no set has this chunk");
-            }
-            Record::Group(GroupRecord::Marked { offset, .. })
-            | Record::Group(GroupRecord::Lease { offset, .. })
-            | Record::Group(GroupRecord::Dead { offset, .. }) => offset,
-            _ => return Err("it is not about a job"),
-        };
-        let queue = queues.get(&state.queue).ok_or("its queue is missing")?;
-        let out = offset < state.next_fetch || queue.ranks.get(offset).is_some();
-        let open = out && !state.consumed.contains(offset);
-        check(queue.delays.get(offset).is_none(), "the job is not due")?;
-        check(open && !state.dead.contains(offset), "the job is not open")?;
-        match record {
-            Record::Group(GroupRecord::Marked { place, attempts, failures, crashes, .. }) => {
-                let due_log_ms = match place {
-                    MarkedPlace::Delayed { due_log_ms } => Some(due_log_ms),
-                    MarkedPlace::Ready | MarkedPlace::Leased | MarkedPlace::Parked => None,
-                };
-                let mark = Mark { due_log_ms, attempts, failures, crashes };
-                return self.add_marked(offset, place, mark);
-            }
-            Record::Group(GroupRecord::Lease { grant, holder, lease_ms, .. }) => {
-                check(leases.get(group, offset).is_none(), "the job comes twice")?;
-                check(grant < *next_grant, "its grant is still to come")?;
-                let mark = state.past(offset);
-                let waits = mark.is_some_and(|mark| mark.due_log_ms.is_some())
-                    || state.waits_again(queue, offset);
-                check(!waits, "the job waits to be fetched")?;
-                let owed = self.leases_owed.checked_sub(u64::from(mark.is_some()));
-                self.leases_owed = owed.ok_or("the job waits for others of its key")?;
-                leases.insert((group, offset), (holder, grant), lease_ms, 0);
-                state.leased_count += 1;
-            }
-            Record::Group(GroupRecord::Dead { job, .. }) => {
-                let free = state.past(offset).is_none() && !state.waits_again(queue, offset);
-                check(free && leases.get(group, offset).is_none(), "the job is alive as well")?;
-                let end_log_ms = job.end_log_ms(queue.settings.dead_kept_ms);
-                deadlines.dead.moved((group, offset), None, end_log_ms);
-                state.dead.insert(offset, job);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn add_note(&mut self, record: Record) -> Result<(), &'static str> {
-        let Machine { groups, leases, .. } = &mut self.machine;
-        let state = groups.get_mut(&self.group).ok_or(NO_GROUP)?;
-        let is_new = match record {
-            Record::Group(GroupRecord::Progress { offset, note }) => {
-                let is_out = leases.get(self.group, offset).is_some();
-                check(is_out, "a job has progress that is not out")?;
-                !note.is_empty() && state.notes.set_progress(offset, &note)
-            }
-            Record::Group(GroupRecord::LastError { offset, error }) => {
-                check(state.past(offset).is_some(), "a job failed that never came back")?;
-                state.notes.set_error(offset, &error)
-            }
-            _ => return Err("it is nothing that a worker said"),
-        };
-        check(is_new, "a worker said nothing, or the job comes twice")
-    }
-
-    fn add_marked(
-        &mut self,
-        offset: Offset,
-        place: MarkedPlace,
-        mark: Mark,
-    ) -> Result<(), &'static str> {
-        let parts = self.machine.parts(self.group);
-        let (state, queue, deadlines) = parts.ok_or(NO_GROUP)?;
+        let (state, queue, deadlines) = self.open(offset)?;
         check(state.dead.len() == 0 && state.leased_count == 0, "marks come before")?;
         let known = state.past(offset).is_some() || state.waits_again(queue, offset);
         check(!known, "the job comes twice")?;
@@ -633,17 +571,17 @@ impl Restore {
         }
         match (mark.due_log_ms, place) {
             (Some(_), _) => {
-                deadlines.retries.moved((self.group, offset), None, mark.due_log_ms);
+                deadlines.retries.moved((group, offset), None, mark.due_log_ms);
             }
             (None, MarkedPlace::Ready) => state.wait_again(queue, offset),
             (None, MarkedPlace::Parked) => self.keys_owed += 1,
-            (None, _) => self.leases_owed += 1,
+            (None, MarkedPlace::Leased | MarkedPlace::Delayed { .. }) => self.leases_owed += 1,
         }
         Ok(())
     }
 
     /// Every delivered job of a group is in exactly one place; none was counted twice above.
-    fn finish_group(&mut self) -> Result<(), &'static str> {
+    fn finish_group(&mut self) -> Checked {
         check(self.leases_owed == 0, "a job that is out has no lease")?;
         check(self.keys_owed == 0, "a parked job has no key")?;
         let Some((state, queue, _)) = self.machine.parts(self.group) else { return Ok(()) };
@@ -669,9 +607,15 @@ impl Restore {
     }
 }
 
+/// None, or what is wrong with a record.
+type Checked = Result<(), &'static str>;
+
+/// A group to be changed, with its queue and what waits for a time.
+type Parts<'a> = (&'a mut Group, &'a Queue, &'a mut Deadlines);
+
 const NO_GROUP: &str = "there is no group before it";
 const BAD_ID: &str = "its id was given before or never";
 
-fn check(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
+fn check(holds: bool, otherwise: &'static str) -> Checked {
     if holds { Ok(()) } else { Err(otherwise) }
 }

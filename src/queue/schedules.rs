@@ -469,37 +469,27 @@ impl Machine {
     }
 
     /// Takes a schedule or a mark back from its record.
-    pub(super) fn restore_schedules(&mut self, record: Record) -> Result<(), &'static str> {
+    pub(super) fn restore_schedules(&mut self, record: ScheduleRecord) -> Result<(), &'static str> {
+        if !self.groups.is_empty() {
+            return Err("schedules come before groups");
+        }
         let fits = match record {
-            _ if !self.groups.is_empty() => return Err("schedules come before groups"),
-            Record::Schedule(ScheduleRecord::Schedule { name, schedule }) => {
-                self.restore_schedule(&name, *schedule)
+            ScheduleRecord::Schedule { name, schedule } => {
+                let last = self.schedules.by_name.last_key_value();
+                let ascends = last.is_none_or(|(last, _)| *last < name);
+                let Schedule { paused, next, retry_log_ms, .. } = *schedule;
+                let fits = if next.is_some() { !paused } else { retry_log_ms.is_none() };
+                if ascends && fits {
+                    self.schedules.change(&name, |_| Some(*schedule));
+                }
+                ascends && fits
             }
-            Record::Schedule(ScheduleRecord::Fired { queue, schedule, mark }) => {
-                self.restore_schedule_mark(queue, &schedule, mark)
+            ScheduleRecord::Fired { queue, schedule, mark } => {
+                let state = self.queues.get_mut(&queue).filter(|state| mark.offset < state.next);
+                state.is_some_and(|state| state.schedule_marks.insert(schedule, mark).is_none())
             }
-            _ => false,
         };
         if fits { Ok(()) } else { Err("the schedule can't be so") }
-    }
-
-    /// Takes a schedule back from a record; false if it can't be.
-    fn restore_schedule(&mut self, name: &str, schedule: Schedule) -> bool {
-        let last = self.schedules.by_name.last_key_value();
-        let ascends = last.is_none_or(|(last, _)| **last < *name);
-        let idle = schedule.next.is_none();
-        let fits = !(schedule.paused && !idle || idle && schedule.retry_log_ms.is_some());
-        if ascends && fits {
-            self.schedules.change(name, |_| Some(schedule));
-        }
-        ascends && fits
-    }
-
-    /// Takes a mark back from a record; false if it can't be.
-    fn restore_schedule_mark(&mut self, queue: QueueId, name: &str, mark: ScheduleMark) -> bool {
-        let state = self.queues.get_mut(&queue);
-        let state = state.filter(|state| mark.offset < state.next);
-        state.is_some_and(|state| state.schedule_marks.insert(name.into(), mark).is_none())
     }
 }
 
