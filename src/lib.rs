@@ -3,6 +3,8 @@
 //! `docs/ARCHITECTURE.md` says which file to open for what. A program that uses Joblog needs
 //! [`client`], and [`worker`] for handlers of jobs.
 
+#![cfg_attr(not(test), deny(clippy::unreachable, clippy::wildcard_enum_match_arm))]
+
 #[cfg(feature = "server")]
 pub mod broker;
 #[cfg(feature = "client")]

@@ -4,6 +4,8 @@
 //! frames, [`messages`] reads and writes their bodies, and [`opcode`], [`error_code`] and
 //! [`limits`] are the tables that SPEC.md repeats.
 
+#![cfg_attr(not(test), deny(clippy::unreachable, clippy::wildcard_enum_match_arm))]
+
 #[cfg(feature = "codec")]
 pub mod codec;
 pub mod error_code;

@@ -1,5 +1,7 @@
 //! The server's binary: settings, start, and a clean end on SIGTERM or SIGINT.
 
+#![cfg_attr(not(test), deny(clippy::unreachable, clippy::wildcard_enum_match_arm))]
+
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

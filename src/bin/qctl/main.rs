@@ -1,5 +1,7 @@
 //! `qctl`, the command line of Joblog.
 
+#![cfg_attr(not(test), deny(clippy::unreachable, clippy::wildcard_enum_match_arm))]
+
 #[macro_use]
 mod output;
 
