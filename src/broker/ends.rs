@@ -108,6 +108,7 @@ impl Turn<'_> {
                 JobFact::Termed { .. }
                 | JobFact::KeysHeld { .. }
                 | JobFact::UniqueHits { .. }
+                | JobFact::Promoted { .. }
                 | JobFact::DeadRetried { .. }
                 | JobFact::Removed { .. },
             )

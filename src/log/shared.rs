@@ -146,7 +146,7 @@ impl Shared {
             let mut tail = self.tail.lock();
             match mem::replace(&mut tail.spare, Spare::Idle) {
                 Spare::Ready(spare) => tail.discarded.push(spare),
-                other => tail.spare = other,
+                other @ (Spare::Idle | Spare::Wanted | Spare::Failed(_)) => tail.spare = other,
             }
             tail.spare_bytes = first;
             tail.active.segment.id
@@ -190,7 +190,7 @@ impl Shared {
                     return Err(error);
                 }
                 // An old failure is no reason to refuse: there may be room by now.
-                other => {
+                other @ (Spare::Idle | Spare::Wanted | Spare::Ready(_) | Spare::Failed(_)) => {
                     if let Spare::Ready(small) = other {
                         tail.discarded.push(small);
                     }

@@ -213,19 +213,17 @@ fn name(shared: &Shared, spare: &OpenSegment) {
     };
     let is_it = |other: &OpenSegment| other.segment.id == spare.segment.id;
     let mut tail = shared.tail.lock();
-    match &tail.spare {
-        Spare::Ready(ready) if is_it(ready) => {
-            let ready = Arc::clone(ready);
-            tail.discarded.push(ready);
-            tail.spare = Spare::Failed(LogError::io("syncing", path, error));
-            shared.spare_signal.notify_all();
-        }
-        _ if tail.discarded.iter().any(|discarded| is_it(discarded)) => {}
+    if let Spare::Ready(ready) = &tail.spare
+        && is_it(ready)
+    {
+        let ready = Arc::clone(ready);
+        tail.discarded.push(ready);
+        tail.spare = Spare::Failed(LogError::io("syncing", path, error));
+        shared.spare_signal.notify_all();
+    } else if !tail.discarded.iter().any(|discarded| is_it(discarded)) {
         // What is written to it now can't be made sure of.
-        _ => {
-            drop(tail);
-            shared.poison("syncing", path, &error);
-        }
+        drop(tail);
+        shared.poison("syncing", path, &error);
     }
 }
 

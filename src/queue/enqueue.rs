@@ -64,6 +64,7 @@ impl Machine {
                     JobFact::Termed { .. }
                     | JobFact::KeysHeld { .. }
                     | JobFact::UniqueHits { .. }
+                    | JobFact::Promoted { .. }
                     | JobFact::DeadRetried { .. },
                 ) => false,
             }
