@@ -221,7 +221,7 @@ impl Machine {
         if is_delayed { Promote::Promoted } else { Promote::NotDelayed }
     }
 
-    /// Promotes jobs of which [`promote`](Self::promote) said `Promoted`; no fact if there are none.
+    /// Promotes jobs of which [`promote`](Self::promote) said `Promoted`; no fact for none.
     pub fn promote_jobs(
         &self,
         queue: QueueId,

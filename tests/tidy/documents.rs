@@ -117,6 +117,12 @@ fn is_camel_case(word: &str) -> bool {
         && !word.contains('_')
 }
 
+/// `NoSuchJob` for `no_such_job`.
+fn camel_case(word: &str) -> String {
+    let capital = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
+    word.split('_').filter(|part| !part.is_empty()).map(capital).collect()
+}
+
 /// The blocks of code that define `name`: its declaration, and all its `impl` blocks.
 fn blocks_of<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     const INTRODUCED_BY: [&str; 5] = ["struct", "enum", "trait", "impl", "for"];
@@ -165,8 +171,9 @@ fn fault_of(sources: &[Source], known: &HashSet<&str>, span: &str) -> Option<Str
     if !is_name || OUTSIDE_NAMES.contains(&word) {
         return None;
     }
-    // `qctl` prints the names of errors in small letters.
-    if !known.contains(word) && !known.contains(word.to_ascii_uppercase().as_str()) {
+    // The names of errors, and of variants, are printed in small letters.
+    let spelt = [word.to_owned(), word.to_ascii_uppercase(), camel_case(word)];
+    if !spelt.iter().any(|word| known.contains(word.as_str())) {
         return Some(format!("the sources have no {word:?}"));
     }
     let member = first_word(span[word.len()..].strip_prefix("::")?);
