@@ -19,6 +19,9 @@ use std::process::Command;
 
 const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
+/// Functions that are one flat table, an arm for each variant: cut in two they would be longer, and
+/// a chain of tables that falls through says nothing of what is forgotten.
+const FLAT_TABLES: [(&str, &str); 1] = [("src/queue/records.rs", "add_to_group")];
 /// Lines of a file without its tests.
 const FILE_LINES_MAX: usize = 900;
 
@@ -290,15 +293,23 @@ fn functions(code: &str) -> Vec<(usize, usize)> {
 
 #[test]
 fn functions_are_not_too_long() {
-    let (mut faults, mut count) = (Vec::new(), 0);
+    let (mut faults, mut count, mut tables) = (Vec::new(), 0, Vec::new());
     for source in sources() {
         for (line, lines) in functions(source.code_without_tests()) {
             count += 1;
             if lines > FUNCTION_LINES_MAX {
-                faults.push(format!("{}:{line} has {lines} lines", source.path));
+                let head = source.code.lines().nth(line - 1).unwrap();
+                let is_named = |(path, name): &&(&str, &str)| {
+                    *path == source.path && words(head, name).next().is_some()
+                };
+                match FLAT_TABLES.iter().find(is_named) {
+                    Some(table) => tables.push(*table),
+                    None => faults.push(format!("{}:{line} has {lines} lines", source.path)),
+                }
             }
         }
     }
+    assert_eq!(tables, FLAT_TABLES, "a table that is not long needs no exemption");
     assert!(count > 100, "only {count} functions found");
     assert_none(&faults, "a function has at most 70 lines");
     let long = format!("fn a() {{\n{}}}\nfn b();\n", "    x();\n".repeat(80));
