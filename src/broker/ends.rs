@@ -92,12 +92,12 @@ impl Turn<'_> {
             }
             Fact::Queue(
                 QueueFact::Created { .. }
-                | QueueFact::KeptTurned { .. }
+                | QueueFact::RetentionPassed { .. }
                 | QueueFact::Paused { .. }
                 | QueueFact::OffsetsReserved { .. }
                 | QueueFact::OffsetsSkipped { .. },
             )
-            | Fact::Group(GroupFact::Deleted { .. } | GroupFact::Passed { .. })
+            | Fact::Group(GroupFact::Deleted { .. } | GroupFact::KeysRead { .. })
             | Fact::Lease(
                 LeaseFact::Granted { .. }
                 | LeaseFact::Extended { .. }
@@ -105,7 +105,7 @@ impl Turn<'_> {
                 | LeaseFact::Ended { outcome: Outcome::Ready | Outcome::Delayed { .. }, .. },
             )
             | Fact::Job(
-                JobFact::Termed { .. }
+                JobFact::TermsSet { .. }
                 | JobFact::KeysHeld { .. }
                 | JobFact::UniqueHits { .. }
                 | JobFact::Promoted { .. }

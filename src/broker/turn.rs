@@ -278,7 +278,7 @@ fn terms(queue: QueueId, base: Offset, asked: &[(u32, Asked<'_>)], now: Stamp) -
             _ => runs.push((Run { first: offset, count: 1 }, terms)),
         }
     }
-    (!runs.is_empty()).then_some(Fact::Job(JobFact::Termed { queue, runs }))
+    (!runs.is_empty()).then_some(Fact::Job(JobFact::TermsSet { queue, runs }))
 }
 
 /// A time that has passed is no due time.

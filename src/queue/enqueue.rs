@@ -61,7 +61,7 @@ impl Machine {
                     | LeaseFact::Ended { .. },
                 ) => false,
                 Fact::Job(
-                    JobFact::Termed { .. }
+                    JobFact::TermsSet { .. }
                     | JobFact::KeysHeld { .. }
                     | JobFact::UniqueHits { .. }
                     | JobFact::Promoted { .. }

@@ -58,7 +58,7 @@ declare! {
         }
         /// A queue's `keep_consumed_for` has passed once more: what was consumed the last time, and
         /// still is, is gone.
-        KeptTurned = 12 "kept turned" {
+        RetentionPassed = 12 "retention passed" {
             /// The queue.
             queue: QueueId,
         }
@@ -121,7 +121,7 @@ declare! {
         }
         /// The pointer has passed jobs of a group with keys. Those whose key has a place for them
         /// can be fetched, the others are parked.
-        Passed = 44 "passed" {
+        KeysRead = 44 "keys read" {
             /// The work group.
             group: GroupId,
             /// The jobs, each run with the key of its jobs, if they have one.
@@ -200,7 +200,7 @@ declare! {
     /// What has happened to jobs that are not out.
     Job(JobFact) {
         /// New jobs are not like all others. Stands in the entry of the jobs.
-        Termed = 34 "termed" {
+        TermsSet = 34 "job terms set" {
             /// The queue.
             queue: QueueId,
             /// The jobs by offset, each run with its terms.

@@ -7,7 +7,7 @@
 //!
 //! The machine has no bodies, and nothing is kept of jobs that the pointer has not reached. So the
 //! one who grants reads the keys ahead of the pointer (`Machine::next_unread`), and what it has
-//! read is a fact (`GroupFact::Passed`). A key is known by its hash: two keys with one hash share
+//! read is a fact (`GroupFact::KeysRead`). A key is known by its hash: two keys with one hash share
 //! their places, which costs speed and no promise.
 
 use std::collections::BTreeSet;

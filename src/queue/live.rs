@@ -209,7 +209,7 @@ impl Machine {
         let consumed = self.consumed_by_all(state);
         // What is gone is consumed, so that equal sizes mean equal sets.
         (size(&consumed) != size(&state.gone))
-            .then_some(Fact::Queue(QueueFact::KeptTurned { queue }))
+            .then_some(Fact::Queue(QueueFact::RetentionPassed { queue }))
     }
 
     pub(super) fn kept_turned(

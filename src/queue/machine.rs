@@ -93,7 +93,7 @@ impl Machine {
             QueueFact::Deleted { queue } => self.queue_deleted(*queue),
             QueueFact::Updated { queue, settings } => self.queue_updated(*queue, settings, stamp),
             QueueFact::Expired { queue, below } => self.expired(*queue, *below),
-            QueueFact::KeptTurned { queue } => self.kept_turned(*queue, stamp),
+            QueueFact::RetentionPassed { queue } => self.kept_turned(*queue, stamp),
             QueueFact::Paused { queue, group, paused } => self.paused(*queue, *group, *paused),
             QueueFact::OffsetsReserved { count } => {
                 self.reserved = *count;
@@ -113,7 +113,7 @@ impl Machine {
             GroupFact::CommittedThrough { group, through } => {
                 self.committed_through(*group, *through)
             }
-            GroupFact::Passed { group, runs } => self.passed(*group, runs),
+            GroupFact::KeysRead { group, runs } => self.passed(*group, runs),
         }
     }
 
@@ -147,7 +147,7 @@ impl Machine {
 
     fn apply_to_jobs(&mut self, fact: &JobFact, stamp: Stamp) -> Result<(), Contradiction> {
         match fact {
-            JobFact::Termed { queue, runs } => self.termed(*queue, runs),
+            JobFact::TermsSet { queue, runs } => self.termed(*queue, runs),
             JobFact::KeysHeld { queue, keys } => self.keys_held(*queue, keys),
             JobFact::UniqueHits { queue, batch, first, count, hits } => {
                 self.unique_hits(*queue, *batch, (*first, *count), hits, stamp.log_ms)

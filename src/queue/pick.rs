@@ -167,7 +167,7 @@ impl Machine {
                 _ => runs.push((Run { first: *offset, count: 1 }, *key)),
             }
         }
-        (!runs.is_empty()).then_some(Fact::Group(GroupFact::Passed { group, runs }))
+        (!runs.is_empty()).then_some(Fact::Group(GroupFact::KeysRead { group, runs }))
     }
 
     /// Grants the picked jobs. `first_grant` is [`next_grant`](Self::next_grant), plus the number

@@ -36,7 +36,7 @@ declare! {
             first_of_new: Offset,
         }
         /// A deleted queue, as far as it is remembered.
-        Retired = 2 "retired" {
+        DeletedQueue = 2 "deleted queue" {
             /// Its name.
             name: Box<str>,
             /// The offset that its next job would have got.
@@ -120,7 +120,7 @@ declare! {
     /// What is known of the jobs of a queue, and of who enqueued them.
     Job(JobRecord) {
         /// A job that is not like all others of its queue.
-        Termed = 9 "termed" {
+        Terms = 9 "job terms" {
             /// The queue.
             queue: QueueId,
             /// The job.
@@ -140,14 +140,14 @@ declare! {
             batches: SmallVec<[EnqueuedBatch; 1]>,
         }
         /// A unique key that a job holds.
-        Held = 20 "held" {
+        UniqueKey = 20 "unique key" {
             /// The queue.
             queue: QueueId,
             /// The job and its key.
             held: HeldKey,
         }
         /// How often unique keys were met, if ever.
-        Met = 21 "met" {
+        UniqueCounts = 21 "unique counts" {
             /// The queue.
             queue: QueueId,
             /// Jobs that were not enqueued.
@@ -156,7 +156,7 @@ declare! {
             replaced: u64,
         }
         /// What a batch of a producer was told of its unique keys, or a part of it.
-        Told = 30 "told" {
+        UniqueHits = 30 "unique hits" {
             /// The queue.
             queue: QueueId,
             /// The producer.
@@ -196,7 +196,7 @@ declare! {
             schedule: Box<Schedule>,
         }
         /// Which is the last job of a schedule in a queue.
-        Fired = 27 "fired" {
+        Mark = 27 "schedule mark" {
             /// The queue.
             queue: QueueId,
             /// The schedule's name.
@@ -278,7 +278,7 @@ declare! {
             at_log_ms: u64,
         }
         /// Of the jobs of this rank that wait, a fresh one is first next time.
-        Owed = 16 "owed" {
+        FreshOwed = 16 "fresh owed" {
             /// The rank.
             rank: Rank,
         }

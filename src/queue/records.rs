@@ -34,7 +34,7 @@ impl Machine {
         let offsets = has_offsets.then_some(LogRecord::Offsets { reserved, first_of_new });
         let retired = self.retired.iter();
         let retired =
-            retired.map(|(name, next)| LogRecord::Retired { name: name.clone(), next: *next });
+            retired.map(|(name, next)| LogRecord::DeletedQueue { name: name.clone(), next: *next });
         let log = std::iter::once(counters).chain(offsets).chain(retired);
         let mut queues: Vec<_> = self.queues.iter().map(|(id, state)| (*id, state)).collect();
         queues.sort_unstable_by_key(|(id, _)| *id);
@@ -81,7 +81,7 @@ impl Machine {
                 chunks(&state.consumed, |chunk, members| GroupRecord::Consumed { chunk, members });
             let marks = state.marked().into_iter();
             let marks = marks.map(move |offset| mark_record(state, queue, offset));
-            let owed = state.ranked.owed().map(|rank| GroupRecord::Owed { rank });
+            let owed = state.ranked.owed().map(|rank| GroupRecord::FreshOwed { rank });
             let leases = leased.into_iter().filter_map(move |offset| {
                 let lease = self.leases.get(group, offset)?;
                 let (grant, holder) = (lease.grant, self.leases.holder(lease));
@@ -154,7 +154,7 @@ fn termed_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = Job
         let (Due::Log(ms) | Due::Wall(ms)) = expiry;
         all.entry(offset).or_default().expires_log_ms = Some(ms);
     }
-    all.into_iter().map(move |(offset, terms)| JobRecord::Termed { queue, offset, terms })
+    all.into_iter().map(move |(offset, terms)| JobRecord::Terms { queue, offset, terms })
 }
 
 fn producer_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = JobRecord> {
@@ -168,14 +168,14 @@ fn producer_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = J
 }
 
 fn unique_records((queue, state): (QueueId, &Queue)) -> impl Iterator<Item = JobRecord> {
-    let keys = state.unique.iter().map(move |held| JobRecord::Held { queue, held });
+    let keys = state.unique.iter().map(move |held| JobRecord::UniqueKey { queue, held });
     let UniqueInfo { duplicates, replaced, .. } = state.unique.info();
-    let counts = JobRecord::Met { queue, duplicates, replaced };
+    let counts = JobRecord::UniqueCounts { queue, duplicates, replaced };
     let counts = (duplicates + replaced > 0).then_some(counts);
     let hits = state.producers.all_hits().into_iter();
     let hits = hits.flat_map(move |(producer, sequence, hits)| {
         let parts = hits.chunks(HITS_PER_RECORD).map(<[_]>::to_vec);
-        parts.map(move |hits| JobRecord::Told { queue, producer, sequence, hits })
+        parts.map(move |hits| JobRecord::UniqueHits { queue, producer, sequence, hits })
     });
     keys.chain(counts).chain(hits)
 }
@@ -281,7 +281,7 @@ impl Restore {
                 (machine.reserved, machine.first_of_new) = (reserved, first_of_new);
                 Ok(())
             }
-            LogRecord::Retired { name, next } => {
+            LogRecord::DeletedQueue { name, next } => {
                 let last = machine.retired.last_key_value();
                 check(last.is_none_or(|(last, _)| **last < *name), "a name comes twice")?;
                 check(machine.queues.is_empty(), "deleted queues come before the others")?;
@@ -374,7 +374,7 @@ impl Restore {
         let machine = &mut self.machine;
         check(machine.groups.is_empty(), "what is known of a queue's jobs comes before groups")?;
         match record {
-            JobRecord::Termed { queue, offset, terms } => {
+            JobRecord::Terms { queue, offset, terms } => {
                 // A job that is gone may still have an expiry: it is forgotten when its time comes.
                 let fits = machine.change(queue, |state| {
                     let known = offset < state.next && terms != JobTerms::default();
@@ -388,21 +388,21 @@ impl Restore {
                 machine.deadlines.producers.moved((queue, producer), None, check_ms);
                 check(check_ms.is_some(), "the producer can't be so")
             }
-            JobRecord::Held { queue, held } => {
+            JobRecord::UniqueKey { queue, held } => {
                 let (offset, until_log_ms) = (held.offset, held.until_log_ms);
                 let state = machine.queues.get_mut(&queue).filter(|state| offset < state.next);
                 machine.deadlines.keys.moved((queue, offset), None, until_log_ms);
                 let fits = state.is_some_and(|state| state.unique.restore(held));
                 check(fits, "the job can't hold this key")
             }
-            JobRecord::Met { queue, duplicates, replaced } => {
+            JobRecord::UniqueCounts { queue, duplicates, replaced } => {
                 let state = machine.queues.get_mut(&queue).ok_or("its queue is missing")?;
                 let UniqueInfo { duplicates: more, replaced: other, .. } = state.unique.info();
                 check(more + other == 0, "the counts come twice")?;
                 state.unique.count(duplicates, replaced);
                 Ok(())
             }
-            JobRecord::Told { queue, producer, sequence, hits } => {
+            JobRecord::UniqueHits { queue, producer, sequence, hits } => {
                 let state = machine.queues.get_mut(&queue).map(|state| &mut state.producers);
                 let fits = state.is_some_and(|known| known.restore_hits(producer, sequence, hits));
                 check(fits, "no batch of a producer can have met these keys")
@@ -490,7 +490,7 @@ impl Restore {
                 state.dead.insert(offset, job);
                 Ok(())
             }
-            GroupRecord::Owed { rank } => {
+            GroupRecord::FreshOwed { rank } => {
                 self.keyless()?;
                 self.owed.push(rank);
                 Ok(())

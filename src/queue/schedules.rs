@@ -463,7 +463,7 @@ impl Machine {
         });
         let marks = self.schedule_marks().map(|(queue, schedule, mark)| {
             let schedule = schedule.into();
-            Record::Schedule(ScheduleRecord::Fired { queue, schedule, mark })
+            Record::Schedule(ScheduleRecord::Mark { queue, schedule, mark })
         });
         schedules.chain(marks)
     }
@@ -484,7 +484,7 @@ impl Machine {
                 }
                 ascends && fits
             }
-            ScheduleRecord::Fired { queue, schedule, mark } => {
+            ScheduleRecord::Mark { queue, schedule, mark } => {
                 let state = self.queues.get_mut(&queue).filter(|state| mark.offset < state.next);
                 state.is_some_and(|state| state.schedule_marks.insert(schedule, mark).is_none())
             }

@@ -388,7 +388,7 @@ fn delay(scene: &mut Scene, count: u32, due_of: impl Fn(u64) -> Due) {
     let run = |offset| Run { first: Offset(offset), count: 1 };
     let terms = |offset| JobTerms { due: Some(due_of(offset)), ..JobTerms::default() };
     let runs = offsets.map(|offset| (run(offset), terms(offset))).collect();
-    scene.apply(Fact::Job(JobFact::Termed { queue: scene.queue, runs }));
+    scene.apply(Fact::Job(JobFact::TermsSet { queue: scene.queue, runs }));
 }
 
 #[test]
@@ -422,7 +422,7 @@ fn a_job_that_was_due_on_a_wall_clock_that_went_back_replays() {
     let (queue, group) = (scene.queue, scene.group);
     let run = Run { first: Offset(1), count: 1 };
     let terms = JobTerms { due: Some(Due::Wall(500)), ..JobTerms::default() };
-    let termed = Fact::Job(JobFact::Termed { queue, runs: vec![(run, terms)] });
+    let termed = Fact::Job(JobFact::TermsSet { queue, runs: vec![(run, terms)] });
     scene.record.push((Entry::Jobs(Offset(0), 3), scene.log_ms));
     scene.apply(termed);
     assert_eq!((scene.counts().ready, scene.counts().delayed), (2, 1));
@@ -519,10 +519,10 @@ fn a_stream_that_goes_back_is_a_contradiction() {
 fn a_queue_that_cannot_be_is_a_contradiction() {
     let (queue, missing) = (QueueId(1), QueueId(5));
     let late =
-        Fact::Job(JobFact::Termed { queue, runs: vec![(run(0, 1)[0], JobTerms::default())] });
+        Fact::Job(JobFact::TermsSet { queue, runs: vec![(run(0, 1)[0], JobTerms::default())] });
     check_contradiction(late, Contradiction::NotNew(queue, Offset(0)));
     let beyond =
-        Fact::Job(JobFact::Termed { queue, runs: vec![(run(2, 2)[0], JobTerms::default())] });
+        Fact::Job(JobFact::TermsSet { queue, runs: vec![(run(2, 2)[0], JobTerms::default())] });
     check_contradiction(beyond, Contradiction::NotNew(queue, Offset(2)));
     let deleted = Fact::Queue(QueueFact::Deleted { queue: missing });
     check_contradiction(deleted, Contradiction::NoSuchQueue(missing));

@@ -32,7 +32,7 @@ impl World {
                 runs.push((Run { first: Offset(offset), count: 1 }, terms));
             }
         }
-        (!runs.is_empty()).then_some(Fact::Job(JobFact::Termed { queue, runs }))
+        (!runs.is_empty()).then_some(Fact::Job(JobFact::TermsSet { queue, runs }))
     }
 
     pub(crate) fn note_terms(&mut self, queue: QueueId, runs: &[(Run, JobTerms)]) {

@@ -222,7 +222,7 @@ impl World {
     }
 
     pub(crate) fn note_keys_read(&mut self, fact: &Fact) {
-        if let Fact::Group(GroupFact::Passed { group, runs }) = fact {
+        if let Fact::Group(GroupFact::KeysRead { group, runs }) = fact {
             for (run, key) in runs {
                 run.offsets().for_each(|offset| self.note_passed(*group, offset.0, *key));
             }

@@ -109,7 +109,7 @@ impl World {
         });
         let live: BTreeSet<_> = live.map(|(job, rank)| (*job, *rank)).collect();
         let known = self.machine.records().filter_map(|record| match record {
-            Record::Job(JobRecord::Termed { queue, offset: Offset(offset), terms }) => {
+            Record::Job(JobRecord::Terms { queue, offset: Offset(offset), terms }) => {
                 Some(((queue, offset), terms.rank)).filter(|(_, rank)| *rank != Rank::ORDINARY)
             }
             _ => None,

@@ -101,8 +101,8 @@ impl World {
         let kept = &self.kept[&queue];
         let keep_ms = self.settings[&queue].keep_consumed_for_ms;
         let due = keep_ms > 0 && self.log_ms >= kept.turned_log_ms + keep_ms;
-        let expected =
-            (due && consumed != kept.gone).then_some(Fact::Queue(QueueFact::KeptTurned { queue }));
+        let expected = (due && consumed != kept.gone)
+            .then_some(Fact::Queue(QueueFact::RetentionPassed { queue }));
         let fact = self.machine.turn_kept(queue, self.log_ms);
         assert_eq!(fact, expected);
         if let Some(fact) = fact {

@@ -331,7 +331,7 @@ impl World {
                 self.note_sought(*group, to.0);
             }
             Fact::Queue(QueueFact::Expired { queue, below }) => self.note_expired(*queue, below.0),
-            Fact::Queue(QueueFact::KeptTurned { queue }) => self.note_turned(*queue),
+            Fact::Queue(QueueFact::RetentionPassed { queue }) => self.note_turned(*queue),
             about_jobs => self.note_jobs(about_jobs),
         }
     }
@@ -406,14 +406,14 @@ impl World {
                     self.seen.insert(what);
                 }
             }
-            Fact::Group(GroupFact::Passed { .. }) => self.note_keys_read(fact),
+            Fact::Group(GroupFact::KeysRead { .. }) => self.note_keys_read(fact),
             Fact::Job(JobFact::Withdrawn { queue, cause, runs }) => {
                 self.note_withdrawn(*queue, *cause, runs)
             }
             Fact::Queue(QueueFact::Paused { queue, group, paused }) => {
                 self.note_paused(*queue, *group, *paused)
             }
-            Fact::Job(JobFact::Termed { queue, runs }) => self.note_terms(*queue, runs),
+            Fact::Job(JobFact::TermsSet { queue, runs }) => self.note_terms(*queue, runs),
             Fact::Job(JobFact::KeysHeld { queue, .. })
             | Fact::Job(JobFact::UniqueHits { queue, .. }) => {
                 self.note_keys(*queue, fact);

@@ -77,7 +77,7 @@ fn beside_delayed() -> Op {
     let terms = |nth: u64| JobTerms { due: due(nth), ..JobTerms::default() };
     let run = |nth: u64| (Run { first: base.plus(nth), count: 1 }, terms(nth));
     let runs = (0..u64::from(MANY)).map(run).collect();
-    let delayed = machine.apply(&Fact::Job(JobFact::Termed { queue: QUEUE, runs }), STAMP, 1);
+    let delayed = machine.apply(&Fact::Job(JobFact::TermsSet { queue: QUEUE, runs }), STAMP, 1);
     delayed.expect("they are new");
     fetch_commit_on(machine)
 }

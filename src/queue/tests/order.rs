@@ -15,7 +15,7 @@ fn enqueue_ranked(scene: &mut Scene, ranks: &[Rank]) -> u64 {
         })
         .collect();
     if !runs.is_empty() {
-        scene.apply(Fact::Job(JobFact::Termed { queue: scene.queue, runs }));
+        scene.apply(Fact::Job(JobFact::TermsSet { queue: scene.queue, runs }));
     }
     base.0
 }
@@ -118,7 +118,7 @@ fn a_delayed_job_takes_its_priority_when_it_is_due() {
     let terms = |rank| JobTerms { due: Some(Due::Log(5_000)), rank, ..JobTerms::default() };
     let run = |first| Run { first: Offset(first), count: 1 };
     let runs = vec![(run(1), terms(priority(2))), (run(2), terms(front(2)))];
-    scene.apply(Fact::Job(JobFact::Termed { queue: scene.queue, runs }));
+    scene.apply(Fact::Job(JobFact::TermsSet { queue: scene.queue, runs }));
     assert_eq!((scene.counts().ready, scene.counts().delayed), (1, 2));
     scene.enqueue(1);
     scene.log_ms = 5_000;
@@ -152,7 +152,7 @@ fn ranks_are_forgotten_with_their_jobs() {
     let mut scene = Scene::new();
     let termed = |scene: &Scene| {
         let records = scene.machine.records();
-        records.filter(|record| matches!(record, Record::Job(JobRecord::Termed { .. }))).count()
+        records.filter(|record| matches!(record, Record::Job(JobRecord::Terms { .. }))).count()
     };
     enqueue_ranked(&mut scene, &[priority(0), priority(1), front(0), priority(9)]);
     assert_eq!(termed(&scene), 3);
