@@ -62,16 +62,16 @@ impl LogClock {
 /// one second in each turn of the timer: what happens while the server is stopped does not count.
 #[derive(Debug)]
 pub struct LeaseClock {
-    turn: Mutex<TimerTurn>,
+    turn: Mutex<LeaseTurn>,
 }
 
 #[derive(Debug)]
-struct TimerTurn {
+struct LeaseTurn {
     lease_ms: u64,
     boot_ms: u64,
 }
 
-impl TimerTurn {
+impl LeaseTurn {
     fn now_ms(&self, boot_ms: u64) -> u64 {
         self.lease_ms + boot_ms.saturating_sub(self.boot_ms).min(LEASE_TURN_MS_MAX)
     }
@@ -80,7 +80,7 @@ impl TimerTurn {
 impl LeaseClock {
     /// A clock that begins at 0.
     pub fn start() -> Self {
-        Self { turn: Mutex::new(TimerTurn { lease_ms: 0, boot_ms: boot_ms() }) }
+        Self { turn: Mutex::new(LeaseTurn { lease_ms: 0, boot_ms: boot_ms() }) }
     }
 
     /// The time in milliseconds.
@@ -92,7 +92,7 @@ impl LeaseClock {
     pub fn turn(&self) -> u64 {
         let mut turn = self.turn.lock();
         let boot_ms = boot_ms();
-        *turn = TimerTurn { lease_ms: turn.now_ms(boot_ms), boot_ms };
+        *turn = LeaseTurn { lease_ms: turn.now_ms(boot_ms), boot_ms };
         turn.lease_ms
     }
 }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_stopped_server_moves_the_lease_clock_by_one_second_only() {
-        let turn = TimerTurn { lease_ms: 500, boot_ms: 10_000 };
+        let turn = LeaseTurn { lease_ms: 500, boot_ms: 10_000 };
         assert_eq!(turn.now_ms(10_400), 900);
         assert_eq!(turn.now_ms(40_000), 1_500);
         assert_eq!(turn.now_ms(9_000), 500);

@@ -4,7 +4,7 @@ use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
 use crate::log::JobLocation;
-use crate::queue::{JobInfo, Promote};
+use crate::queue::{JobInfo, PromoteVerdict};
 use crate::types::Offset;
 
 /// One job of a queue, described for a group.
@@ -46,13 +46,13 @@ impl Broker {
     }
 
     /// Makes delayed jobs ready for all groups.
-    pub fn promote(&self, queue: &str, jobs: &[u64]) -> Gated<Vec<Promote>> {
+    pub fn promote(&self, queue: &str, jobs: &[u64]) -> Gated<Vec<PromoteVerdict>> {
         self.turn(|turn| {
             let id = turn.queue(queue)?;
             let machine = &turn.core.machine;
             let jobs = jobs.iter().map(|job| Offset(*job));
             let outcomes: Vec<_> = jobs.map(|job| (job, machine.promote(id, job))).collect();
-            let meant = outcomes.iter().filter(|(_, outcome)| *outcome == Promote::Promoted);
+            let meant = outcomes.iter().filter(|(_, outcome)| *outcome == PromoteVerdict::Promoted);
             let fact = machine.promote_jobs(id, meant.map(|(job, _)| *job));
             turn.record_all(fact);
             Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())

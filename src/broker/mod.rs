@@ -100,9 +100,9 @@ pub use turn::JobBatch;
 
 pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, LogOptions};
 pub use crate::queue::{
-    Cancel, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
-    Missed, Plan, Promote, Purge, QueueSettings, Rank, Refusal, Removal, RemovedCounts, Retry,
-    Schedule, Seek, Start, Timing, UniqueHit, UniqueInfo,
+    CancelVerdict, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
+    Missed, Plan, PromoteVerdict, PurgeStep, QueueSettings, Rank, Refusal, Removal, RemovedCounts,
+    Retry, Schedule, Seek, Start, Timing, UniqueHit, UniqueInfo,
 };
 
 use self::checkpoint::Checkpoints;

@@ -6,7 +6,7 @@ use super::gate::Gated;
 use super::logs::Logs;
 use super::requests::Enqueued;
 use super::turn::Turn;
-use crate::queue::{Cancel, Fact, Removal};
+use crate::queue::{CancelVerdict, Fact, Removal};
 use crate::types::{GroupId, Offset, QueueId};
 
 /// Jobs that are to be moved.
@@ -86,9 +86,9 @@ impl Turn<'_> {
             Some(group) if machine.is_dead(group, job) => Movable::Yes,
             Some(_) => Movable::Gone,
             None => match machine.cancel(queue, job) {
-                Cancel::Done => Movable::Yes,
-                Cancel::Requested => Movable::Leased,
-                Cancel::Consumed | Cancel::NoSuchJob => Movable::Gone,
+                CancelVerdict::Done => Movable::Yes,
+                CancelVerdict::Requested => Movable::Leased,
+                CancelVerdict::Consumed | CancelVerdict::NoSuchJob => Movable::Gone,
             },
         }
     }

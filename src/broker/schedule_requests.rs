@@ -32,12 +32,12 @@ pub struct NamedSchedule {
 
 /// A timing that can be asked.
 #[derive(Debug)]
-pub(super) enum Timetable {
+pub(super) enum Recurrence {
     Cron(Box<Cron>),
     Every { every_ms: u64 },
 }
 
-impl Timetable {
+impl Recurrence {
     /// # Errors
     /// `BadSchedule`.
     pub(super) fn of(timing: &Timing) -> Result<Self, BrokerError> {
@@ -75,7 +75,7 @@ impl Logs {
 
     /// Adds a schedule, or with `replace` gives the one of this name another plan.
     pub fn add_schedule(&self, name: &str, plan: Plan, replace: bool, paused: bool) -> Gated<()> {
-        let first = match Timetable::of(&plan.timing) {
+        let first = match Recurrence::of(&plan.timing) {
             Ok(timetable) => timetable.first(self.meta().now()),
             Err(error) => return Gated::refused(error),
         };
@@ -97,7 +97,7 @@ impl Logs {
     pub fn pause_schedule(&self, name: &str, paused: bool) -> Gated<()> {
         let found = self.meta().view(|turn| turn.schedule(name).cloned());
         found.and_then(|schedule| {
-            let first = match Timetable::of(&schedule.plan.timing) {
+            let first = match Recurrence::of(&schedule.plan.timing) {
                 Ok(timetable) => timetable.first(self.meta().now()),
                 // What can't be read any more can still be paused.
                 Err(_) if paused => None,
@@ -175,7 +175,7 @@ impl NamedSchedule {
             Due::Log(ms) => now.wall_ms.saturating_sub(now.log_ms - ms),
         };
         let timing = &schedule.plan.timing;
-        let timetable = Timetable::of(timing).ok();
+        let timetable = Recurrence::of(timing).ok();
         let next_after = |due: &Due| {
             let (Due::Log(ms) | Due::Wall(ms)) = *due;
             timetable.as_ref()?.next_after(ms).map(|ms| timing.due(ms))

@@ -8,7 +8,7 @@ use super::Broker;
 use super::error::{BrokerError, OpenError};
 use super::gate::Gated;
 use super::logs::Logs;
-use super::schedule_requests::{Timetable, kept_text};
+use super::schedule_requests::{Recurrence, kept_text};
 use crate::queue::{Due, Schedule, Settled, Step};
 use crate::types::Offset;
 
@@ -101,7 +101,7 @@ impl Pass {
         loop {
             let due = schedule.next?;
             let timing = schedule.plan.timing.clone();
-            let timetable = Timetable::of(&timing);
+            let timetable = Recurrence::of(&timing);
             let next_after = |ms| timetable.as_ref().ok()?.next_after(ms);
             let (Due::Log(due_ms) | Due::Wall(due_ms)) = due;
             let next = || next_after(due_ms).map(|ms| timing.due(ms));

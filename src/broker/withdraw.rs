@@ -5,24 +5,24 @@ use super::error::BrokerError;
 use super::gate::Gated;
 use super::mailbox::{CancelledJob, Event};
 use super::turn::Turn;
-use crate::queue::{Cancel, Holder, Purge, Removal};
+use crate::queue::{CancelVerdict, Holder, PurgeStep, Removal};
 use crate::types::{Grant, GroupId, Offset, QueueId};
 
 /// Taking jobs back.
 impl Broker {
     /// Cancels jobs for all groups. The workers of those that are out are told.
-    pub fn cancel(&self, queue: &str, jobs: &[u64]) -> Gated<Vec<Cancel>> {
+    pub fn cancel(&self, queue: &str, jobs: &[u64]) -> Gated<Vec<CancelVerdict>> {
         self.turn(|turn| {
             let id = turn.queue(queue)?;
             let machine = &turn.core.machine;
             let jobs = jobs.iter().map(|job| Offset(*job));
             let outcomes: Vec<_> = jobs.map(|job| (job, machine.cancel(id, job))).collect();
-            let acts = |outcome| matches!(outcome, Cancel::Done | Cancel::Requested);
+            let acts = |outcome| matches!(outcome, CancelVerdict::Done | CancelVerdict::Requested);
             let meant = outcomes.iter().filter(|(_, outcome)| acts(*outcome)).map(|(job, _)| *job);
             let fact = machine.withdraw(id, meant, Removal::Cancelled);
             turn.record_all(fact);
             for (job, outcome) in &outcomes {
-                if *outcome == Cancel::Requested {
+                if *outcome == CancelVerdict::Requested {
                     turn.tell_workers(queue, id, *job);
                 }
             }
@@ -38,7 +38,7 @@ impl Broker {
         from: Offset,
         end: Option<Offset>,
         count_max: u64,
-    ) -> Gated<(Purge, Offset)> {
+    ) -> Gated<(PurgeStep, Offset)> {
         self.turn(|turn| {
             let id = turn.queue(queue)?;
             let next = turn.core.machine.next_offset(id).unwrap_or_default();

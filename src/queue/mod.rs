@@ -98,7 +98,7 @@ pub use leases::LEASE_MS_MAX;
 pub use machine::Machine;
 pub use notes::LAST_ERROR_BYTES_MAX;
 pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
-pub use operate::{Cancel, Promote, Purge};
+pub use operate::{CancelVerdict, PromoteVerdict, PurgeStep};
 pub use pick::Picked;
 pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
 pub use queues::Seek;

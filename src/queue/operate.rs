@@ -16,7 +16,7 @@ use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 
 /// What becomes of a job that is to be cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancel {
+pub enum CancelVerdict {
     /// It is consumed for all groups that had not consumed it.
     Done,
     /// It is out with a worker of a group, who is asked to stop; for other groups it is consumed.
@@ -29,7 +29,7 @@ pub enum Cancel {
 
 /// What becomes of a job that is to be promoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Promote {
+pub enum PromoteVerdict {
     /// It can be fetched by all groups for which it was delayed.
     Promoted,
     /// It is delayed for no group.
@@ -40,7 +40,7 @@ pub enum Promote {
 
 /// What a step of a purge has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purge {
+pub struct PurgeStep {
     /// What it does, if there is anything to do.
     pub fact: Option<Fact>,
     /// Jobs that it consumes for a group or more.
@@ -54,21 +54,21 @@ pub struct Purge {
 /// Jobs that are withdrawn.
 impl Machine {
     /// What a cancel of the job does.
-    pub fn cancel(&self, queue: QueueId, offset: Offset) -> Cancel {
-        let Some(state) = self.queues.get(&queue) else { return Cancel::NoSuchJob };
+    pub fn cancel(&self, queue: QueueId, offset: Offset) -> CancelVerdict {
+        let Some(state) = self.queues.get(&queue) else { return CancelVerdict::NoSuchJob };
         if offset >= state.next {
-            return Cancel::NoSuchJob;
+            return CancelVerdict::NoSuchJob;
         }
         if self.leases_of(queue, offset).next().is_some() {
-            return Cancel::Requested;
+            return CancelVerdict::Requested;
         }
         let consumed = |group: &Group| group.consumed.contains(offset);
         let mut groups = self.work_groups(state).peekable();
         let nobody_waits = groups.peek().is_some() && groups.all(consumed);
         let withdrawn = state.withdrawn.contains(offset);
         match nobody_waits || withdrawn || !self.is_live(queue, offset) {
-            true => Cancel::Consumed,
-            false => Cancel::Done,
+            true => CancelVerdict::Consumed,
+            false => CancelVerdict::Done,
         }
     }
 
@@ -89,8 +89,8 @@ impl Machine {
 
     /// Looks at up to `count_max` jobs from `from` to below `end`, and withdraws those that are not
     /// out with a worker.
-    pub fn purge(&self, queue: QueueId, from: Offset, end: Offset, count_max: u64) -> Purge {
-        let mut purge = Purge { fact: None, count: 0, leased: 0, next: from };
+    pub fn purge(&self, queue: QueueId, from: Offset, end: Offset, count_max: u64) -> PurgeStep {
+        let mut purge = PurgeStep { fact: None, count: 0, leased: 0, next: from };
         let Some(state) = self.queues.get(&queue) else { return purge };
         let groups: Vec<_> = self.work_groups(state).collect();
         let committed = groups.iter().map(|group| group.consumed.floor()).min();
@@ -207,9 +207,9 @@ impl Machine {
 /// Jobs that are promoted.
 impl Machine {
     /// What a promotion of the job does.
-    pub fn promote(&self, queue: QueueId, offset: Offset) -> Promote {
+    pub fn promote(&self, queue: QueueId, offset: Offset) -> PromoteVerdict {
         let Some(state) = self.queues.get(&queue).filter(|state| offset < state.next) else {
-            return Promote::NoSuchJob;
+            return PromoteVerdict::NoSuchJob;
         };
         let is_enqueued_so = state.delays.get(offset).is_some();
         let waits = |group: &Group| {
@@ -218,7 +218,7 @@ impl Machine {
         };
         let mut groups = self.work_groups(state).peekable();
         let is_delayed = if groups.peek().is_some() { groups.any(waits) } else { is_enqueued_so };
-        if is_delayed { Promote::Promoted } else { Promote::NotDelayed }
+        if is_delayed { PromoteVerdict::Promoted } else { PromoteVerdict::NotDelayed }
     }
 
     /// Promotes jobs of which [`promote`](Self::promote) said `Promoted`; no fact for none.

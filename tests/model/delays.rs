@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use joblog::queue::{Due, Fact, GroupKind, JobFact, JobTerms, Promote, Removal, Run};
+use joblog::queue::{Due, Fact, GroupKind, JobFact, JobTerms, PromoteVerdict, Removal, Run};
 use joblog::types::{Offset, QueueId};
 
 use crate::world::{Place, WALL_AHEAD_MS, World};
@@ -96,9 +96,9 @@ impl World {
                 }),
             };
             let expected = match is_delayed {
-                _ if offset >= end => Promote::NoSuchJob,
-                true => Promote::Promoted,
-                false => Promote::NotDelayed,
+                _ if offset >= end => PromoteVerdict::NoSuchJob,
+                true => PromoteVerdict::Promoted,
+                false => PromoteVerdict::NotDelayed,
             };
             assert_eq!(self.machine.promote(queue, Offset(offset)), expected, "{offset}");
             if is_delayed {

@@ -1,6 +1,6 @@
 //! Jobs that are cancelled or purged, and queues and groups that pause.
 
-use joblog::queue::{Cancel, Fact, GroupKind, JobFact, Removal, Run};
+use joblog::queue::{CancelVerdict, Fact, GroupKind, JobFact, Removal, Run};
 use joblog::types::{GroupId, Offset, QueueId};
 
 use crate::world::{Group, Place, World};
@@ -43,17 +43,23 @@ impl World {
                 _ => (end + 2).saturating_sub(self.rng.below(25)),
             };
             let expected = match offset {
-                _ if offset >= end => Cancel::NoSuchJob,
-                _ if self.is_leased(queue, offset) => Cancel::Requested,
-                _ if offset < first || self.gone.contains(&(queue, offset)) => Cancel::Consumed,
-                _ if self.kept[&queue].gone.contains(&offset) => Cancel::Consumed,
-                _ if self.all_consumed(queue, offset) => Cancel::Consumed,
-                _ => Cancel::Done,
+                _ if offset >= end => CancelVerdict::NoSuchJob,
+                _ if self.is_leased(queue, offset) => CancelVerdict::Requested,
+                _ if offset < first || self.gone.contains(&(queue, offset)) => {
+                    CancelVerdict::Consumed
+                }
+                _ if self.kept[&queue].gone.contains(&offset) => CancelVerdict::Consumed,
+                _ if self.all_consumed(queue, offset) => CancelVerdict::Consumed,
+                _ => CancelVerdict::Done,
             };
             assert_eq!(self.machine.cancel(queue, Offset(offset)), expected, "{offset}");
-            if matches!(expected, Cancel::Done | Cancel::Requested) {
+            if matches!(expected, CancelVerdict::Done | CancelVerdict::Requested) {
                 meant.push(Offset(offset));
-                self.seen.insert(if expected == Cancel::Done { "cancelled" } else { "requested" });
+                self.seen.insert(if expected == CancelVerdict::Done {
+                    "cancelled"
+                } else {
+                    "requested"
+                });
             }
         }
         if let Some(fact) = self.machine.withdraw(queue, meant, Removal::Cancelled) {

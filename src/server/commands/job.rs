@@ -9,7 +9,7 @@ use joblog_protocol::wire::in_range;
 
 use super::dead::death_cause;
 use super::{Answer, answer, json};
-use crate::broker::{DescribedJob, Holder, JobInfo, JobStanding, Logs, Promote};
+use crate::broker::{DescribedJob, Holder, JobInfo, JobStanding, Logs, PromoteVerdict};
 use crate::server::reply::Body;
 use crate::types::Offset;
 
@@ -35,9 +35,9 @@ pub(super) fn promote(logs: &Logs, body: &[u8]) -> Answer {
     let bulk::Promote { queue, jobs } = decode(body)?;
     in_range("jobs", jobs.len() as u64, 1..=BULK_JOBS_MAX as u64, "1 to 4096 offsets")?;
     let outcome = |outcome| match outcome {
-        Promote::Promoted => PromoteOutcome::Promoted,
-        Promote::NotDelayed => PromoteOutcome::NotDelayed,
-        Promote::NoSuchJob => PromoteOutcome::NoSuchJob,
+        PromoteVerdict::Promoted => PromoteOutcome::Promoted,
+        PromoteVerdict::NotDelayed => PromoteOutcome::NotDelayed,
+        PromoteVerdict::NoSuchJob => PromoteOutcome::NoSuchJob,
     };
     json(logs.of(&queue).promote(&queue, &jobs), |outcomes| PromoteReply {
         jobs: outcomes.into_iter().map(outcome).collect(),

@@ -8,7 +8,7 @@ use joblog_protocol::messages::lease::CancelNotice;
 use joblog_protocol::wire::in_range;
 
 use super::{Answer, done, json};
-use crate::broker::{Cancel, CancelledJob, Logs, Purge};
+use crate::broker::{CancelVerdict, CancelledJob, Logs, PurgeStep};
 use crate::server::convert;
 use crate::server::reply::Body;
 use crate::types::Offset;
@@ -17,10 +17,10 @@ pub(super) fn cancel(logs: &Logs, body: &[u8]) -> Answer {
     let bulk::Cancel { queue, jobs } = decode(body)?;
     in_range("jobs", jobs.len() as u64, 1..=BULK_JOBS_MAX as u64, "1 to 4096 offsets")?;
     let outcome = |outcome| match outcome {
-        Cancel::Done => CancelOutcome::Cancelled,
-        Cancel::Requested => CancelOutcome::Requested,
-        Cancel::Consumed => CancelOutcome::Consumed,
-        Cancel::NoSuchJob => CancelOutcome::NoSuchJob,
+        CancelVerdict::Done => CancelOutcome::Cancelled,
+        CancelVerdict::Requested => CancelOutcome::Requested,
+        CancelVerdict::Consumed => CancelOutcome::Consumed,
+        CancelVerdict::NoSuchJob => CancelOutcome::NoSuchJob,
     };
     json(logs.of(&queue).cancel(&queue, &jobs), |outcomes| CancelReply {
         jobs: outcomes.into_iter().map(outcome).collect(),
@@ -45,7 +45,7 @@ pub(super) fn purge(logs: &Logs, body: &[u8]) -> Answer {
     let bulk::Purge { queue, from, end } = decode(body)?;
     let (from, end, most) = (Offset(from), end.map(Offset), PURGE_JOBS_MAX as u64);
     json(logs.of(&queue).purge(&queue, from, end, most), |(purge, end)| {
-        let Purge { count, leased, next, .. } = purge;
+        let PurgeStep { count, leased, next, .. } = purge;
         PurgeReply { count, leased, next: next.0, end: end.0 }
     })
 }
