@@ -14,7 +14,7 @@ use crc32fast::Hasher;
 
 use super::checkpoint_format::*;
 use crate::log::format::Field;
-use crate::log::{DataFile, Files};
+use crate::log::{CHECKPOINT_EXTENSIONS, DataFile, Files};
 use crate::queue::{Machine, Record, Restore};
 use crate::types::{EntryIndex, Stamp, Term};
 
@@ -35,9 +35,10 @@ pub(super) enum Which {
 
 impl Which {
     fn extension(self) -> &'static str {
+        let [first, twin] = CHECKPOINT_EXTENSIONS;
         match self {
-            Self::First => "checkpoint",
-            Self::Twin => "twin",
+            Self::First => first,
+            Self::Twin => twin,
         }
     }
 }
@@ -103,20 +104,6 @@ pub enum CheckpointError {
         /// The version in its header.
         found: u32,
     },
-    /// The log ends before it.
-    #[error(
-        "{} covers the log up to entry {index}, but the log ends at {log_end}: the end of the log \
-         is missing; restore the log from a backup or a replica",
-        path.display()
-    )]
-    AboveLog {
-        /// The file.
-        path: PathBuf,
-        /// What it covers.
-        index: EntryIndex,
-        /// Where the log ends.
-        log_end: EntryIndex,
-    },
 }
 
 /// The checkpoints of one log.
@@ -140,11 +127,7 @@ impl Checkpoints {
         Self { files, dir: dir.to_owned() }
     }
 
-    /// The file of the checkpoint that covers the log up to `index`.
-    pub(super) fn path(&self, index: EntryIndex) -> PathBuf {
-        self.path_of(index, Which::First)
-    }
-
+    /// The file of the checkpoint that covers the log up to `index`, or of its twin.
     fn path_of(&self, index: EntryIndex, which: Which) -> PathBuf {
         self.dir.join(format!("{:020}.{}", index.0, which.extension()))
     }
@@ -162,20 +145,6 @@ impl Checkpoints {
             }
         }
         Ok(None)
-    }
-
-    /// Refuses if there is any, for a log that has no entry.
-    ///
-    /// # Errors
-    /// `AboveLog`; `Io` if the directory can't be read.
-    pub(super) fn refuse_all(&self) -> Result<(), CheckpointError> {
-        match self.there()?.last() {
-            None => Ok(()),
-            Some(&(index, which)) => {
-                let (path, log_end) = (self.path_of(index, which), EntryIndex(0));
-                Err(CheckpointError::AboveLog { path, index, log_end })
-            }
-        }
     }
 
     /// Writes a checkpoint. Its file is whole and durable when this returns, with its bytes.
@@ -532,7 +501,10 @@ mod tests {
             let newest = all.newest(LOG_ID).unwrap().unwrap();
             assert_eq!((newest.covered, newest.bytes), (covered, bytes));
             assert!(newest.machine.records().eq(records(queues)));
-            assert_eq!(fs::metadata(all.path(covered.index)).unwrap().len(), bytes);
+            assert_eq!(
+                fs::metadata(all.path_of(covered.index, Which::First)).unwrap().len(),
+                bytes
+            );
             assert_eq!(bytes > 4 * CHUNK_BYTES as u64, queues == 10_000);
         }
         all.remove_others(&[4, 5].map(|index| (EntryIndex(index), Which::First))).unwrap();
@@ -545,7 +517,7 @@ mod tests {
         let all = checkpoints(dir.path());
         all.write(LOG_ID, covered(5), Which::First, records(1).into_iter()).unwrap();
         all.write(LOG_ID, covered(6), Which::First, records(3).into_iter()).unwrap();
-        let path = all.path(EntryIndex(6));
+        let path = all.path_of(EntryIndex(6), Which::First);
         let whole = fs::read(&path).unwrap();
         let falls_back = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
@@ -587,13 +559,17 @@ mod tests {
         let all = checkpoints(dir.path());
         all.write(LOG_ID, covered(5), Which::First, records(1).into_iter()).unwrap();
         assert!(all.newest([1; 16]).unwrap().is_none());
-        fs::rename(all.path(EntryIndex(5)), all.path(EntryIndex(6))).unwrap();
+        fs::rename(
+            all.path_of(EntryIndex(5), Which::First),
+            all.path_of(EntryIndex(6), Which::First),
+        )
+        .unwrap();
         assert!(all.newest(LOG_ID).unwrap().is_none());
         let mut later = encode_header(LOG_ID, covered(7));
         CHECKPOINT_FIELD_VERSION.put(&mut later, 2_u32.to_le_bytes());
         let crc = CHECKPOINT_FIELD_CRC.crc_around(&later);
         CHECKPOINT_FIELD_CRC.put(&mut later, crc.to_le_bytes());
-        fs::write(all.path(EntryIndex(7)), later).unwrap();
+        fs::write(all.path_of(EntryIndex(7), Which::First), later).unwrap();
         let error = all.newest(LOG_ID).unwrap_err();
         assert!(matches!(error, CheckpointError::Version { found: 2, .. }), "{error}");
     }

@@ -156,6 +156,7 @@ impl From<LogError> for BrokerError {
             | LogError::Poisoned { .. }
             | LogError::Purged { .. }
             | LogError::CompactionStopped { .. }
+            | LogError::NoLog { .. }
             | LogError::Closed
             | LogError::NotWritten
             | LogError::Replay { .. } => Self::Poisoned { reason: error.to_string() },

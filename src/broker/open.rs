@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Covered};
+use super::checkpoint::{Checkpoint, Checkpoints, Covered};
 use super::core::Core;
 use super::error::OpenError;
 use super::keeper::Kept;
@@ -22,9 +22,9 @@ impl Broker {
     /// Opens the log in `dir`, or makes one, and restores the state.
     ///
     /// # Errors
-    /// [`OpenError::Log`]: it is damaged, in use, of another version, or can't be read or written.
-    /// [`OpenError::Checkpoint`]: the log ends before its newest checkpoint, or that is of another
-    /// version.
+    /// [`OpenError::Log`]: it is damaged, in use, of another version, or can't be read or written;
+    /// or it ends before its newest checkpoint, which proves that it went on.
+    /// [`OpenError::Checkpoint`]: that is of another version.
     pub fn open(
         dir: &Path,
         log_options: LogOptions,
@@ -35,7 +35,6 @@ impl Broker {
         let mut state = Restored::begin(&recovery, &checkpoints)?;
         let recovered =
             recovery.replay(state.covered.index, &mut |entry| state.replay_entry(entry))?;
-        state.check_end(&checkpoints, recovered.last_index)?;
         let Restored { mut machine, covered, kept, deleted, entries, log_bytes } = state;
         tracing::info!(checkpoint = kept.index.0, entries, "restored the state");
         let term = next_term(recovered.last_term.max(covered.term), machine.next_grant());
@@ -110,7 +109,7 @@ impl Restored {
             log_bytes: 0,
         };
         let Some(log_id) = recovery.known_log_id() else {
-            return checkpoints.refuse_all().map(|()| state).map_err(OpenError::from);
+            return Ok(state);
         };
         if let Some(Checkpoint { covered, machine, bytes, .. }) = checkpoints.newest(log_id)? {
             state.kept = Kept { index: covered.index, bytes, ..Kept::default() };
@@ -128,16 +127,5 @@ impl Restored {
         self.entries += 1;
         self.log_bytes += log_bytes(entry.table, entry.facts, entry.bodies);
         Ok(())
-    }
-
-    /// A checkpoint is named only when the log is synced up to it, so a log that ends before it
-    /// has lost what was durable.
-    fn check_end(&self, checkpoints: &Checkpoints, log_end: EntryIndex) -> Result<(), OpenError> {
-        let index = self.kept.index;
-        if log_end >= index {
-            return Ok(());
-        }
-        let path = checkpoints.path(index);
-        Err(CheckpointError::AboveLog { path, index, log_end }.into())
     }
 }

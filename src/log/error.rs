@@ -116,6 +116,12 @@ pub enum LogError {
         /// The first failure.
         cause: Arc<str>,
     },
+    /// There is none where one was to be looked into.
+    #[error("there is no log in {}; a start would begin a new, empty one there", dir.display())]
+    NoLog {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,

@@ -465,6 +465,7 @@ impl Log {
             spare: Spare::Idle,
             spare_awaited: 0,
             spare_bytes: options.segment_bytes_first().saturating_mul(2).min(options.segment_bytes),
+            unnamed: Vec::new(),
             discarded: Vec::new(),
             started: false,
             busy: 0,

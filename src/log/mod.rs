@@ -26,6 +26,7 @@
 //! | `spare.rs` | the thread that prepares segments ahead and syncs sealed ones |
 //! | `vote.rs` | what a replica must not forget |
 //! | `frames.rs` | all that lies in a file with frames, be it sound or not |
+//! | `claim.rs` | what the names of files say of a log |
 //! | `offline.rs`, `repair.rs` | looking into a log that nobody has open, and cutting it |
 //! | `room.rs` | what happens when the disk is nearly full |
 //! | `map.rs`, `files.rs` | the memory map; the file system as a trait |
@@ -37,6 +38,7 @@
 //! **Invariant:** a file is never written behind a recovered tail, never truncated, and after a
 //! failed write or sync never written or synced again.
 
+mod claim;
 mod compact;
 mod durability;
 mod entry;
@@ -64,6 +66,7 @@ mod table;
 mod tail;
 mod vote;
 
+pub use claim::CHECKPOINT_EXTENSIONS;
 pub use compact::{CompactBudget, CompactReport};
 pub use durability::{Durability, ParseDurabilityError};
 pub use entry::{EntryKind, EntryView, JobView};

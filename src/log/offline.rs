@@ -92,7 +92,7 @@ pub fn verify(dir: &Path) -> Result<Verified, LogError> {
         found.note(file, item);
         Ok(())
     })?;
-    match recovery.replay(recovery.base(), &mut |_| Ok(())) {
+    match recovery.replay(recovery.beginning(), &mut |_| Ok(())) {
         Ok(recovered) => {
             found.last_index = recovered.last_index;
             if let Some(torn) = &recovered.torn {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::types::{EntryIndex, Term};
 
+use super::claim;
 use super::entry::EntryView;
 use super::error::LogError;
 use super::format::*;
@@ -54,6 +55,8 @@ pub struct Recovery {
     next_segment: u64,
     log_id: Option<[u8; 16]>,
     last_term: Term,
+    /// Up to here all was synced, as the names of the checkpoints say.
+    checkpointed: EntryIndex,
     /// Entries above are cut off by `start`.
     through: EntryIndex,
     replayed: Option<Replayed>,
@@ -164,9 +167,24 @@ impl Listed {
 impl Recovery {
     /// Opens the log in `dir`, which must be there, to look into it. Nothing is changed by that.
     pub(super) fn look(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
-        options.files.list(dir).map_err(|error| LogError::io("listing", dir, error))?;
+        let no_log = || LogError::NoLog { dir: dir.to_owned() };
+        let names = options.files.list(dir).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return no_log();
+            }
+            LogError::io("listing", dir, error)
+        })?;
+        if !claim::is_log(&names) {
+            return Err(no_log());
+        }
         let recovery = Self::open(dir, options)?;
         Ok(Self { read_only: true, ..recovery })
+    }
+
+    /// From where on a look at all entries replays, if it may: from the log's beginning. Where that
+    /// has moved and no checkpoint stands for what was before, a start has nothing to begin with.
+    pub(super) fn beginning(&self) -> EntryIndex {
+        self.manifest.base.index.min(self.checkpointed)
     }
 
     /// The last entry in front of the log's beginning: the least that a replay can begin after.
@@ -196,6 +214,7 @@ impl Recovery {
         let mut ignore = |_: &EntryView<'_>| Ok(());
         let (shelf, through) = (self.shelf(), self.through);
         let mut walk = Walk::new(&self.chain, shelf, &base, base.index, through, &mut ignore);
+        walk.recovered.proved = self.checkpointed;
         let (place, reason) = walk.run()?;
         let Err(error) = self.refuse_damage(place, reason, &walk) else { return Ok(None) };
         let LogError::Damaged { file, position, reason } = error else { return Err(error) };
@@ -264,6 +283,7 @@ impl Recovery {
             spare: None,
             next_segment: next_id,
             log_id,
+            checkpointed: claim::checkpointed(&names),
             through: EntryIndex(u64::MAX),
             replayed: None,
             options,
@@ -314,6 +334,7 @@ impl Recovery {
         }
         let shelf = self.shelf();
         let mut walk = Walk::new(&self.chain, shelf, &base, after, self.through, each);
+        walk.recovered.proved = after.max(self.checkpointed);
         for old in &self.manifest.old {
             walk.indexed.add_old(shelf, self.log_id, old)?;
         }
@@ -537,6 +558,10 @@ impl Recovery {
                 next.damaged()
             }
             (None, Some(next)) => next.damaged(),
+            (Some(link), None) if used(link.segment.bytes_from(stop.position)) == 0 => {
+                let reason = "the log ends here, but more of it was synced: its end is missing";
+                link.segment.damaged(stop.position, reason)
+            }
             (Some(link), _) => link.segment.damaged(stop.position, reason),
             (None, None) => LogError::damaged(&self.dir, 0, "the segments are missing"),
         })

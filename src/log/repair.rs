@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::types::{EntryIndex, Offset, QueueId};
 
+use super::claim;
 use super::error::LogError;
 use super::files::Files;
 use super::format::SEGMENT_HEADER_BYTES;
@@ -58,12 +59,15 @@ pub struct LostJobs {
 /// nothing.
 ///
 /// # Errors
-/// `Locked`, `Io`, `Version`; `Damaged` if cutting the log can't help, as where the manifest or a
+/// `NoLog`, `Locked`, `Io`, `Version`; `Damaged` if cutting the log can't help, as where the manifest or a
 /// file that it names is damaged: restore that from a backup.
 pub fn repair_plan(dir: &Path) -> Result<Option<RepairPlan>, LogError> {
     let mut recovery = Recovery::look(dir, LogOptions::default())?;
     let base = recovery.base();
-    let Some(cut) = recovery.cut()? else { return Ok(None) };
+    let Some(cut) = recovery.cut()? else {
+        // What else refuses a start can't be cut off.
+        return recovery.replay(recovery.beginning(), &mut |_| Ok(())).map(|_| None);
+    };
     plan(dir, base, &cut).map(Some)
 }
 
@@ -192,7 +196,7 @@ fn lose(lost: &mut Vec<LostJobs>, queue: QueueId, base: Offset, count: u32) {
 
 /// The index in the name of a checkpoint.
 fn checkpoint_index(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_suffix(".checkpoint")?.parse().ok()
+    claim::checkpoint_in(path.file_name()?.to_str()?).map(|index| index.0)
 }
 
 impl fmt::Display for RepairPlan {

@@ -177,8 +177,8 @@ impl Room {
                 return;
             }
             let path = self.dir.join(ballast_name(*ballast + 1));
-            let made = files.create(&path, bytes).and_then(|file| file.sync_data());
-            if let Err(error) = made {
+            // It need not be synced: its room is taken, and a start looks whether it is whole.
+            if let Err(error) = files.create(&path, bytes) {
                 let dir = self.dir.display();
                 tracing::warn!(%dir, there = *ballast, %error, "no more ballast can be made");
                 let _ = files.remove(&path);

@@ -1,5 +1,6 @@
 //! The background threads. One prepares the next segment and keeps the ballast; the other syncs
-//! sealed segments and makes their index tables. So who waits for a segment waits for no sync.
+//! sealed segments and makes their index tables, and makes the new ones durable. So who waits for a
+//! segment waits for no sync.
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ enum Work {
     Prepare(Wanted),
     Discard(Arc<OpenSegment>),
     Ballast,
+    Name(Arc<OpenSegment>),
     SyncSealed,
     /// Make the index table of the segment of this id.
     Table(u64, Arc<IndexRows>),
@@ -49,6 +51,7 @@ fn run(shared: &Shared, next: Next) {
             Work::Prepare(wanted) => prepare(shared, &wanted),
             Work::Discard(spare) => discard(shared, &spare),
             Work::Ballast => shared.room.make_ballast(),
+            Work::Name(spare) => name(shared, &spare),
             Work::SyncSealed => {
                 if let Err(error) = shared.sync_sealed() {
                     tracing::error!(%error, "syncing a sealed segment failed");
@@ -102,6 +105,9 @@ fn next_behind(shared: &Shared, tail: &mut Tail) -> Option<Work> {
     if !tail.started {
         return None;
     }
+    if let Some(spare) = tail.unnamed.pop() {
+        return Some(Work::Name(spare));
+    }
     if shared.poison.get().is_none() && tail.sealed_dirty(shared.written()) > 0 {
         return Some(Work::SyncSealed);
     }
@@ -116,6 +122,7 @@ impl Shared {
             tail.busy > 0
                 || matches!(tail.spare, Spare::Wanted)
                 || !tail.discarded.is_empty()
+                || !tail.unnamed.is_empty()
                 || tail.ballast_due
                 || self.has_sealed_work(tail)
         });
@@ -148,27 +155,25 @@ fn prepare(shared: &Shared, wanted: &Wanted) {
     let made = create(shared, wanted).and_then(|spare| fill(shared, spare)).map(Arc::new);
     // Whether jobs are refused from now on is seen with the next one.
     let _ = shared.room.look();
-    let ready = made.as_ref().ok().map(Arc::clone);
-    {
-        let mut tail = shared.tail.lock();
-        tail.ballast_due = true;
-        let of_use = tail.spare_bytes.max(tail.spare_awaited).max(wanted.least);
-        match made {
-            // The log has begun to take less room meanwhile.
-            Ok(spare) if !matches!(tail.spare, Spare::Wanted) || spare.bytes() > of_use => {
-                tail.discarded.push(spare);
-            }
-            Ok(spare) => tail.spare = Spare::Ready(spare),
-            Err(error) => {
-                tracing::warn!(%error, "the next segment could not be prepared");
-                tail.spare = Spare::Failed(error);
-            }
+    let mut tail = shared.tail.lock();
+    tail.ballast_due = true;
+    let of_use = tail.spare_bytes.max(tail.spare_awaited).max(wanted.least);
+    match made {
+        // The log has begun to take less room meanwhile.
+        Ok(spare) if !matches!(tail.spare, Spare::Wanted) || spare.bytes() > of_use => {
+            tail.discarded.push(spare);
         }
-        shared.spare_signal.notify_all();
+        Ok(spare) => {
+            tail.unnamed.push(Arc::clone(&spare));
+            tail.spare = Spare::Ready(spare);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the next segment could not be prepared");
+            tail.spare = Spare::Failed(error);
+        }
     }
-    if let Some(spare) = ready {
-        name(shared, &spare);
-    }
+    shared.spare_signal.notify_all();
+    shared.background_signal.notify_all();
 }
 
 /// Makes the file: of the size wanted if that leaves enough room, else of the least, also from the
@@ -205,6 +210,9 @@ fn fill(shared: &Shared, spare: OpenSegment) -> Result<OpenSegment, LogError> {
 /// Makes the file and its name durable, so that the first sync of it need not. Until it is, it may
 /// be in use already.
 fn name(shared: &Shared, spare: &OpenSegment) {
+    if spare.is_named() {
+        return;
+    }
     let (path, dir) = (&*spare.segment.path, &*shared.dir);
     let synced = spare.file.sync_data().map_err(|error| (path, error));
     let synced_dir = || shared.options.files.sync_dir(dir).map_err(|error| (dir, error));
@@ -220,8 +228,8 @@ fn name(shared: &Shared, spare: &OpenSegment) {
         tail.discarded.push(ready);
         tail.spare = Spare::Failed(LogError::io("syncing", path, error));
         shared.spare_signal.notify_all();
-    } else if !tail.discarded.iter().any(|discarded| is_it(discarded)) {
-        // What is written to it now can't be made sure of.
+    } else if is_it(&tail.active) || tail.sealed_of(spare.segment.id).is_some() {
+        // What is written to it now can't be made sure of. If it was discarded, nothing is.
         drop(tail);
         shared.poison("syncing", path, &error);
     }

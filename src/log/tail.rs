@@ -105,6 +105,8 @@ pub(super) struct Tail {
     pub(super) spare_awaited: u32,
     /// The size of the next spare, unless a larger one is awaited.
     pub(super) spare_bytes: u32,
+    /// Segments that are made and whose names are not durable yet.
+    pub(super) unnamed: Vec<Arc<OpenSegment>>,
     /// Spares that nobody has a use for any more.
     pub(super) discarded: Vec<Arc<OpenSegment>>,
     /// The start is over: until then the background does only what is waited for.

@@ -1,6 +1,7 @@
 //! What is gone leaves the disk, and nothing else does, whatever crash comes.
 
 use std::fs;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use joblog::broker::{Broker, CompactReport, GroupKind, Kept, Start, Threads};
@@ -9,7 +10,7 @@ use tempfile::{TempDir, tempdir};
 
 use crate::broker;
 use crate::support::{Disk, Random};
-use crate::world::{World, checkpoints, copy_dir, describe, open, read_all};
+use crate::world::{World, checkpoints, copy_dir, describe, open, read_all, twins};
 
 /// Bytes of the segments in a directory.
 fn disk_bytes(dir: &TempDir) -> u64 {
@@ -90,6 +91,68 @@ fn after_compaction_the_checkpoint_before_still_serves_and_none_is_refused() {
     }
     let opened = Broker::open(dir.path(), Disk::default().options(), broker::options());
     assert!(opened.is_err(), "entries are missing that no checkpoint stands for");
+}
+
+/// One sweep is enough, also for what the segment that grows has, and either file of its
+/// checkpoint serves.
+#[test]
+fn a_sweep_drops_all_that_is_gone_at_once_and_either_twin_serves() {
+    let dir = tempdir().unwrap();
+    let world = world_with_a_past(&dir, &Disk::default());
+    let before = disk_bytes(&dir);
+    let report = world.broker.sweep(true, &AtomicBool::new(false)).unwrap();
+    assert!(report.bytes_freed > before / 2, "{report:?} of {before}");
+    assert_eq!((checkpoints(dir.path()).len(), twins(dir.path()).len()), (1, 1));
+    let again = world.broker.sweep(true, &AtomicBool::new(false)).unwrap();
+    assert_eq!(again.bytes_freed, 0, "nothing is left to drop");
+    let (state, left) = (describe(&world.broker), read_all(&world.broker));
+    drop(world);
+    for lost in [checkpoints(dir.path()), twins(dir.path())] {
+        let copy = copy_dir(dir.path());
+        fs::write(copy.path().join(lost[0].file_name().unwrap()), b"no checkpoint").unwrap();
+        let broker = open(copy.path(), &Disk::default());
+        assert_eq!((describe(&broker), read_all(&broker)), (state.clone(), left.clone()));
+        // The next checkpoint is made from the one that can be read, and that stays.
+        let mut world = World::new(broker, 13);
+        world.work(20);
+        world.broker.make_checkpoint().unwrap();
+        let state = describe(&world.broker);
+        drop(world);
+        fs::write(checkpoints(copy.path()).pop().unwrap(), b"no checkpoint").unwrap();
+        assert_eq!(describe(&open(copy.path(), &Disk::default())), state);
+    }
+}
+
+#[test]
+fn a_power_cut_anywhere_in_a_sweep_loses_nothing_that_was_synced() {
+    let base = tempdir().unwrap();
+    let world = world_with_a_past(&base, &Disk::default());
+    Threads::start(&world.broker).unwrap().stop().unwrap();
+    drop(world);
+    let promised = read_all(&open(copy_dir(base.path()).path(), &Disk::default()));
+    let mut cut_at = 0;
+    loop {
+        let dir = copy_dir(base.path());
+        let disk = Disk::over(dir.path());
+        let broker = open(dir.path(), &disk);
+        broker.settle();
+        disk.cut_power_after(cut_at);
+        let report = broker.sweep(true, &AtomicBool::new(false)).unwrap();
+        assert!(report.bytes_freed > 0);
+        assert_eq!(read_all(&broker), promised);
+        drop(broker);
+        for seed in 0..2 {
+            let left = tempdir().unwrap();
+            disk.leave(left.path(), &mut Random(cut_at * 10 + seed));
+            let broker = open(left.path(), &Disk::default());
+            assert_eq!(read_all(&broker), promised, "cut at {cut_at}, seed {seed}");
+        }
+        if !disk.is_cut() {
+            break;
+        }
+        cut_at += 1;
+    }
+    assert!(cut_at > 15, "only {cut_at} calls");
 }
 
 #[test]

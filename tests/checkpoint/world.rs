@@ -23,11 +23,20 @@ pub(crate) fn open(dir: &Path, disk: &Disk) -> Arc<Broker> {
     broker::open(dir, &disk.options())
 }
 
-/// The checkpoint files, oldest first.
+/// The checkpoint files, oldest first, without twins.
 pub(crate) fn checkpoints(dir: &Path) -> Vec<PathBuf> {
+    with_extension(dir, "checkpoint")
+}
+
+/// The twins of checkpoints.
+pub(crate) fn twins(dir: &Path) -> Vec<PathBuf> {
+    with_extension(dir, "twin")
+}
+
+fn with_extension(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let paths = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
-    let is_checkpoint = |path: &PathBuf| path.extension().is_some_and(|e| e == "checkpoint");
-    let mut paths: Vec<_> = paths.filter(is_checkpoint).collect();
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
     paths.sort();
     paths
 }

@@ -40,6 +40,12 @@ impl Server {
         Self::start_with(data, &config, arguments)
     }
 
+    /// What a server says whose start is refused.
+    pub(crate) fn refused(data: &Path) -> String {
+        let launched = Self::launch(data, &[], SocketAddr::from(([127, 0, 0, 1], 0)));
+        launched.err().expect("the start is refused")
+    }
+
     /// Starts a server with a configuration file.
     pub(crate) fn start_with(data: &Path, config: &Path, arguments: &[&str]) -> Self {
         let mut all = vec!["--config".to_owned(), config.to_str().unwrap().to_owned()];

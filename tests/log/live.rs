@@ -1,11 +1,14 @@
 //! The log while it is open.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use joblog::log::{EntryView, LogError, LogOptions, Recovery};
+use joblog::log::{DataFile, EntryView, Files, LogError, LogOptions, Recovery, SystemFiles};
 use joblog::types::{EntryIndex, Offset, QueueId, Term};
 use parking_lot::Mutex;
 use tempfile::tempdir;
@@ -389,6 +392,110 @@ fn sealed_segments_are_synced_without_being_asked() {
         thread::yield_now();
     }
     assert_eq!(log.synced(), EntryIndex(2));
+}
+
+/// The files of the machine, whose syncs take as long as a test holds them up.
+#[derive(Clone, Debug, Default)]
+struct SlowSyncs {
+    held_up: Arc<Mutex<()>>,
+}
+
+#[derive(Debug)]
+struct SlowFile {
+    held_up: Arc<Mutex<()>>,
+    file: Box<dyn DataFile>,
+}
+
+impl SlowSyncs {
+    fn wrap(&self, file: Box<dyn DataFile>) -> Box<dyn DataFile> {
+        Box::new(SlowFile { held_up: Arc::clone(&self.held_up), file })
+    }
+}
+
+impl Files for SlowSyncs {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        SystemFiles.create_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<File> {
+        SystemFiles.lock(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        SystemFiles.list(dir)
+    }
+    fn open(&self, path: &Path) -> io::Result<File> {
+        SystemFiles.open(path)
+    }
+    fn create(&self, path: &Path, bytes: u32) -> io::Result<Box<dyn DataFile>> {
+        SystemFiles.create(path, bytes).map(|file| self.wrap(file))
+    }
+    fn create_growing(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
+        SystemFiles.create_growing(path).map(|file| self.wrap(file))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemFiles.rename(from, to)
+    }
+    fn reuse(&self, path: &Path) -> io::Result<Box<dyn DataFile>> {
+        SystemFiles.reuse(path).map(|file| self.wrap(file))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        SystemFiles.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        drop(self.held_up.lock());
+        SystemFiles.sync_dir(dir)
+    }
+    fn random_id(&self) -> io::Result<[u8; 16]> {
+        SystemFiles.random_id()
+    }
+    fn wall_ms(&self) -> u64 {
+        SystemFiles.wall_ms()
+    }
+}
+
+impl DataFile for SlowFile {
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, position)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        drop(self.held_up.lock());
+        self.file.sync_data()
+    }
+    fn file(&self) -> &File {
+        self.file.file()
+    }
+}
+
+#[test]
+fn who_needs_a_segment_waits_for_no_sync() {
+    let dir = tempdir().unwrap();
+    let files = SlowSyncs::default();
+    let options = LogOptions {
+        segment_bytes: SEGMENT_BYTES,
+        prefill: false,
+        files: Arc::new(files.clone()),
+        ..LogOptions::default()
+    };
+    let (log, _, _) = open_with(dir.path(), options.clone());
+    log.settle();
+    let held_up = files.held_up.lock();
+    let (done, appended) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let log = &log;
+        scope.spawn(move || {
+            for offset in 0..20 {
+                Entry::job(1, offset, &vec![7; 400_000]).append(log).unwrap();
+                log.write().unwrap();
+            }
+            done.send(log.segments().len()).unwrap();
+        });
+        let segments = appended.recv_timeout(LONG);
+        // Whatever came, the thread has to end.
+        drop(held_up);
+        assert_eq!(segments, Ok(10), "while no sync had ended");
+    });
+    log.close().unwrap();
+    drop(log);
+    assert_eq!(open_with(dir.path(), options).2.len(), 20);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use joblog::log::{self, Item, LogError, RepairPlan};
+use joblog::log::{self, Item, LogError, Recovered, Recovery, RepairPlan};
 use joblog::types::{EntryIndex, Offset, QueueId};
 use tempfile::{TempDir, tempdir};
 
@@ -94,6 +94,54 @@ fn each_damage_is_named_and_only_what_replay_needs_is_refused() {
     assert_eq!(found.entries, 14, "what lies behind is looked at too");
 }
 
+/// What a start says of a log.
+fn start(dir: &Path) -> Result<Recovered, LogError> {
+    let mut recovery = Recovery::open(dir, crate::support::options())?;
+    recovery.replay(recovery.base(), &mut |_| Ok(()))
+}
+
+#[test]
+fn where_there_is_no_log_that_is_said_and_none_is_begun() {
+    let dir = tempdir().unwrap();
+    for name in [None, Some("notes.txt"), Some("1.segment"), Some("12.checkpoint")] {
+        if let Some(name) = name {
+            fs::write(dir.path().join(name), b"not of a log").unwrap();
+        }
+        let before = names(dir.path());
+        assert!(matches!(log::verify(dir.path()), Err(LogError::NoLog { .. })), "{name:?}");
+        assert!(matches!(log::repair_plan(dir.path()), Err(LogError::NoLog { .. })));
+        let dumped = log::dump(dir.path(), &mut |_, _| Ok(()));
+        assert!(matches!(dumped, Err(LogError::NoLog { .. })));
+        assert_eq!(names(dir.path()), before, "not even a lock is made");
+    }
+}
+
+/// The newest segments are missing, and only a checkpoint, or its twin, knows of them.
+#[test]
+fn a_log_whose_end_is_missing_is_refused_by_all_and_can_be_cut_there() {
+    for extension in ["checkpoint", "twin"] {
+        let (dir, segments, entries) = written();
+        let checkpoint = dir.path().join(format!("{:020}.{extension}", 15));
+        fs::write(&checkpoint, b"state").unwrap();
+        fs::remove_file(&segments[2]).unwrap();
+        let found = log::verify(dir.path()).unwrap();
+        let refused = start(dir.path()).unwrap_err();
+        assert_eq!(found.refusal.map(|refusal| refusal.to_string()), Some(refused.to_string()));
+        assert!(refused.to_string().contains("its end is missing"), "{refused}");
+        let plan = repaired(dir.path(), 10, &entries);
+        assert_eq!((plan.checkpoints_lost, plan.entries_lost), (vec![checkpoint], 0));
+        assert_eq!(start(dir.path()).unwrap().last_index, EntryIndex(10));
+
+        let (dir, segments, entries) = written();
+        fs::write(dir.path().join(format!("{:020}.{extension}", 3)), b"state").unwrap();
+        segments.iter().for_each(|path| fs::remove_file(path).unwrap());
+        let found = log::verify(dir.path()).unwrap();
+        let refused = start(dir.path()).unwrap_err();
+        assert_eq!(found.refusal.map(|refusal| refusal.to_string()), Some(refused.to_string()));
+        repaired(dir.path(), 0, &entries);
+    }
+}
+
 fn repaired(dir: &Path, kept: u64, entries: &[Entry]) -> RepairPlan {
     let before = names(dir);
     let plan = log::repair_plan(dir).unwrap().expect("there is something to repair");
@@ -102,6 +150,10 @@ fn repaired(dir: &Path, kept: u64, entries: &[Entry]) -> RepairPlan {
     let aside = log::repair(dir, &plan).unwrap();
     for path in plan.moved.iter().chain(&plan.trimmed) {
         assert!(aside.join(path.file_name().unwrap()).exists(), "the evidence is kept");
+    }
+    if kept == 0 {
+        assert!(matches!(log::verify(dir), Err(LogError::NoLog { .. })), "nothing is left");
+        return plan;
     }
     let found = log::verify(dir).unwrap();
     assert!(found.is_whole(), "{found:?}");

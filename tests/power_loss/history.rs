@@ -6,6 +6,7 @@ use std::env;
 use std::io;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use joblog::broker::{
     Broker, BrokerError, BrokerOptions, Durability, FetchedJobs, Gated, JobBatch, JobRefusal,
@@ -282,7 +283,12 @@ impl History {
             22 if self.below(6) == 0 => self.delete(life, queue),
             _ => {
                 self.tell(life);
-                if let Ok((_, report)) = life.broker.make_checkpoint_and_compact() {
+                let (broker, never) = (&life.broker, AtomicBool::new(false));
+                let made = match self.random.below(3) {
+                    0 => broker.sweep(self.random.below(2) == 0, &never),
+                    _ => broker.make_checkpoint_and_compact().map(|(_, report)| report),
+                };
+                if let Ok(report) = made {
                     let changed = report.segments_removed + report.segments_rewritten;
                     if changed > 0 {
                         self.see("compacted");

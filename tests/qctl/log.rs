@@ -64,3 +64,23 @@ fn a_stopped_servers_log_is_verified_printed_and_repaired() {
         qctl(&server.address().to_string(), &["--json", "fetch", "q", "--jobs", "9"]).output();
     assert_eq!(Run::of(run.unwrap()).stdout.lines().count(), 1);
 }
+
+/// The server stops with a checkpoint, so it would miss what is taken away.
+#[test]
+fn a_log_whose_newest_segment_is_missing_is_refused_as_a_start_refuses_it() {
+    let mut place = Place::new();
+    place.enqueue("q", "one\n");
+    let data = place.path("data");
+    assert!(place.server.stop().success());
+    fs::remove_file(segment(&data)).unwrap();
+    let found = log(&["verify"], &data);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.stdout.contains("A start will refuse it"), "{found:?}");
+    let refused = Server::refused(&data);
+    let reason = found.stdout.split_once("A start will refuse it: ").unwrap().1.trim();
+    assert!(refused.contains(reason), "{refused}\n{found:?}");
+    let empty = place.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let empty = log(&["verify"], &empty);
+    assert!(empty.code == 1 && empty.stderr.contains("there is no log"), "{empty:?}");
+}

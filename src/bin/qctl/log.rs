@@ -26,8 +26,13 @@ pub(crate) fn run(command: LogCommand, out: &Output) -> Outcome {
     Ok(Exit::failed_if(failed))
 }
 
-/// The logs in a data directory, or the directory itself if it is that of a log.
+/// The logs that a data directory has by its own account, or that there are; or the directory
+/// itself if it is that of a log.
 fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let count = fs::read_to_string(dir.join("LOGS")).ok();
+    if let Some(count) = count.and_then(|text| text.trim().parse::<u16>().ok()) {
+        return Ok((0..count).map(|log| dir.join(format!("log-{log}"))).collect());
+    }
     let failed = |error| CliError::Failed(format!("{} can't be read: {error}", dir.display()));
     let items = fs::read_dir(dir).map_err(failed)?;
     let mut logs: Vec<_> = items.flatten().map(|item| item.path()).collect();
