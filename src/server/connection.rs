@@ -28,6 +28,12 @@ use crate::types::LogId;
 /// Bytes asked of the socket in one read.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Requests that one connection has acted on before the others of its thread have their turn.
+const REQUESTS_PER_TURN_MAX: usize = 64;
+
+/// Bytes of them, but for one that is larger alone.
+const BYTES_PER_TURN_MAX: usize = 256 * 1024;
+
 /// A receive buffer that has grown beyond this is given back when it is empty.
 const INPUT_KEPT_BYTES: usize = 256 * 1024;
 
@@ -59,12 +65,31 @@ pub(super) struct Connection {
     stream: TcpStream,
     events: Vec<Event>,
     input: BytesMut,
+    /// There may be whole requests in `input` that had to wait for the next turn.
+    has_requests: bool,
     /// Bytes of a refused frame that are still to come and are passed over.
     skip_bytes: usize,
     held: HeldReplies,
     /// The gate for whose release this connection is to be woken.
     awaited: Option<Gate>,
     output: BytesMut,
+}
+
+/// What is left of a turn of a connection.
+struct Turn {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Turn {
+    fn spend(&mut self, bytes: usize) {
+        self.requests = self.requests.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn is_over(&self) -> bool {
+        self.requests == 0 || self.bytes == 0
+    }
 }
 
 /// A FETCH that waits.
@@ -96,6 +121,7 @@ impl Connection {
             stream,
             events: Vec::new(),
             input: BytesMut::new(),
+            has_requests: false,
             skip_bytes: 0,
             held: HeldReplies::default(),
             awaited: None,
@@ -117,10 +143,11 @@ impl Connection {
         cx: &mut Context<'_>,
         until_greeted: bool,
     ) -> Poll<io::Result<()>> {
+        let mut left = Turn { requests: REQUESTS_PER_TURN_MAX, bytes: BYTES_PER_TURN_MAX };
         loop {
             self.take_events(cx);
             let full = self.is_full();
-            let read = if full { Poll::Pending } else { self.poll_input(cx)? };
+            let read = if full { Poll::Pending } else { self.poll_input(cx, &mut left)? };
             let held_back = self.release();
             let written = self.poll_output(cx)?;
             let drained = self.held.len() == 0 && self.output.is_empty();
@@ -131,6 +158,10 @@ impl Connection {
             let more_to_write = written.is_ready() && !held_back && self.held.len() > 0;
             let more_to_read = read.is_ready() || (full && !self.is_full());
             if !more_to_read && !more_to_write {
+                return Poll::Pending;
+            }
+            if left.is_over() {
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }
@@ -195,10 +226,14 @@ impl Connection {
         }
     }
 
-    /// Reads once and acts on what came.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads once and acts on what came, or on what is left of what came before.
+    fn poll_input(&mut self, cx: &mut Context<'_>, left: &mut Turn) -> Poll<io::Result<()>> {
         if self.closing {
             return Poll::Pending;
+        }
+        if self.has_requests {
+            self.act_on_input(left);
+            return Poll::Ready(Ok(()));
         }
         if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
             self.input.reserve(READ_BYTES);
@@ -206,7 +241,7 @@ impl Connection {
         let stream = Pin::new(&mut self.stream);
         match ready!(poll_read_buf(stream, cx, &mut self.input))? {
             0 => self.client_gone(),
-            _ => self.act_on_input(),
+            _ => self.act_on_input(left),
         }
         Poll::Ready(Ok(()))
     }
@@ -226,12 +261,21 @@ impl Connection {
         }
     }
 
-    fn act_on_input(&mut self) {
+    fn act_on_input(&mut self, left: &mut Turn) {
         if let Some(session) = &self.session {
             self.logs.heard(session);
         }
         let mut input = std::mem::take(&mut self.input);
-        while !self.closing && self.act_on_frame(&mut input) {}
+        self.has_requests = loop {
+            let before = input.len();
+            if self.closing || !self.act_on_frame(&mut input) {
+                break false;
+            }
+            left.spend(before - input.len());
+            if left.is_over() {
+                break true;
+            }
+        };
         if input.is_empty() && input.capacity() > INPUT_KEPT_BYTES {
             input = BytesMut::new();
         }

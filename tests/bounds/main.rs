@@ -14,3 +14,4 @@ mod common;
 mod crowds;
 mod failed_log;
 mod fencing;
+mod turns;
