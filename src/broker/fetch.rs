@@ -301,8 +301,9 @@ impl Turn<'_> {
         self.core.machine.take_woken(&mut woken);
         woken.append(&mut self.core.unread);
         for group in woken.drain(..) {
-            while self.core.machine.has_for_fetch(group)
-                && let Some(id) = self.core.waiters.first(group)
+            // Most groups have nobody in line; that is found out at less cost.
+            while let Some(id) = self.core.waiters.first(group)
+                && self.core.machine.has_for_fetch(group)
                 && self.serve(id)
             {}
         }
