@@ -178,7 +178,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("job_bytes_max", 1, limits::BATCH_BYTES_MAX as u64),
     ("segment_bytes", 16 * 1024 * 1024, 1024 * 1024 * 1024),
     ("logs", 1, 64),
-    ("checkpoint_bytes", 64 * 1024, 1024 * 1024 * 1024 * 1024),
+    ("checkpoint_bytes", 1024 * 1024, 1024 * 1024 * 1024 * 1024),
     ("connections_max", 1, 1_000_000),
     ("io_threads", 1, 256),
 ];

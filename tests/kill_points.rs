@@ -121,7 +121,7 @@ impl Ledger {
 fn kill_at(points: &[(&str, &str, &[u32])]) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("joblog.toml");
-    std::fs::write(&config, "segment_bytes = 16777216\ncheckpoint_bytes = 65536\n").unwrap();
+    std::fs::write(&config, "segment_bytes = 16777216\ncheckpoint_bytes = 1048576\n").unwrap();
     let data = dir.path().join("data");
     let session = new_session();
     let mut ledger = Ledger::default();

@@ -43,6 +43,8 @@ limits! {
     ATTRIBUTES_BYTES_MAX = 65_535;
     /// The priority of the most urgent jobs; 0 is that of jobs that say nothing.
     PRIORITY_MAX = 9;
+    /// Groups of one queue.
+    QUEUE_GROUPS_MAX = 1_000;
     /// Queues of one FETCH.
     FETCH_QUEUES_MAX = 255;
     /// Jobs of one FETCH or READ reply; a request for more gets this many.

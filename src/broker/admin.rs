@@ -7,8 +7,8 @@ use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::{JobBatch, Turn};
 use crate::queue::{
-    DeadJob, GroupCounts, GroupInfo, GroupKind, Machine, QueueInfo, QueueSettings, Refusal, Start,
-    UniqueInfo,
+    DeadJob, Fact, GroupCounts, GroupInfo, GroupKind, Machine, QueueInfo, QueueSettings, Refusal,
+    Start, UniqueInfo,
 };
 use crate::types::{GroupId, Offset, QueueId};
 
@@ -250,18 +250,21 @@ impl Turn<'_> {
         self.core.machine.queue(self.queue(name)?).ok_or_else(no_queue)
     }
 
-    /// Checks that the jobs fit the queue's bounds.
+    /// Checks that the jobs fit the queue's bounds, with what the facts of their entry free.
     ///
     /// # Errors
-    /// `Refused` with `QueueFull`.
-    pub(super) fn check_room(
+    /// `Refused` with `QueueFull` or `NeverFits`.
+    pub(super) fn check_room<'f>(
         &self,
         queue: QueueId,
         name: &str,
         batch: &JobBatch<'_>,
+        with: impl IntoIterator<Item = &'f Fact>,
     ) -> Result<(), BrokerError> {
         let Batch { count, bodies, .. } = batch.jobs;
-        let room = self.core.machine.check_room(queue, count, bodies.len() as u64);
+        let machine = &self.core.machine;
+        let freed = with.into_iter().map(|fact| machine.freed_by(queue, fact)).sum();
+        let room = machine.check_room(queue, count, bodies.len() as u64, freed);
         room.map_err(|refusal| refused_queue(name, refusal))
     }
 

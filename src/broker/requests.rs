@@ -241,7 +241,7 @@ impl Turn<'_> {
             let hits = self.append_unique(id, queue, first, batch, with)?;
             return Ok(Enqueued { first, created, hits });
         }
-        self.check_room(id, queue, &batch)?;
+        self.check_room(id, queue, &batch, with)?;
         self.append_jobs(id, first, batch, with, &[])?;
         Ok(Enqueued { first, created, hits: Vec::new() })
     }

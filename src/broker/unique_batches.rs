@@ -35,16 +35,16 @@ impl Turn<'_> {
         let hits = plan.hits.clone();
         let count = batch.jobs.count;
         if hits.is_empty() {
-            self.check_room(queue, name, &batch)?;
             let facts: Vec<_> = plan.facts(queue, None, first, count).collect();
+            self.check_room(queue, name, &batch, with.into_iter().chain(&facts))?;
             self.append_jobs(queue, first, batch, with, &facts)?;
             return Ok(hits);
         }
         let (jobs, asked) = new_jobs(&batch, &plan);
         // The number is that of the whole batch, so it stands in the fact.
         let new = JobBatch { asked: &asked, ..JobBatch::plain(jobs.batch()) };
-        self.check_room(queue, name, &new)?;
         let facts: Vec<_> = plan.facts(queue, batch.number(), first, count).collect();
+        self.check_room(queue, name, &new, with.into_iter().chain(&facts))?;
         self.append_jobs(queue, first, new, with, &facts)?;
         Ok(hits)
     }

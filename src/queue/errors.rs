@@ -63,6 +63,25 @@ pub enum Refusal {
         /// What there is.
         held: u64,
     },
+    /// The batch is more than the queue may ever hold.
+    #[error(
+        "the batch has {asked}, and the queue's {limit} is {most}: it never fits; split it, or raise \
+         the setting"
+    )]
+    NeverFits {
+        /// The setting.
+        limit: &'static str,
+        /// What it allows.
+        most: u64,
+        /// What the batch has.
+        asked: u64,
+    },
+    /// The queue has as many groups as one may have.
+    #[error("the queue has {most} groups, and no more are allowed; delete one first")]
+    TooManyGroups {
+        /// What is allowed.
+        most: usize,
+    },
     /// A schedule has this name.
     #[error("the schedule exists already; remove it first, or replace it")]
     ScheduleExists,

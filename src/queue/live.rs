@@ -15,7 +15,7 @@ use super::machine::Machine;
 use super::offset_set::OffsetSet;
 use super::sizes::Precision;
 use super::state::Queue;
-use super::{Contradiction, Fact, QueueFact, Refusal};
+use super::{Contradiction, Fact, GroupKind, JobFact, LeaseFact, QueueFact, Refusal, Runs};
 use crate::types::{GroupId, Offset, QueueId, Stamp};
 
 impl Machine {
@@ -120,25 +120,68 @@ impl Machine {
         self.groups_of(queue).all(|group| group.start > offset || group.consumed.contains(offset))
     }
 
-    /// Whether so many jobs may be added to a queue.
+    /// Whether so many jobs may be added to a queue, by an entry that also frees so many.
     ///
     /// # Errors
-    /// [`Refusal::QueueFull`]; [`Refusal::NoSuchQueue`].
-    pub fn check_room(&self, queue: QueueId, count: u32, bytes: u64) -> Result<(), Refusal> {
+    /// [`Refusal::QueueFull`]; [`Refusal::NeverFits`]; [`Refusal::NoSuchQueue`].
+    pub fn check_room(
+        &self,
+        queue: QueueId,
+        count: u32,
+        bytes: u64,
+        freed: u64,
+    ) -> Result<(), Refusal> {
         let state = self.queues.get(&queue).ok_or(Refusal::NoSuchQueue)?;
-        let full = |limit, most, held| Err(Refusal::QueueFull { limit, most, held });
-        match state.settings.max_jobs {
-            Some(most) if state.unconsumed.saturating_add(u64::from(count)) > most => {
-                return full("max_jobs", most, state.unconsumed);
+        let fits = |limit, most, held: u64, asked: u64| {
+            if asked > most {
+                return Err(Refusal::NeverFits { limit, most, asked });
             }
-            _ => {}
+            let is_full = held.saturating_add(asked) > most;
+            if is_full { Err(Refusal::QueueFull { limit, most, held }) } else { Ok(()) }
+        };
+        if let Some(most) = state.settings.max_jobs {
+            let held = state.unconsumed.saturating_sub(freed);
+            fits("max_jobs", most, held, u64::from(count))?;
         }
         match (state.settings.max_bytes, self.unconsumed_bytes(queue)) {
-            (Some(most), Some(held)) if held.saturating_add(bytes) > most => {
-                full("max_bytes", most, held)
-            }
+            (Some(most), Some(held)) => fits("max_bytes", most, held, bytes),
             _ => Ok(()),
         }
+    }
+
+    /// How many jobs of a queue no group is owed any more when a fact is applied that commits some,
+    /// or withdraws some that are not out.
+    pub fn freed_by(&self, queue: QueueId, fact: &Fact) -> u64 {
+        let Some(state) = self.queues.get(&queue) else { return 0 };
+        let first_seen = self.first_seen(state);
+        let committed = |offset: Offset, by| !self.is_owed(state, offset, |group| group != by);
+        let is_stream = |group| self.group_kind(group) == Some(GroupKind::Stream);
+        let withdrawn = |offset: Offset| {
+            first_seen.is_none_or(|seen| offset < seen) || !self.is_owed(state, offset, is_stream)
+        };
+        let offsets =
+            |runs: &'_ Runs| runs.iter().flat_map(|run| run.offsets()).collect::<Vec<_>>();
+        let freed = match fact {
+            Fact::Lease(LeaseFact::Committed { group, runs }) if self.is_of(*group, queue) => {
+                offsets(runs).into_iter().filter(|offset| committed(*offset, *group)).count()
+            }
+            Fact::Lease(LeaseFact::CommittedWithResult { group, offset, .. })
+                if self.is_of(*group, queue) =>
+            {
+                usize::from(committed(*offset, *group))
+            }
+            Fact::Job(JobFact::Withdrawn { queue: of, runs, .. }) if *of == queue => {
+                offsets(runs).into_iter().filter(|offset| withdrawn(*offset)).count()
+            }
+            Fact::Queue(_) | Fact::Group(_) | Fact::Lease(_) | Fact::Job(_) | Fact::Schedule(_) => {
+                0
+            }
+        };
+        freed as u64
+    }
+
+    fn is_of(&self, group: GroupId, queue: QueueId) -> bool {
+        self.groups.get(&group).is_some_and(|state| state.queue == queue)
     }
 
     /// The bytes from the first job on that some group has still to consume; only where

@@ -101,7 +101,7 @@ pub use offset_set::{CHUNK_LEN, CHUNK_WORDS, ChunkMembers};
 pub use operate::{CancelVerdict, PromoteVerdict, PurgeStep};
 pub use pick::Picked;
 pub use producers::{EnqueuedBatch, Known, Numbered, PRODUCER_KEPT_MS, PRODUCER_WINDOW};
-pub use queues::Seek;
+pub use queues::{QUEUE_GROUPS_MAX, Seek};
 pub use ranks::{PRIORITY_COUNT, PRIORITY_MAX, Rank};
 pub use record::{
     BadRecord, GroupRecord, JobRecord, LogRecord, MarkedPlace, QueueRecord, Record, ScheduleRecord,

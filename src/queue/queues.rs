@@ -19,6 +19,9 @@ use super::state::Queue;
 use super::{Contradiction, Fact, GroupFact, GroupKind, QueueFact, QueueSettings, Refusal, Start};
 use crate::types::{GroupId, Offset, QueueId, Stamp};
 
+/// Groups of one queue. What concerns all of them at once stays a short turn.
+pub const QUEUE_GROUPS_MAX: usize = 1_000;
+
 /// Where a group is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
@@ -63,8 +66,8 @@ impl Machine {
     /// Makes a group.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchQueue`], [`Refusal::GroupExists`], [`Refusal::StartOutside`],
-    /// [`Refusal::OutOfIds`].
+    /// [`Refusal::NoSuchQueue`], [`Refusal::GroupExists`], [`Refusal::TooManyGroups`],
+    /// [`Refusal::StartOutside`], [`Refusal::OutOfIds`].
     pub fn create_group(
         &self,
         queue: QueueId,
@@ -75,6 +78,9 @@ impl Machine {
         let state = self.queues.get(&queue).ok_or(Refusal::NoSuchQueue)?;
         if let Some(&group) = state.groups.get(name) {
             return Err(Refusal::GroupExists { group });
+        }
+        if state.groups.len() >= QUEUE_GROUPS_MAX {
+            return Err(Refusal::TooManyGroups { most: QUEUE_GROUPS_MAX });
         }
         let next = state.next;
         let first = self.first_offset(queue).unwrap_or(next);

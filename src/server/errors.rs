@@ -71,6 +71,8 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         | Refusal::KeysInUse { .. }
         | Refusal::OutOfIds => ErrorCode::BadSetting,
         Refusal::QueueFull { .. } => ErrorCode::QueueFull,
+        Refusal::NeverFits { .. } => ErrorCode::BatchTooLarge,
+        Refusal::TooManyGroups { .. } => ErrorCode::TooMany,
         Refusal::ScheduleExists => ErrorCode::ScheduleExists,
         Refusal::NoSuchSchedule => ErrorCode::NoSuchSchedule,
     }

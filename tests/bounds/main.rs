@@ -14,4 +14,5 @@ mod common;
 mod crowds;
 mod failed_log;
 mod fencing;
+mod limits;
 mod turns;

@@ -66,8 +66,8 @@ fn ballast_bytes(data: &Path) -> u64 {
 
 #[test]
 fn a_full_disk_takes_jobs_again_soon_after_they_were_consumed() {
-    let Some(disk) = SmallDisk::mount("a disk that is full and drained", 180) else { return };
-    for settings in ["", "durability = 'os'\ncheckpoint_bytes = 1099511627776\n"] {
+    let Some(disk) = SmallDisk::mount("a disk that is full and drained", 280) else { return };
+    for settings in ["", "durability = 'os'\n", "checkpoint_bytes = 1099511627776\n"] {
         let mut server = start(&disk, settings);
         let mut raw = greeted(&server);
         let taken = fill(&mut raw);

@@ -47,7 +47,7 @@ fn restarts_do_not_add_up_on_the_disk() {
         let mut server = start(&directory, settings);
         let log = server.data().join("log-0");
         let mut most = 0;
-        for life in 0..24 {
+        for life in 0..40 {
             let mut raw = Raw::greeted(server.address());
             raw.enqueue("q", &[vec![life; 1_000]]).unwrap();
             most = most.max(disk_bytes(&log));
@@ -57,12 +57,12 @@ fn restarts_do_not_add_up_on_the_disk() {
             }
             server.restart();
         }
-        let live_bytes = 24 * 1_200;
+        let live_bytes = 40 * 1_200;
         until("the log takes what it needs", || is_within(&server, live_bytes));
         // Also meanwhile, when the starts followed each other at once.
         assert!(most <= 64 * MIB, "{} MiB", most / MIB);
         let mut raw = Raw::greeted(server.address());
-        assert_eq!(raw.fetch(&["q"], 100, 0).unwrap().len(), 24);
+        assert_eq!(raw.fetch(&["q"], 100, 0).unwrap().len(), 40);
     }
 }
 
@@ -99,7 +99,7 @@ fn a_crash_loop_does_not_eat_the_disk() {
     let mut server = start(&directory, "");
     let log = server.data().join("log-0");
     let mut most = 0;
-    for life in 0..40 {
+    for life in 0..60 {
         let mut raw = Raw::greeted(server.address());
         raw.enqueue("q", &[vec![life; 1_000]]).unwrap();
         std::thread::sleep(Duration::from_millis(u64::from(life % 4) * 20));
@@ -108,5 +108,5 @@ fn a_crash_loop_does_not_eat_the_disk() {
         server.restart();
     }
     assert!(most <= 40 * MIB, "{} MiB", most / MIB);
-    until("the log takes what it needs", || is_within(&server, 40 * 1_200));
+    until("the log takes what it needs", || is_within(&server, 60 * 1_200));
 }
