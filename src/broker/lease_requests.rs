@@ -6,7 +6,7 @@ use super::Broker;
 use super::error::BrokerError;
 use super::gate::Gated;
 use super::turn::Turn;
-use crate::queue::{Fact, GroupKind, JobRefusal, LeaseFact, Outcome, Retry};
+use crate::queue::{Fact, GroupKind, JobRefusal, LeaseFact, Outcome, RetryTerms};
 use crate::types::{GroupId, LeaseRef, Offset};
 
 /// Leased jobs of one group, by name.
@@ -76,7 +76,7 @@ impl Broker {
     pub fn fail(
         &self,
         set: &LeaseRefs<'_>,
-        retry: Retry,
+        retry: RetryTerms,
         reason: &str,
     ) -> Gated<SmallVec<[Result<Failed, JobRefusal>; 2]>> {
         self.turn(|turn| {
@@ -202,7 +202,7 @@ impl Turn<'_> {
         &mut self,
         group: GroupId,
         jobs: &[LeaseRef],
-        retry: Retry,
+        retry: RetryTerms,
         message: &str,
     ) -> SmallVec<[Result<Failed, JobRefusal>; 2]> {
         let now_ms = self.stamp.log_ms;

@@ -102,7 +102,7 @@ pub use crate::log::{CompactReport, Durability, JobLocation, JobView, LogError, 
 pub use crate::queue::{
     CancelVerdict, DeadJob, EndReason, GroupKind, Holder, JobEnd, JobInfo, JobRefusal, JobStanding,
     Missed, Plan, PromoteVerdict, PurgeStep, QueueSettings, Rank, Refusal, Removal, RemovedCounts,
-    Retry, Schedule, Seek, Start, Timing, UniqueHit, UniqueInfo,
+    RetryTerms, Schedule, Seek, Start, Timing, UniqueHit, UniqueInfo,
 };
 
 use self::checkpoint::Checkpoints;

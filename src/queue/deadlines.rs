@@ -11,28 +11,28 @@ use crate::types::{GroupId, Offset, ProducerId, QueueId, Stamp};
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     /// Jobs that were handed back, until they can be fetched again.
-    pub(super) retries: Timetable<(GroupId, Offset)>,
+    pub(super) retries: DueOrder<(GroupId, Offset)>,
     /// Queues with jobs that were enqueued with a due time, until the next one.
-    pub(super) due_log: Timetable<QueueId>,
+    pub(super) due_log: DueOrder<QueueId>,
     /// The same for due times on the wall clock.
-    pub(super) due_wall: Timetable<QueueId>,
+    pub(super) due_wall: DueOrder<QueueId>,
     /// Queues with jobs that expire, until the next one does.
-    pub(super) expiries: Timetable<QueueId>,
+    pub(super) expiries: DueOrder<QueueId>,
     /// Queues that keep results, until the next one goes.
-    pub(super) results: Timetable<QueueId>,
+    pub(super) results: DueOrder<QueueId>,
     /// Groups whose buckets are empty, until they hold a job again.
-    pub(super) refills: Timetable<GroupId>,
+    pub(super) refills: DueOrder<GroupId>,
     /// Producers, until it is looked at whether to forget them.
-    pub(super) producers: Timetable<(QueueId, ProducerId)>,
+    pub(super) producers: DueOrder<(QueueId, ProducerId)>,
     /// Jobs that hold unique keys for a time, until those are free again.
-    pub(super) keys: Timetable<(QueueId, Offset)>,
+    pub(super) keys: DueOrder<(QueueId, Offset)>,
     /// Dead jobs that are not kept for ever, until they go.
-    pub(super) dead: Timetable<(GroupId, Offset)>,
+    pub(super) dead: DueOrder<(GroupId, Offset)>,
 }
 
 /// Things of one kind, by when they are due.
 #[derive(Debug, Default)]
-pub(super) struct Timetable<T>(BTreeSet<(u64, T)>);
+pub(super) struct DueOrder<T>(BTreeSet<(u64, T)>);
 
 /// What a queue waits for, each by when it is due next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Deadlines {
     }
 }
 
-impl<T: Copy + Ord> Timetable<T> {
+impl<T: Copy + Ord> DueOrder<T> {
     /// Notes that what was due at one time is due at another; none for never.
     pub(super) fn moved(&mut self, what: T, before: Option<u64>, after: Option<u64>) {
         if before == after {

@@ -420,7 +420,7 @@ pub enum Outcome {
 /// What a worker that reports a failure wants to become of the job, where it is not content with
 /// the settings of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retry {
+pub struct RetryTerms {
     /// How many failures the job may have; one more and it is dead.
     pub failures_max: Option<u32>,
     /// The wait until the next delivery in milliseconds.
@@ -447,7 +447,7 @@ pub enum SessionEnd {
     Goodbye,
 }
 
-impl Retry {
+impl RetryTerms {
     /// As the settings of the queue say.
     pub const POLICY: Self = Self { failures_max: None, delay_ms: None };
     /// The job is dead at once.

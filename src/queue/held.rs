@@ -15,7 +15,7 @@ use super::retry::{after_crash, after_delay, after_failure, mix};
 use super::state::Queue;
 use super::{
     Contradiction, DeadJob, EndReason, Fact, GroupFact, GroupKind, JobRefusal, LeaseFact, Outcome,
-    Removal, Retry, Run, SessionEnd, runs_of,
+    Removal, RetryTerms, Run, SessionEnd, runs_of,
 };
 use crate::types::{Grant, GroupId, LeaseRef, Offset, SessionId, Stamp};
 
@@ -126,7 +126,7 @@ impl Machine {
         &self,
         group: GroupId,
         job: LeaseRef,
-        retry: Retry,
+        retry: RetryTerms,
         message: &str,
         now_log_ms: u64,
         seed: u64,

@@ -90,7 +90,7 @@ pub use describe::{GroupCounts, GroupInfo, JobState, LeaseInfo, QueueInfo};
 pub use errors::{Contradiction, JobRefusal, Refusal};
 pub use facts::{
     BadFact, EndReason, Fact, GroupFact, GroupKind, Holder, JobFact, JobTerms, LeaseFact, Outcome,
-    QueueFact, Retry, Run, Runs, ScheduleFact, SessionEnd, Start, push_offset,
+    QueueFact, RetryTerms, Run, Runs, ScheduleFact, SessionEnd, Start, push_offset,
 };
 pub use job::{JobEnd, JobInfo, JobStanding, LeaseView};
 pub use keys::KeyedPlace;
@@ -110,8 +110,8 @@ pub use records::Restore;
 pub use removed::{Removal, RemovedCounts};
 pub use results::RESULT_OVERHEAD_BYTES;
 pub use schedules::{
-    Failure, Firing, MISSED_AFTER_MS, Missed, Plan, SKIPPED_PER_FACT_MAX, Schedule, ScheduleMark,
-    Settled, Step, Timing,
+    Firing, FiringFailure, MISSED_AFTER_MS, Missed, Plan, SKIPPED_PER_FACT_MAX, Schedule,
+    ScheduleMark, Settled, Step, Timing,
 };
 pub use settings::{
     AGE_MS_MAX, BACKOFF_DELAYS_MAX, BACKOFF_MS_MAX, DEAD_KEPT_MS, KEEP_MS_MAX, PARKED_MAX,

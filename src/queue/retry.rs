@@ -3,12 +3,12 @@
 //! Pure functions of the settings, the counts and a seed. Their answer is written into the fact,
 //! so a log replays the same when these rules change.
 
-use super::{Outcome, QueueSettings, Retry};
+use super::{Outcome, QueueSettings, RetryTerms};
 
 /// What becomes of a job after its `failures`th failure (this one included).
 pub(super) fn after_failure(
     settings: &QueueSettings,
-    retry: Retry,
+    retry: RetryTerms,
     failures: u32,
     now_log_ms: u64,
     noise: u64,
@@ -95,24 +95,25 @@ mod tests {
         let settings = QueueSettings::default();
         for (failures, middle_ms) in [(1, 1_000), (2, 2_000), (5, 16_000), (13, 3_600_000)] {
             for noise in (0..200).map(|n| mix(7, n, 0)) {
-                let outcome = after_failure(&settings, Retry::POLICY, failures, 1_000_000, noise);
+                let outcome =
+                    after_failure(&settings, RetryTerms::POLICY, failures, 1_000_000, noise);
                 let delay_ms = delay_ms(outcome);
                 let range_ms = middle_ms * 4 / 5..=middle_ms * 6 / 5;
                 assert!(range_ms.contains(&delay_ms), "{failures}: {delay_ms}");
             }
         }
         let end = |retry, failures| after_failure(&settings, retry, failures, 1_000_000, 0);
-        assert_ne!(end(Retry::POLICY, 25), Outcome::Dead);
-        assert_eq!(end(Retry::POLICY, 26), Outcome::Dead);
-        assert_ne!(end(Retry { failures_max: Some(30), delay_ms: None }, 26), Outcome::Dead);
-        assert_eq!(end(Retry { failures_max: Some(0), delay_ms: None }, 1), Outcome::Dead);
-        assert_eq!(end(Retry::NEVER, 1), Outcome::Dead);
+        assert_ne!(end(RetryTerms::POLICY, 25), Outcome::Dead);
+        assert_eq!(end(RetryTerms::POLICY, 26), Outcome::Dead);
+        assert_ne!(end(RetryTerms { failures_max: Some(30), delay_ms: None }, 26), Outcome::Dead);
+        assert_eq!(end(RetryTerms { failures_max: Some(0), delay_ms: None }, 1), Outcome::Dead);
+        assert_eq!(end(RetryTerms::NEVER, 1), Outcome::Dead);
         assert_eq!(
-            end(Retry { failures_max: None, delay_ms: Some(77) }, 3),
+            end(RetryTerms { failures_max: None, delay_ms: Some(77) }, 3),
             Outcome::Delayed { due_log_ms: 1_000_077 }
         );
-        assert_eq!(end(Retry { failures_max: None, delay_ms: Some(0) }, 3), Outcome::Ready);
-        assert_eq!(end(Retry { failures_max: None, delay_ms: Some(77) }, 26), Outcome::Dead);
+        assert_eq!(end(RetryTerms { failures_max: None, delay_ms: Some(0) }, 3), Outcome::Ready);
+        assert_eq!(end(RetryTerms { failures_max: None, delay_ms: Some(77) }, 26), Outcome::Dead);
     }
 
     #[test]
@@ -120,11 +121,11 @@ mod tests {
         let backoff_delays_ms = vec![10, 500, 30];
         let settings = QueueSettings { backoff_delays_ms, ..QueueSettings::default() };
         for (failures, expected_ms) in [(1, 10), (2, 500), (3, 30), (4, 30), (25, 30)] {
-            let outcome = after_failure(&settings, Retry::POLICY, failures, 1_000_000, 77);
+            let outcome = after_failure(&settings, RetryTerms::POLICY, failures, 1_000_000, 77);
             assert_eq!(delay_ms(outcome), expected_ms, "{failures}");
         }
-        assert_eq!(after_failure(&settings, Retry::POLICY, 26, 1_000_000, 77), Outcome::Dead);
-        let own = Retry { failures_max: None, delay_ms: Some(7) };
+        assert_eq!(after_failure(&settings, RetryTerms::POLICY, 26, 1_000_000, 77), Outcome::Dead);
+        let own = RetryTerms { failures_max: None, delay_ms: Some(7) };
         assert_eq!(delay_ms(after_failure(&settings, own, 2, 1_000_000, 77)), 7);
     }
 

@@ -90,7 +90,7 @@ pub struct Schedule {
     /// The last firing.
     pub last_firing: Option<Firing>,
     /// The last failure.
-    pub last_failure: Option<Failure>,
+    pub last_failure: Option<FiringFailure>,
 }
 
 /// A due time that has fired.
@@ -106,7 +106,7 @@ pub struct Firing {
 
 /// A firing that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FiringFailure {
     /// When, in milliseconds since the Unix epoch.
     pub wall_ms: u64,
     /// Why.
@@ -258,7 +258,7 @@ impl Schedule {
                 self.failed += 1;
                 self.failed_in_row = self.failed_in_row.saturating_add(1);
                 self.retry_log_ms = Some(*retry_log_ms);
-                self.last_failure = Some(Failure { wall_ms, error: error.clone() });
+                self.last_failure = Some(FiringFailure { wall_ms, error: error.clone() });
                 self
             }
         }

@@ -246,7 +246,8 @@ fn a_dead_job_holds_the_committed_offset_and_refuses_its_old_grant() {
     scene.enqueue(3);
     let jobs = scene.fetch(3);
     let (group, log_ms) = (scene.group, scene.log_ms);
-    let fact = scene.machine.fail(group, lease_ref(jobs[1]), Retry::NEVER, "no ink", log_ms, 0);
+    let fact =
+        scene.machine.fail(group, lease_ref(jobs[1]), RetryTerms::NEVER, "no ink", log_ms, 0);
     scene.apply(fact.unwrap());
     scene.commit(Offset(0), jobs[0].1);
     scene.commit(Offset(2), jobs[2].1);

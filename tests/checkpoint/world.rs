@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use joblog::broker::{
-    Broker, FetchedJobs, GroupKind, JobBatch, LeaseRefs, Logs, QueueSettings, Retry, SessionHandle,
-    Start,
+    Broker, FetchedJobs, GroupKind, JobBatch, LeaseRefs, Logs, QueueSettings, RetryTerms,
+    SessionHandle, Start,
 };
 use joblog::types::{EntryIndex, Grant, LeaseRef, Offset};
 use joblog_protocol::job::{BatchBuilder, EncodedJob};
@@ -167,7 +167,7 @@ impl World {
         let set = LeaseRefs { queue, group: "default", jobs };
         match self.random.below(5) {
             0 => drop(self.broker.release(&set, self.random.below(2) * 3_600_000)),
-            1 => drop(self.broker.fail(&set, Retry::NEVER, "no ink")),
+            1 => drop(self.broker.fail(&set, RetryTerms::NEVER, "no ink")),
             _ => drop(self.broker.commit(&[set])),
         }
     }

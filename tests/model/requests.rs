@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use joblog::queue::{
     EndReason, Fact, GroupFact, GroupKind, Holder, JobRefusal, LeaseFact, Numbered, Outcome,
-    Picked, Refusal, Retry, Runs, Start, push_offset,
+    Picked, Refusal, RetryTerms, Runs, Start, push_offset,
 };
 use joblog::types::{Grant, GroupId, LeaseRef, Offset, QueueId, Stamp};
 
@@ -158,11 +158,11 @@ impl World {
     fn fail(&mut self, group: GroupId, job: LeaseRef) -> Fact {
         self.seen.insert("fail");
         let all = [
-            Retry::POLICY,
-            Retry::POLICY,
-            Retry { failures_max: Some(4), delay_ms: None },
-            Retry { failures_max: None, delay_ms: Some(500) },
-            Retry::NEVER,
+            RetryTerms::POLICY,
+            RetryTerms::POLICY,
+            RetryTerms { failures_max: Some(4), delay_ms: None },
+            RetryTerms { failures_max: None, delay_ms: Some(500) },
+            RetryTerms::NEVER,
         ];
         let retry = self.rng.one_of(&all).unwrap();
         let (now_ms, seed) = (self.log_ms, self.rng.next());
@@ -219,7 +219,7 @@ impl World {
         assert_eq!(machine.note_progress(group, job, "half"), Err(refusal));
         assert_eq!(machine.release(group, job, 0, 0), Err(refusal));
         assert_eq!(machine.damage(group, job, ""), Err(refusal));
-        let failed = machine.fail(group, job, Retry::POLICY, "", 0, 0);
+        let failed = machine.fail(group, job, RetryTerms::POLICY, "", 0, 0);
         assert_eq!(failed, Err(refusal));
     }
 

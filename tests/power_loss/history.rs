@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use joblog::broker::{
     Broker, BrokerError, BrokerOptions, Durability, FetchedJobs, Gated, JobBatch, JobRefusal,
-    LeaseRefs, Logs, Retry, SessionHandle,
+    LeaseRefs, Logs, RetryTerms, SessionHandle,
 };
 use joblog::types::{EntryIndex, Grant, LeaseRef, Offset};
 use joblog_protocol::job::{BatchBuilder, EncodedJob};
@@ -375,7 +375,7 @@ impl History {
             let released = life.broker.release(&set, 0);
             self.answer(released).map(|(verdicts, gate)| (verdicts[0].is_ok(), gate))
         } else {
-            let failed = life.broker.fail(&set, Retry::POLICY, "no ink");
+            let failed = life.broker.fail(&set, RetryTerms::POLICY, "no ink");
             self.answer(failed).map(|(verdicts, gate)| (verdicts[0].is_ok(), gate))
         };
         if let Some((true, gate)) = ended {

@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 
 use super::{Codec, Read, SHORT, decode_all, decode_bytes, encode_all, encode_bytes};
 use crate::queue::{
-    CHUNK_WORDS, ChunkMembers, DeadJob, Due, EndReason, EnqueuedBatch, Failure, Firing, GroupKind,
-    HeldKey, Holder, JobTerms, KeyedPlace, MarkedPlace, Missed, Numbered, Outcome, PRIORITY_MAX,
-    Plan, QueueSettings, Rank, Removal, RemovedCounts, Run, Runs, Schedule, ScheduleMark, Settled,
-    Timing, UniqueHit,
+    CHUNK_WORDS, ChunkMembers, DeadJob, Due, EndReason, EnqueuedBatch, Firing, FiringFailure,
+    GroupKind, HeldKey, Holder, JobTerms, KeyedPlace, MarkedPlace, Missed, Numbered, Outcome,
+    PRIORITY_MAX, Plan, QueueSettings, Rank, Removal, RemovedCounts, Run, Runs, Schedule,
+    ScheduleMark, Settled, Timing, UniqueHit,
 };
 use crate::types::{Grant, GroupId, KeyHash, Offset, ProducerId, QueueId, SessionId, Stamp};
 
@@ -119,7 +119,7 @@ structs! {
     UniqueHit { ordinal, replaced, offset }
     DeadJob { reason, message, attempts, failures, crashes, died }
     Firing { due, wall_ms, offset }
-    Failure { wall_ms, error }
+    FiringFailure { wall_ms, error }
 }
 
 enums! {

@@ -37,8 +37,10 @@ fn no_more_jobs_are_out_at_once_than_the_limit_allows() {
     assert_eq!(scene.fetch(9).len(), 1);
     let (group, now_ms) = (scene.group, scene.log_ms);
     let (offset, grant) = jobs[1];
-    let dead =
-        scene.machine.fail(group, LeaseRef { offset, grant }, Retry::NEVER, "", now_ms, 0).unwrap();
+    let dead = scene
+        .machine
+        .fail(group, LeaseRef { offset, grant }, RetryTerms::NEVER, "", now_ms, 0)
+        .unwrap();
     woken(&mut scene);
     scene.apply(dead);
     assert_eq!((woken(&mut scene), scene.fetch(9).len()), (1, 1));

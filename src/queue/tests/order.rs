@@ -101,8 +101,14 @@ fn a_dead_job_that_is_retried_keeps_its_priority() {
     enqueue_ranked(&mut scene, &[priority(0), front(4)]);
     let (offset, grant) = scene.fetch(1)[0];
     let (group, now_ms) = (scene.group, scene.log_ms);
-    let failed =
-        scene.machine.fail(group, LeaseRef { offset, grant }, Retry::NEVER, "no ink", now_ms, 0);
+    let failed = scene.machine.fail(
+        group,
+        LeaseRef { offset, grant },
+        RetryTerms::NEVER,
+        "no ink",
+        now_ms,
+        0,
+    );
     scene.apply(failed.unwrap());
     assert_eq!((scene.counts().dead, scene.counts().ready), (1, 1));
     let retried = scene.machine.retry_dead(group, [offset]).unwrap();

@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::enqueue::{enqueue_reply, following};
 use super::{Answer, answer};
-use crate::broker::{Caller, CommitOne, Failed, JobRefusal, LeaseRefs, Logs, Retry, Verdicts};
+use crate::broker::{Caller, CommitOne, Failed, JobRefusal, LeaseRefs, Logs, RetryTerms, Verdicts};
 use crate::server::convert;
 use crate::server::errors::job_code;
 use crate::server::reply::Body;
@@ -61,7 +61,7 @@ pub(super) fn release(logs: &Logs, body: &[u8]) -> Answer {
 pub(super) fn fail(logs: &Logs, body: &[u8]) -> Answer {
     let Fail { jobs, failures_max, delay_ms, reason } = Fail::decode(body)?;
     let set = convert::lease_refs(logs, &jobs);
-    let gated = logs.of(set.queue).fail(&set, Retry { failures_max, delay_ms }, reason);
+    let gated = logs.of(set.queue).fail(&set, RetryTerms { failures_max, delay_ms }, reason);
     let outcome = |result: &Result<Failed, JobRefusal>| match result {
         Ok(Failed::Retry { in_ms }) => FailOutcome::Retry { in_ms: *in_ms },
         Ok(Failed::Dead) => FailOutcome::Dead,
