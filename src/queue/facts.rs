@@ -32,7 +32,7 @@ declare! {
             /// Its name.
             name: Box<str>,
             /// Its settings.
-            settings: QueueSettings,
+            settings: Box<QueueSettings>,
             /// The offset of its first job: above 0 if a queue of this name was deleted before,
             /// since `name:offset` names one job for ever.
             first_offset: Offset,
@@ -47,7 +47,7 @@ declare! {
             /// The queue.
             queue: QueueId,
             /// All of its settings from now on.
-            settings: QueueSettings,
+            settings: Box<QueueSettings>,
         }
         /// Jobs were too old, and are consumed by all groups, but for those that were leased.
         Expired = 11 "expired" {
@@ -335,6 +335,9 @@ impl Fact {
         Ok(facts)
     }
 }
+
+/// A fact is moved about for each small operation: what is large in one stands behind a pointer.
+const _: () = assert!(size_of::<Fact>() <= 104);
 
 /// How the members of a group share its jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,7 +51,8 @@ impl Machine {
             return Err(Refusal::OutOfIds);
         }
         let first_offset = self.retired.get(name).copied().unwrap_or(self.first_of_new);
-        Ok(Fact::Queue(QueueFact::Created { queue, name: name.into(), settings, first_offset }))
+        let (name, settings) = (name.into(), Box::new(settings));
+        Ok(Fact::Queue(QueueFact::Created { queue, name, settings, first_offset }))
     }
 
     /// Deletes a queue with its groups.
@@ -122,6 +123,7 @@ impl Machine {
             return Err(Refusal::KeysInUse { unconsumed: state.unconsumed });
         }
         let changes = state.settings != settings;
+        let settings = Box::new(settings);
         Ok(changes.then_some(Fact::Queue(QueueFact::Updated { queue, settings })))
     }
 

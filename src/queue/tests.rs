@@ -528,7 +528,7 @@ fn a_queue_that_cannot_be_is_a_contradiction() {
     let deleted = Fact::Queue(QueueFact::Deleted { queue: missing });
     check_contradiction(deleted, Contradiction::NoSuchQueue(missing));
     let name = Box::<str>::from("bills");
-    let (settings, first_offset) = (QueueSettings::default(), Offset(0));
+    let (settings, first_offset) = (Box::default(), Offset(0));
     let created =
         Fact::Queue(QueueFact::Created { queue, name: name.clone(), settings, first_offset });
     check_contradiction(created, Contradiction::QueueTwice(queue, name));
@@ -539,7 +539,7 @@ fn a_queue_that_cannot_be_is_a_contradiction() {
     assert_eq!(applied, Err(Contradiction::NotNext { queue, found, expected }));
     let deleted = scene.machine.delete_queue(queue).unwrap();
     scene.apply(deleted);
-    let (queue, name, settings) = (QueueId(2), "mail".into(), QueueSettings::default());
+    let (queue, name, settings) = (QueueId(2), "mail".into(), Box::default());
     let created = Fact::Queue(QueueFact::Created { queue, name, settings, first_offset: found });
     let applied = scene.machine.apply(&created, Stamp::default(), 0);
     assert_eq!(applied, Err(Contradiction::OffsetsTwice { queue, found, least: expected }));

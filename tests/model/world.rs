@@ -268,7 +268,7 @@ impl World {
     fn note(&mut self, fact: &Fact) {
         match fact {
             Fact::Queue(QueueFact::Created { queue, name, settings, first_offset }) => {
-                self.settings.insert(*queue, settings.clone());
+                self.settings.insert(*queue, (**settings).clone());
                 self.keys.insert(*queue, Keys::default());
                 let name = *self.names.iter().find(|known| **known == &**name).unwrap();
                 let end = self.ends.get(name).copied().unwrap_or(self.first_of_new);
