@@ -19,6 +19,7 @@ use crate::types::{Grant, GroupId, KeyHash, Offset, ProducerId, QueueId, Session
 macro_rules! newtypes {
     ($($type:ident)*) => {$(
         impl Codec for $type {
+            #[inline]
             fn encode(&self, out: &mut Vec<u8>) {
                 self.0.encode(out);
             }
@@ -201,6 +202,7 @@ impl Codec for GroupId {
 }
 
 impl Codec for [u8; 16] {
+    #[inline]
     fn encode(&self, out: &mut Vec<u8>) {
         out.put_slice(self);
     }

@@ -119,6 +119,7 @@ impl<T: Codec> Codec for Vec<T> {
 }
 
 /// Appends a count and as many items.
+#[inline]
 fn encode_all<T: Codec>(items: &[T], out: &mut Vec<u8>) {
     out.put_u32_le(items.len() as u32);
     items.iter().for_each(|item| item.encode(out));
