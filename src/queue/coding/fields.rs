@@ -46,9 +46,9 @@ macro_rules! structs {
         }
 
         #[cfg(test)]
-        impl super::samples::Sample for $type {
+        impl super::tests::samples::Sample for $type {
             fn sample(seed: usize) -> Self {
-                Self { $($field: super::samples::Sample::sample(seed)),* }
+                Self { $($field: super::tests::samples::Sample::sample(seed)),* }
             }
         }
     )*};
@@ -83,12 +83,12 @@ macro_rules! enums {
         }
 
         #[cfg(test)]
-        impl super::samples::Sample for $type {
+        impl super::tests::samples::Sample for $type {
             fn sample(seed: usize) -> Self {
                 let makers: &[fn(usize) -> Self] = &[$(|_seed| Self::$variant
                     $((field!(sample _seed $inner)))?
                     $({ $($field: field!(sample _seed $field $($value)?)),* })?,)*];
-                super::samples::one_of(makers, seed)
+                super::tests::samples::one_of(makers, seed)
             }
         }
     )*};
@@ -103,7 +103,7 @@ macro_rules! field {
         Codec::decode($bytes)?
     };
     (sample $seed:ident $field:ident) => {
-        super::samples::Sample::sample($seed)
+        super::tests::samples::Sample::sample($seed)
     };
     ($do:ident $from:ident $field:ident $value:literal) => {
         $value

@@ -9,9 +9,7 @@
 
 mod fields;
 #[cfg(test)]
-pub(super) mod samples;
-#[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use bytes::{Buf, BufMut};
 
@@ -203,14 +201,14 @@ macro_rules! declare {
         }
 
         #[cfg(test)]
-        impl $crate::queue::coding::samples::Sample for $all {
+        impl $crate::queue::coding::tests::samples::Sample for $all {
             fn sample(seed: usize) -> Self {
                 let makers: &[fn(usize) -> Self] = &[$($(|_seed| {
                     Self::$subject($enum::$variant {
-                        $($field: $crate::queue::coding::samples::Sample::sample(_seed),)*
+                        $($field: $crate::queue::coding::tests::samples::Sample::sample(_seed),)*
                     })
                 },)*)*];
-                $crate::queue::coding::samples::one_of(makers, seed)
+                $crate::queue::coding::tests::samples::one_of(makers, seed)
             }
         }
     };

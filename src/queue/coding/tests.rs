@@ -1,8 +1,10 @@
 //! Facts and records there and back, against the document, and against bytes of old.
 
+pub(in crate::queue) mod samples;
+
 use std::fmt::Debug;
 
-use super::samples::Sample;
+use self::samples::Sample;
 use super::{Codec, encode_bytes};
 use crate::queue::{DEAD_KEPT_MS, Fact, PARKED_MAX, QueueSettings, Record};
 
