@@ -59,8 +59,8 @@ pub struct LostJobs {
 /// nothing.
 ///
 /// # Errors
-/// `NoLog`, `Locked`, `Io`, `Version`; `Damaged` if cutting the log can't help, as where the manifest or a
-/// file that it names is damaged: restore that from a backup.
+/// `NoLog`, `Locked`, `Io`, `Version`; `Damaged` if cutting the log can't help, as where the
+/// manifest or a file that it names is damaged: restore that from a backup.
 pub fn repair_plan(dir: &Path) -> Result<Option<RepairPlan>, LogError> {
     let mut recovery = Recovery::look(dir, LogOptions::default())?;
     let base = recovery.base();

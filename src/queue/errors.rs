@@ -65,8 +65,8 @@ pub enum Refusal {
     },
     /// The batch is more than the queue may ever hold.
     #[error(
-        "the batch has {asked}, and the queue's {limit} is {most}: it never fits; split it, or raise \
-         the setting"
+        "the batch has {asked}, and the queue's {limit} is {most}: it never fits; split it, or \
+         raise the setting"
     )]
     NeverFits {
         /// The setting.
