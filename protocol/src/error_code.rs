@@ -68,7 +68,7 @@ error_codes! {
     BadChecksum = 19, "BAD_CHECKSUM", retry: true, closes: false;
     /// One job is over the limit.
     JobTooLarge = 20, "JOB_TOO_LARGE", retry: false, closes: false;
-    /// A batch has no job, too many jobs or too many bytes.
+    /// A batch has no job, too many jobs or too many bytes, for any queue or for this one.
     BatchTooLarge = 21, "BATCH_TOO_LARGE", retry: false, closes: false;
     /// No queue has this name.
     NoSuchQueue = 32, "NO_SUCH_QUEUE", retry: false, closes: false;
@@ -116,7 +116,7 @@ error_codes! {
     DiskFull = 66, "DISK_FULL", retry: true, closes: false;
     /// The server is stopping.
     ShuttingDown = 67, "SHUTTING_DOWN", retry: true, closes: false;
-    /// A bound on connections or waiting requests is reached.
+    /// A bound on connections, waiting requests or groups is reached.
     TooMany = 68, "TOO_MANY", retry: true, closes: false;
     /// Stored bytes are damaged.
     Damaged = 69, "DAMAGED", retry: false, closes: false;

@@ -54,7 +54,7 @@ pub(crate) const KINDS: [Kind; 12] = [
     Kind {
         name: "groups",
         of: "groups of one queue that nobody fetches for",
-        sizes: &[1_000, 5_000],
+        sizes: &[100, 1_000],
         size_max: 100_000,
         run: groups::run,
     },
