@@ -478,7 +478,7 @@ fn who_needs_a_segment_waits_for_no_sync() {
     let (log, _, _) = open_with(dir.path(), options.clone());
     log.settle();
     let held_up = files.held_up.lock();
-    let (done, appended) = std::sync::mpsc::channel();
+    let (done, appended) = std::sync::mpsc::sync_channel(1);
     thread::scope(|scope| {
         let log = &log;
         scope.spawn(move || {
