@@ -118,7 +118,7 @@ fn a_chain_that_is_refused_as_a_whole_leaves_the_job_leased() {
             let over = client.commit_chain(&job, None, name, &batch(&["1", "2"])).await;
             match over.unwrap_err().code() {
                 Some(ErrorCode::OtherLog) => refused += 1,
-                code => assert_eq!(code, Some(ErrorCode::QueueFull)),
+                code => assert_eq!(code, Some(ErrorCode::BatchTooLarge)),
             }
             assert_eq!(payloads(&client, name).await, <[&str; 0]>::default());
             // So it is with a move.
