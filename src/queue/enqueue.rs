@@ -228,6 +228,9 @@ impl Machine {
         let ranges = runs.map(|run| run.range());
         let delayed = ranges.flat_map(|range| known.delays.within(range.start, range.end));
         let delayed: Vec<_> = delayed.collect();
+        if delayed.is_empty() {
+            return;
+        }
         self.change(queue, |state| {
             for offset in &delayed {
                 state.delays.remove(*offset);
