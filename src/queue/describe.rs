@@ -174,7 +174,7 @@ impl Machine {
     /// One queue.
     pub fn queue(&self, queue: QueueId) -> Option<QueueInfo<'_>> {
         let Queue { name, settings, next, groups, unconsumed, expired, paused, unique, .. } =
-            self.queues.get(&queue)?;
+            &**self.queues.get(&queue)?;
         Some(QueueInfo {
             queue,
             name,

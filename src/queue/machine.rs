@@ -22,7 +22,8 @@ use crate::types::{Grant, GroupId, Offset, QueueId, Stamp};
 /// after the fact of the first was applied.
 #[derive(Debug)]
 pub struct Machine {
-    pub(super) queues: FxHashMap<QueueId, Queue>,
+    /// Each on its own, since a place of the table costs as much whether it is taken or not.
+    pub(super) queues: FxHashMap<QueueId, Box<Queue>>,
     pub(super) queue_names: BTreeMap<Box<str>, QueueId>,
     /// The next offset of each queue that was deleted, by name: offsets are never given twice.
     pub(super) retired: BTreeMap<Box<str>, Offset>,
@@ -286,7 +287,7 @@ pub(super) fn wake(
 /// A group of which a fact says what is only so of work groups, with its queue.
 pub(super) fn work_group<'a>(
     groups: &'a mut FxHashMap<GroupId, Group>,
-    queues: &'a FxHashMap<QueueId, Queue>,
+    queues: &'a FxHashMap<QueueId, Box<Queue>>,
     group: GroupId,
 ) -> Result<(&'a mut Group, &'a Queue), Contradiction> {
     let state = groups.get_mut(&group).ok_or(Contradiction::NoSuchGroup(group))?;

@@ -182,7 +182,7 @@ impl Machine {
         self.queue_names.insert(name.into(), queue);
         let (name, settings) = (name.into(), settings.clone());
         let state = Queue::new(name, settings, first, stamp.log_ms);
-        self.queues.insert(queue, state);
+        self.queues.insert(queue, Box::new(state));
         Ok(())
     }
 

@@ -36,7 +36,8 @@ impl Machine {
         let retired =
             retired.map(|(name, next)| LogRecord::DeletedQueue { name: name.clone(), next: *next });
         let log = std::iter::once(counters).chain(offsets).chain(retired);
-        let mut queues: Vec<_> = self.queues.iter().map(|(id, state)| (*id, state)).collect();
+        let mut queues: Vec<(_, &Queue)> =
+            self.queues.iter().map(|(id, state)| (*id, &**state)).collect();
         queues.sort_unstable_by_key(|(id, _)| *id);
         let termed = queues.clone().into_iter().flat_map(termed_records);
         let producers = queues.clone().into_iter().flat_map(producer_records);
@@ -293,7 +294,8 @@ impl Restore {
 
     fn add_to_queue(&mut self, record: QueueRecord) -> Checked {
         check(self.machine.groups.is_empty(), "queues come before groups")?;
-        let known = self.machine.queues.get_mut(&self.queue).ok_or("there is no queue before it");
+        let known = self.machine.queues.get_mut(&self.queue).map(|known| &mut **known);
+        let known = known.ok_or("there is no queue before it");
         let add = |known: Result<&mut Queue, _>, set: fn(&mut Queue) -> &mut OffsetSet, chunk| {
             let (known, (chunk, members)) = (known?, chunk);
             let next = known.next;
@@ -365,7 +367,7 @@ impl Restore {
         check(!known && !machine.retired.contains_key(&state.name), "a name comes twice")?;
         let within = state.gone.floor().max(state.aging.floor()) <= state.next;
         check(within, "the queue ends before it begins")?;
-        machine.queues.insert(queue, state);
+        machine.queues.insert(queue, Box::new(state));
         self.queue = queue;
         Ok(())
     }
